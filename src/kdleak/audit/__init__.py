@@ -1,0 +1,1 @@
+"""Token statistics, attacks and the statistics of a leak."""

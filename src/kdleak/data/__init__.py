@@ -1,0 +1,1 @@
+"""Sources, roles, overlap, checks, encoding and batching of records."""

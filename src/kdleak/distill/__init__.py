@@ -1,0 +1,1 @@
+"""Divergences, techniques and the one training loop."""

@@ -1,0 +1,22 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KdleakError(Exception):
+    """A failure with a known cause: its text is one line that names the place and the remedy.
+
+    The command line prints it and exits with 1; nothing is half-written.
+    """
+
+
+def nearest(name: object, valid: Iterable[object]) -> str:
+    """Say which of `valid` was most likely meant: `did you mean 'kd'?`, else the whole list."""
+    names = [str(v) for v in valid]
+    close = get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "valid: " + ", ".join(names)

@@ -1,0 +1,1 @@
+"""Families, from-scratch bases and checkpoints."""
