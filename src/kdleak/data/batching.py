@@ -34,7 +34,10 @@ class Batch:
     indices: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = (t.to(device, non_blocking=True) for t in (self.input_ids, self.positions, self.targets, self.rows, self.scored))
+        moved = (
+            t.to(device, non_blocking=True)
+            for t in (self.input_ids, self.positions, self.targets, self.rows, self.scored)
+        )
         return Batch(*moved, self.indices)
 
 
@@ -53,7 +56,12 @@ def collate(records: Sequence[EncodedRecord], indices: Sequence[int], pad_id: in
         rows.extend([row] * len(r.response))
         scored.extend(i < r.n_scored for i in range(len(r.response)))
     return Batch(
-        input_ids, torch.tensor(positions), torch.tensor(targets), torch.tensor(rows), torch.tensor(scored), tuple(indices)
+        input_ids,
+        torch.tensor(positions),
+        torch.tensor(targets),
+        torch.tensor(rows),
+        torch.tensor(scored),
+        tuple(indices),
     )
 
 

@@ -16,9 +16,7 @@ _INTRO_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request."
 )
-_INTRO = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-)
+_INTRO = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 #: Where the prompt ends; truncation never cuts into it.
 TAIL = "\n\n### Response:\n"
 

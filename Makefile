@@ -1,0 +1,39 @@
+# make repro   set-up and the main job: the headline pipeline, then its table
+# make test    set-up and the tests
+# make bench   set-up and the benchmarks (JSON on standard output)
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DVC_NO_ANALYTICS := true
+
+.PHONY: repro study test bench lint setup clean
+
+repro: setup
+	dvc repro
+	@kdleak results
+
+study: setup
+	dvc repro -P
+
+test: setup
+	python -m pytest
+
+bench: setup
+	@for b in benchmarks/*.py; do python $$b || exit 1; done
+
+lint: setup
+	ruff check . && ruff format --check .
+
+setup: .venv/.complete
+
+.venv/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("kdleak needs Python 3.11 or newer; name one: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .kdleak

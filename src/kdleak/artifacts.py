@@ -1,0 +1,87 @@
+"""Files written whole or not at all: beside first, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdleak.errors import KdleakError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path` that takes its place when the block ends, and vanishes when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when the block ends, and vanishes when it fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.rename(folder, old / folder.name)
+            os.rename(fresh, folder)
+            shutil.rmtree(old)
+        else:
+            os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Sorted keys, so that equal content is an equal file. NaN is refused: a figure that is not known is null."""
+    with replacing_file(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a file that an earlier stage wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise KdleakError(f"{path}: damaged (not valid JSON); delete it and run 'dvc repro'") from None
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    with replacing_file(path) as fresh:
+        frame.to_parquet(fresh, index=False)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with replacing_file(path) as fresh:
+        frame.to_csv(fresh, index=False, lineterminator="\n")
+
+
+def read_parquet(path: Path, **options: Any) -> pd.DataFrame:
+    """A table that an earlier stage wrote."""
+    import pandas as pd
+    import pyarrow
+
+    try:
+        return pd.read_parquet(path, **options)
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
+    except (pyarrow.ArrowInvalid, OSError):
+        raise KdleakError(f"{path}: damaged (not readable as Parquet); delete it and run 'dvc repro'") from None

@@ -1,0 +1,163 @@
+"""The command line: one thin command a stage. Heavy imports stand inside the commands.
+
+kdleak params | data | checks | base | teacher | distill METHOD | membership NAME | summary    (run by DVC)
+kdleak results | sync                                                                          (run by people)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdleak.errors import KdleakError
+from kdleak.paths import Project
+
+if TYPE_CHECKING:
+    from kdleak.config import Params
+
+app = typer.Typer(
+    help="What a distilled language model gives away of its teacher's private training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+PROJECT = Project()
+
+
+def _params() -> Params:
+    from kdleak.config import load_params
+
+    return load_params(PROJECT.params)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["KDLEAK_DEBUG"] = "1"
+
+
+@app.command()
+def params() -> None:
+    """Check params.yaml and all that it names, before anything runs."""
+    from kdleak.artifacts import replacing_file
+    from kdleak.config import check_environment, load_params
+
+    check_environment(load_params(PROJECT.params), PROJECT)
+    with replacing_file(PROJECT.params_checked) as fresh:
+        fresh.write_text("ok\n")
+
+
+@app.command()
+def data() -> None:
+    """Read the source, group what belongs together, draw the roles."""
+    from kdleak.data.prepare import write_records
+
+    settings = _params()
+    prepared = write_records(settings.data, settings.seed, PROJECT)
+    counts = prepared.records["role"].value_counts().to_dict()
+    typer.echo(
+        f"data: {prepared.read} rows read, {prepared.filtered} filtered by length, {prepared.duplicates} duplicates; "
+        + ", ".join(f"{role} {counts[role]}" for role in sorted(counts))
+    )
+
+
+@app.command()
+def checks() -> None:
+    """The gate: stop unless the roles are disjoint and whole."""
+    from kdleak.data.gate import run_gate
+
+    report = run_gate(_params(), PROJECT)
+    typer.echo(f"checks: {len(report['expectations'])} expectations hold")
+
+
+@app.command()
+def base() -> None:
+    """Train the tokenizer and pretrain teacher and student on auxiliary."""
+    from kdleak.distill.base import make_bases
+
+    make_bases(_params(), PROJECT)
+
+
+@app.command()
+def teacher() -> None:
+    """Fine-tune the teacher on private."""
+    from kdleak.distill.teacher import fine_tune_teacher
+
+    fine_tune_teacher(_params(), PROJECT)
+    _track("teacher", "teacher")
+
+
+@app.command()
+def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
+    """Distil a student on public (`sft`: the No-KD baseline)."""
+    from kdleak.distill.student import make_student
+
+    make_student(method, _params(), PROJECT)
+    _track("distill", method)
+
+
+@app.command()
+def membership(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
+    """Attack a model: which records were in the teacher's private data?"""
+    from kdleak.audit.stage import attack_model
+
+    attack_model(name, _params(), PROJECT)
+    _track("membership", name)
+
+
+@app.command()
+def summary() -> None:
+    """Gather the headline figures of kd.method in results/metrics.json."""
+    from kdleak.report.headline import write_headline
+
+    settings = _params()
+    write_headline(settings, PROJECT)
+    _track("summary", settings.kd.method)
+
+
+@app.command()
+def results() -> None:
+    """Print the figures of kd.method: teacher beside student beside No-KD."""
+    from kdleak.report.headline import print_headline
+
+    print_headline(_params(), PROJECT)
+
+
+@app.command()
+def sync() -> None:
+    """Bring MLflow up to date with the result files of this folder."""
+    from kdleak import tracking
+
+    created = tracking.sync(PROJECT, _params())
+    typer.echo(f"sync: {created} run(s) added")
+
+
+def _track(stage: str, name: str) -> None:
+    from kdleak import tracking
+
+    tracking.log_stage(PROJECT, _params(), stage, name)
+
+
+def main() -> None:
+    """Entry point: a known failure is one line on standard error and exit code 1."""
+    try:
+        app()
+    except KdleakError as error:
+        if os.environ.get("KDLEAK_DEBUG"):
+            raise
+        print(f"kdleak: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("kdleak: stopped; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("KDLEAK_DEBUG"):
+            raise
+        text = " ".join(str(error).split())[:200]
+        print(f"kdleak: error: unforeseen {type(error).__name__}: {text} (kdleak --debug shows where)", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,253 @@
+"""params.yaml as typed, validated, frozen objects. What is wrong in it is one line that names the key and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdleak.errors import KdleakError, nearest
+
+if TYPE_CHECKING:
+    from kdleak.paths import Project
+
+#: The techniques and objectives that `kd.method` takes.
+Method = Literal["sft", "kd", "rkl"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Sizes(_Section):
+    """Records in each role."""
+
+    private: Count
+    public: Count
+    heldout: Count
+    auxiliary: Count
+
+
+class Hub(_Section):
+    """A data set on the Hugging Face hub, pinned."""
+
+    name: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(min_length=1)]
+    split: Annotated[str, Field(min_length=1)] = "train"
+
+
+class Data(_Section):
+    """Where records come from and how they are shared out among the roles."""
+
+    source: Literal["synthetic", "file", "hub"]
+    path: Annotated[str, Field(min_length=1)]
+    hub: Hub
+    rows: Count
+    roles: Literal["hash", "column"]
+    sizes: Sizes
+    max_prompt_chars: Count | None
+    min_response_chars: Count
+    max_response_chars: Count | None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Data:
+        total = sum(dict(self.sizes).values())
+        if self.source == "synthetic" and total > self.rows:
+            raise ValueError(f"sizes: {total} records are asked for, but rows makes {self.rows}; raise data.rows")
+        if self.source == "synthetic" and self.roles == "column":
+            raise ValueError("roles: the synthetic corpus has no role column; use roles: hash")
+        if self.max_response_chars is not None and self.max_response_chars < self.min_response_chars:
+            raise ValueError("max_response_chars is below min_response_chars; no row can pass")
+        return self
+
+
+class Checks(_Section):
+    """Bounds of the gate on contamination between the roles."""
+
+    ngram: Count
+    max_overlap: Share
+    max_overlapping_share: Share
+
+
+class Model(_Section):
+    """Which family and size, and the limits on a record's tokens."""
+
+    family: Annotated[str, Field(min_length=1)]
+    student: Annotated[str, Field(min_length=1)]
+    max_prompt_tokens: Annotated[int, Field(ge=16)]
+    max_tokens: Annotated[int, Field(ge=17)]
+
+    @model_validator(mode="after")
+    def _room_for_a_response(self) -> Model:
+        if self.max_prompt_tokens >= self.max_tokens:
+            raise ValueError("max_prompt_tokens must be below max_tokens; a response needs room")
+        return self
+
+
+class Optimizer(_Section):
+    """What all trainings share."""
+
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    min_lr: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+
+
+class Training(_Section):
+    """What a training sets for itself."""
+
+    lr: Rate
+    epochs: Count
+    batch_size: Count
+
+
+class Distillation(_Section):
+    """Which technique, and every technique's recipe."""
+
+    method: Method
+    recipes: dict[str, Training]
+
+    @model_validator(mode="after")
+    def _recipes_are_complete(self) -> Distillation:
+        for name in self.recipes:
+            if name not in METHODS:
+                raise ValueError(f"recipes: unknown method '{name}'; {nearest(name, METHODS)}")
+        missing = [m for m in METHODS if m not in self.recipes]
+        if missing:
+            raise ValueError(f"recipes: '{missing[0]}' has no recipe; add kd.recipes.{missing[0]}")
+        return self
+
+
+class Study(_Section):
+    """The grid."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _grid(self) -> Study:
+        if "sft" in self.methods:
+            raise ValueError("methods: 'sft' is the baseline of every study and always runs; leave it out")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods: a method stands twice in the list")
+        return self
+
+
+class Audit(_Section):
+    """The attacks."""
+
+    attacks: Annotated[list[str], Field(min_length=1)]
+    headline: str
+    batch_tokens: Count
+
+    @model_validator(mode="after")
+    def _headline_runs(self) -> Audit:
+        if self.headline not in self.attacks:
+            raise ValueError(
+                f"headline: '{self.headline}' is not in audit.attacks; {nearest(self.headline, self.attacks)}"
+            )
+        return self
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: Data
+    checks: Checks
+    model: Model
+    optimizer: Optimizer
+    base: Training
+    teacher: Training
+    kd: Distillation
+    study: Study
+    audit: Audit
+
+    @model_validator(mode="after")
+    def _method_is_in_the_grid(self) -> Params:
+        if self.kd.method != "sft" and self.kd.method not in self.study.methods:
+            grid = ",".join([*self.study.methods, self.kd.method])
+            raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
+        for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
+            if training.lr < self.optimizer.min_lr:
+                raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml; KdleakError names the first key that is wrong and the nearest valid name."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KdleakError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise KdleakError(f"{path}: must hold sections such as 'data:' and 'kd:'")
+    return parse_params(content, str(path))
+
+
+def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params:
+    """Validate the content of a params.yaml."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise KdleakError(f"{origin}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first error in the words of the file: key, what is wrong, what would be right."""
+    # A mistyped key also leaves the right one missing: the typo is what the user wants to hear of.
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            *parent, name = first["loc"]
+            return f"{key}: unknown key; {nearest(name, _fields(parent))}"
+        case "missing":
+            return f"{key}: missing{more}"
+        case "literal_error":
+            valid = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            return f"{key}: '{_shown(first['input'])}' is unknown; {nearest(first['input'], valid)}{more}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{first['ctx']['error']}{more}"
+        case _:
+            return f"{key}: {first['msg'].lower()}, not {_shown(first['input'])!r}{more}"
+
+
+def _fields(parent: list[str | int]) -> list[str]:
+    """The valid keys of a section."""
+    section: Any = Params
+    for part in parent:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            annotation = section.model_fields[str(part)].annotation
+            section = annotation
+        else:  # dict[str, Section]: any name leads to the same section
+            section = get_args(section)[1]
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return list(METHODS)
+
+
+def _shown(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_environment(params: Params, project: Project) -> None:
+    """Refuse what params.yaml names and the project folder does not have: a family, a size, a file."""
+    from kdleak.models.families import load_family
+
+    load_family(project.families, params.model.family).student(params.model.student)
+    if params.data.source == "file":
+        from kdleak.data.sources import check_path
+
+        check_path(Path(params.data.path))

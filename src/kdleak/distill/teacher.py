@@ -1,0 +1,30 @@
+"""The teacher stage: supervised fine-tuning on private, the members."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdleak.artifacts import write_json
+from kdleak.data.encoding import Encoder
+from kdleak.data.records import read_role
+from kdleak.distill.finetune import cross_entropy
+from kdleak.distill.run import run_training
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from kdleak.paths import TEACHER
+
+if TYPE_CHECKING:
+    from kdleak.config import Params
+    from kdleak.paths import Project
+
+
+def fine_tune_teacher(params: Params, project: Project) -> None:
+    """Write models/teacher and results/teacher/training.json."""
+    tokenizer = load_tokenizer(project.base_teacher)
+    encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
+    records = encoder.encode_frame(read_role(project.records, "private"))
+    model = load_model(project.base_teacher)
+    history = run_training(
+        model, records, cross_entropy, params.teacher, params, name=TEACHER, state=project.resume(TEACHER)
+    )
+    save_checkpoint(model, tokenizer, project.model(TEACHER))
+    write_json({"history": history, "records": len(records)}, project.training(TEACHER))

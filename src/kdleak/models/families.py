@@ -1,0 +1,96 @@
+"""Model families: where the weights of a teacher and its students come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdleak.errors import KdleakError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Origin(_Entry):
+    """Where one model comes from: built from `scratch` (a Transformers configuration), or `hub`."""
+
+    scratch: dict[str, Any] | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Origin:
+        if (self.scratch is None) == (self.hub is None):
+            raise ValueError("give either scratch or hub")
+        if self.scratch is not None and "model_type" not in self.scratch:
+            raise ValueError("scratch needs model_type")
+        return self
+
+
+class TokenizerSpec(_Entry):
+    """A byte-level BPE to train on auxiliary."""
+
+    vocab_size: Annotated[int, Field(ge=257 + 1)]
+
+
+class Family(_Entry):
+    """One entry of families.yaml."""
+
+    tokenizer: TokenizerSpec | None = None
+    teacher: Origin
+    students: Annotated[dict[str, Origin], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _scratch_needs_tokenizer(self) -> Family:
+        origins = [self.teacher, *self.students.values()]
+        if any(o.scratch is not None for o in origins) and self.tokenizer is None:
+            raise ValueError("models built from scratch need tokenizer.vocab_size")
+        return self
+
+    def student(self, size: str) -> Origin:
+        """The student of that size; KdleakError names the nearest one there is."""
+        if size not in self.students:
+            raise KdleakError(f"model.student: unknown size '{size}'; {nearest(size, self.students)}")
+        return self.students[size]
+
+
+def load_family(path: Path, name: str) -> Family:
+    """Read and validate the entry `name` of families.yaml."""
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
+    except yaml.YAMLError as error:
+        raise KdleakError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(entries, dict) or name not in entries:
+        raise KdleakError(f"model.family: '{name}' is not in {path}; {nearest(name, entries or ())}")
+    try:
+        return Family.model_validate(entries[name])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (name, *first["loc"]))
+        raise KdleakError(f"{path}: {where}: {first['msg']}") from None
+
+
+def build_from_scratch(spec: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A freshly initialised causal LM whose vocabulary and special tokens are the tokenizer's."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {k: v for k, v in spec.items() if k != "model_type"}
+    ids = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    try:
+        config = AutoConfig.for_model(spec["model_type"], vocab_size=len(tokenizer), pad_token_id=None, **ids, **fields)
+    except ValueError as error:
+        raise KdleakError(
+            f"families.yaml: cannot build a '{spec['model_type']}': {str(error).splitlines()[0]}"
+        ) from None
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config)

@@ -1,0 +1,96 @@
+"""Where every artifact lives. No other module spells a path of the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The model that is audited: the teacher, or a student by the technique that made it.
+TEACHER = "teacher"
+#: The No-KD baseline: the student fine-tuned on public alone.
+BASELINE = "sft"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The files of one project folder (the folder that holds params.yaml)."""
+
+    root: Path = Path(".")
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def params_checked(self) -> Path:
+        """A constant that says params.yaml was found valid; every stage waits for it."""
+        return self.root / "data" / "params.checked"
+
+    @property
+    def families(self) -> Path:
+        return self.root / "families.yaml"
+
+    @property
+    def records(self) -> Path:
+        """Every record that plays a role, with its text."""
+        return self.root / "data" / "records.parquet"
+
+    @property
+    def splits(self) -> Path:
+        """record_id, role, task, group_id: no text."""
+        return self.root / "data" / "splits.parquet"
+
+    @property
+    def checks(self) -> Path:
+        return self.root / "results" / "checks" / "report.json"
+
+    @property
+    def data_docs(self) -> Path:
+        return self.root / "results" / "checks" / "docs"
+
+    @property
+    def base_teacher(self) -> Path:
+        return self.root / "models" / "base" / "teacher"
+
+    @property
+    def base_student(self) -> Path:
+        return self.root / "models" / "base" / "student"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "results" / "metrics.json"
+
+    @property
+    def cache(self) -> Path:
+        """Intermediate results keyed by content; safe to delete at any time."""
+        return self.root / ".kdleak" / "cache"
+
+    def base_training(self, part: str) -> Path:
+        return self.root / "results" / "base" / f"{part}.json"
+
+    def model(self, name: str) -> Path:
+        """Checkpoint of `teacher`, or of the student made by the technique `name`."""
+        return self.root / "models" / _branch(name)
+
+    def results(self, name: str) -> Path:
+        return self.root / "results" / _branch(name)
+
+    def training(self, name: str) -> Path:
+        return self.results(name) / "training.json"
+
+    def membership(self, name: str) -> Path:
+        return self.results(name) / "membership.json"
+
+    def scores(self, name: str) -> Path:
+        return self.results(name) / "scores.parquet"
+
+    def roc(self, name: str) -> Path:
+        return self.results(name) / "roc.csv"
+
+    def resume(self, name: str) -> Path:
+        """Where an unfinished training keeps its state, outside the pipeline's outputs."""
+        return self.root / ".kdleak" / "resume" / name
+
+
+def _branch(name: str) -> Path:
+    return Path(TEACHER) if name == TEACHER else Path("students") / name

@@ -1,0 +1,89 @@
+"""The headline figures of one technique: the student beside its teacher and beside the student without a teacher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdleak.artifacts import read_json, read_parquet, write_json
+from kdleak.paths import BASELINE, TEACHER
+
+if TYPE_CHECKING:
+    from kdleak.config import Params
+    from kdleak.paths import Project
+
+
+def write_headline(params: Params, project: Project) -> None:
+    """Write results/metrics.json, flat: the figures by which experiments are compared."""
+    method = params.kd.method
+    reports = {
+        "teacher": read_json(project.membership(TEACHER)),
+        "student": read_json(project.membership(method)),
+        "no_kd": read_json(project.membership(BASELINE)),
+    }
+    metrics: dict[str, Any] = {"method": method, "headline_attack": params.audit.headline}
+    for who, report in reports.items():
+        headline = report["attacks"][params.audit.headline]
+        best = report["best_attack"]
+        metrics |= {
+            f"{who}_auc": headline["auc"],
+            f"{who}_auc_low": headline["auc_ci95"][0],
+            f"{who}_auc_high": headline["auc_ci95"][1],
+            f"{who}_tpr_at_1pct_fpr": headline["tpr_at_fpr"]["0.01"],
+            f"{who}_best_attack": best,
+            f"{who}_best_auc": report["attacks"][best]["auc"],
+        }
+        metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
+    metrics |= _excess(method, params.audit.headline, project)
+    write_json(metrics, project.metrics)
+
+
+def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
+    """How far the student's AUC lies above the No-KD student's, on the same records (paired DeLong)."""
+    from kdleak.audit.statistics import auc_difference
+
+    student, baseline = (read_parquet(project.scores(name)) for name in (method, BASELINE))
+    both = student.merge(baseline, on=["record_id", "role", "task"], suffixes=("", "_no_kd"))
+    both = both.dropna(subset=[attack, f"{attack}_no_kd"])
+    member = both["role"] == "private"
+    pair = [
+        (both.loc[member, column].to_numpy(), both.loc[~member, column].to_numpy())
+        for column in (attack, f"{attack}_no_kd")
+    ]
+    difference = auc_difference(*pair)
+    return {
+        "excess_auc": round(difference.value, 6),
+        "excess_auc_low": round(difference.low, 6),
+        "excess_auc_high": round(difference.high, 6),
+    }
+
+
+def print_headline(params: Params, project: Project) -> None:
+    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval."""
+    from rich.console import Console
+    from rich.table import Table
+
+    method, metrics = params.kd.method, read_json(project.metrics)
+    reports = [read_json(project.membership(name)) for name in (TEACHER, method, BASELINE)]
+    n, m = reports[1]["n_members"], reports[1]["n_nonmembers"]
+    table = Table(
+        title=f"Membership of the teacher's private records: AUC [95 % interval], {n} members, {m} non-members"
+    )
+    table.add_column("attack")
+    for title in ("teacher", f"student ({method})", "student without KD"):
+        table.add_column(title, justify="right")
+    for attack in reports[1]["attacks"]:
+        table.add_row(attack, *(_cell(report["attacks"].get(attack)) for report in reports))
+    console = Console(width=100)
+    console.print(table)
+    console.print(
+        f"By '{metrics['headline_attack']}' the {method} student lies {metrics['excess_auc']:+.3f} "
+        f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
+        "an AUC of .5 is chance."
+    )
+
+
+def _cell(attack: dict[str, Any] | None) -> str:
+    if attack is None or attack["auc"] is None:
+        return "undefined"
+    low, high = attack["auc_ci95"]
+    return f"{attack['auc']:.3f} [{low:.3f}, {high:.3f}]"
