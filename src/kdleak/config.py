@@ -1,4 +1,4 @@
-"""params.yaml as typed, validated, frozen objects. What is wrong in it is one line that names the key and the remedy."""
+"""params.yaml as typed, validated, frozen objects. What is wrong in it is one line naming the key and the remedy."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def attack_model(name: str, params: Params, project: Project) -> None:
-    """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student made by the technique `name`."""
+    """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made."""
     records = read_role(project.records, "private", "heldout")
     base = project.base_teacher if name == TEACHER else project.base_student
     given = AttackInput(

@@ -36,7 +36,7 @@ class ResumeStore:
             (fresh / "state.json").write_text(json.dumps({"key": self.key, "step": step, "history": history}))
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-        """Load the state into model, optimiser and random generator: (step, history), or (0, []) where there is none."""
+        """Load the state into model, optimiser and random generator: (step, history), (0, []) where there is none."""
         try:
             meta = json.loads((self.folder / "state.json").read_text())
             if meta["key"] != self.key:
