@@ -1,0 +1,101 @@
+"""What an attack is given, what it must say about itself, and where attacks are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kdleak.audit.token_statistics import TokenStatistics
+from kdleak.errors import KdleakError, nearest
+
+
+@dataclass(frozen=True)
+class AttackInput:
+    """Everything that is known about the same `n` records, in the same order.
+
+    target:     the audited model's statistics.
+    references: other models' statistics, by what the model is: `pretrained` (the audited model's own base),
+                `external` (another architecture that saw neither role), `teacher`, `no_kd` (the student trained
+                without a teacher). A reference may use a tokenizer of its own; `target` fixes the record order.
+    texts:      (n,) response texts.
+    """
+
+    target: TokenStatistics
+    references: Mapping[str, TokenStatistics] = field(default_factory=dict)
+    texts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, reference in self.references.items():
+            if not np.array_equal(reference.record_ids, self.target.record_ids):
+                raise KdleakError(
+                    f"reference '{name}' was scored on other records, or in another order, than the target"
+                )
+        if self.texts and len(self.texts) != len(self.target):
+            raise KdleakError(f"{len(self.texts)} texts for {len(self.target)} scored records")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an attack asks of its input beyond the target's statistics."""
+
+    references: tuple[str, ...] = ()
+    texts: bool = False
+
+    def missing(self, given: AttackInput) -> list[str]:
+        """Names of what `given` lacks."""
+        lacking = [f"reference '{name}'" for name in self.references if name not in given.references]
+        if self.texts and not given.texts and len(given):
+            lacking.append("response texts")
+        return lacking
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A scoring rule. `source` is its docstring: the definition, the paper and the equation."""
+
+    name: str
+    needs: Needs
+    source: str
+    function: Callable[[AttackInput], np.ndarray]
+
+    def score(self, given: AttackInput) -> np.ndarray:
+        """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `given` lacks a need."""
+        missing = self.needs.missing(given)
+        if missing:
+            raise KdleakError(f"attack '{self.name}' needs {' and '.join(missing)}")
+        scores = np.asarray(self.function(given), np.float64)
+        return np.where(np.isfinite(scores), scores, np.nan)
+
+
+#: Every attack, by name, in the order in which tables show them.
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(name: str, **needs: object) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the attack `name`; keyword arguments are the fields of `Needs`."""
+
+    def register(function: Callable[[AttackInput], np.ndarray]) -> Callable[[AttackInput], np.ndarray]:
+        if name in ATTACKS:
+            raise ValueError(f"attack '{name}' is registered twice")
+        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function)
+        return function
+
+    return register
+
+
+def attack_scores(given: AttackInput, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Scores (n,) of the attacks `names`, or of every attack whose needs `given` meets.
+
+    Raises KdleakError for an unknown name, or for a named attack whose needs are not met.
+    """
+    if names is None:
+        names = [name for name, attack in ATTACKS.items() if not attack.needs.missing(given)]
+    for name in names:
+        if name not in ATTACKS:
+            raise KdleakError(f"unknown attack '{name}'; {nearest(name, ATTACKS)}")
+    return {name: ATTACKS[name].score(given) for name in names}

@@ -1,0 +1,146 @@
+"""Token statistics on disk, under a key of model content and data content.
+
+An entry is one safetensors file that carries a checksum of its arrays; one that does not verify is discarded and
+computed again. The least recently used entries make room when the folder outgrows its bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from kdleak.audit.token_statistics import TokenStatistics
+from kdleak.data.encoding import EncodedRecord
+from kdleak.errors import KdleakError
+
+log = logging.getLogger(__name__)
+
+#: Raised when the meaning of a stored statistic changes: older entries are then never found.
+_VERSION = "1"
+_ARRAYS = {"offsets": np.int64, "log_prob": np.float32, "mean": np.float32, "std": np.float32}
+_ARRAYS |= {"rank": np.int32, "argmax": np.int32}
+_CONFIGS = ("config.json", "adapter_config.json")
+
+
+def model_digest(folder: Path) -> str:
+    """sha256 over the weights and configuration in a checkpoint folder (for an adapter, over its base's too).
+
+    Raises KdleakError where the folder holds no safetensors weights.
+    """
+    files = sorted(p for p in folder.glob("*") if p.suffix == ".safetensors" or p.name in _CONFIGS)
+    if not any(p.suffix == ".safetensors" for p in files):
+        raise KdleakError(f"{folder}: no *.safetensors weights; give a folder written by save_pretrained")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as f:
+            digest.update(f"{path.name}:{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = Path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or "")
+        if base.name and base.is_dir():
+            digest.update(model_digest(base).encode())
+    return digest.hexdigest()
+
+
+def statistics_key(model: str, records: Iterable[EncodedRecord], *, precision: str = "float32") -> str:
+    """Key of the statistics of `records` under the model of digest `model`, run in `precision`."""
+    digest = hashlib.sha256(f"{_VERSION}\n{model}\n{precision}\n".encode())
+    for r in records:
+        digest.update(f"{r.record_id}:{len(r.prompt)}:{r.n_scored}:".encode())
+        digest.update(np.array(r.prompt + r.response, dtype="<i4").tobytes())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+class StatisticsCache:
+    """A folder of token statistics of at most `max_bytes` (the entry just written always stays)."""
+
+    def __init__(self, folder: Path, max_bytes: int = 2 * 2**30):
+        self.folder = folder
+        self.max_bytes = max_bytes
+
+    def get_or_compute(self, key: str, compute: Callable[[], TokenStatistics]) -> TokenStatistics:
+        """The entry of `key`; computed and stored where it is missing or damaged."""
+        found = self.get(key)
+        if found is None:
+            found = compute()
+            self.put(key, found)
+        return found
+
+    def get(self, key: str) -> TokenStatistics | None:
+        """The entry of `key`, or None; an entry that does not verify is removed."""
+        path = self._path(key)
+        try:
+            statistics = _read(path, key)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            log.warning("token statistics %s are damaged (%s); they are computed again", path.name, error)
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return statistics
+
+    def put(self, key: str, statistics: TokenStatistics) -> None:
+        """Store an entry: written beside, then renamed, so that a reader sees all of it or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(key)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        arrays = _arrays(statistics)
+        beside.write_bytes(save(arrays, metadata={"key": key, "checksum": _checksum(arrays)}))
+        beside.replace(path)
+        self._make_room(path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _make_room(self, newest: Path) -> None:
+        """Remove the least recently used files (left-overs of a killed writer too) until the bound holds."""
+        entries: list[tuple[float, int, Path]] = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                if path != newest:
+                    entries.append((path.stat().st_mtime, path.stat().st_size, path))
+        total = newest.stat().st_size + sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _arrays(statistics: TokenStatistics) -> dict[str, np.ndarray]:
+    ids = json.dumps([str(i) for i in statistics.record_ids]).encode()
+    arrays = {name: np.ascontiguousarray(getattr(statistics, name), dtype) for name, dtype in _ARRAYS.items()}
+    return {"record_ids": np.frombuffer(ids, np.uint8), **arrays}
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}:{arrays[name].shape}:".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str) -> TokenStatistics:
+    """Read and verify one entry; raises ValueError where it is not what was written under `key`."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with safe_open(path, framework="np") as f:
+        metadata = f.metadata() or {}
+        arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
+    if metadata.get("key") != key or metadata.get("checksum") != _checksum(arrays):
+        raise ValueError("checksum mismatch")
+    ids: Sequence[str] = json.loads(arrays.pop("record_ids").tobytes())
+    return TokenStatistics(np.array(ids, dtype=str), **arrays)

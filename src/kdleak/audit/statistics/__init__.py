@@ -1,0 +1,43 @@
+"""How much an attack's scores tell members from non-members, and how sure that is.
+
+Every function takes scores oriented so that higher means member; the orientation is never flipped. An attack that
+ranks non-members higher has an AUC below one half, and that is what is reported.
+"""
+
+from kdleak.audit.statistics.auc import (
+    AucDifference,
+    AucEstimate,
+    AucRatio,
+    auc,
+    auc_difference,
+    holm,
+    inheritance,
+)
+from kdleak.audit.statistics.operating import (
+    FPRS,
+    OperatingPoint,
+    balanced_accuracy,
+    clopper_pearson,
+    epsilon_bound,
+    epsilon_lower_bound,
+    operating_point,
+    roc_curve,
+)
+
+__all__ = [
+    "FPRS",
+    "AucDifference",
+    "AucEstimate",
+    "AucRatio",
+    "OperatingPoint",
+    "auc",
+    "auc_difference",
+    "balanced_accuracy",
+    "clopper_pearson",
+    "epsilon_bound",
+    "epsilon_lower_bound",
+    "holm",
+    "inheritance",
+    "operating_point",
+    "roc_curve",
+]
