@@ -1,5 +1,8 @@
 """The one training loop: it learns, it can be stopped anywhere, and padding does not change what it computes."""
 
+import contextlib
+import itertools
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -63,10 +66,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
             raise Stopped
 
     store = ResumeStore(tmp_path / "state", key="run")
-    try:
+    with contextlib.suppress(Stopped):
         train(model(), RECORDS, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1, progress=interrupt)
-    except Stopped:
-        pass
     resumed = model()
     assert train(resumed, RECORDS, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1) == history
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
@@ -90,7 +91,7 @@ def test_rate_warms_up_then_falls_to_its_minimum():
     assert rates[:5] == pytest.approx([RECIPE.lr * (i + 1) / 5 for i in range(5)])
     assert max(rates) == pytest.approx(RECIPE.lr)
     assert rates[100] == pytest.approx(RECIPE.min_lr)
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[5:]))
 
 
 def test_padding_and_batch_composition_change_no_prediction():

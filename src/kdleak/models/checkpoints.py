@@ -40,12 +40,16 @@ def load_model(folder: Path) -> PreTrainedModel:
     """Load a causal LM for inference (evaluation mode, fp32)."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     check_folder(folder)
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if getattr(config, "activation_function", None) == "gelu_new":
+            # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
+            config.activation_function = "gelu_pytorch_tanh"
         model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+            folder, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise KdleakError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]}); make it again") from None

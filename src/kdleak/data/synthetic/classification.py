@@ -101,7 +101,9 @@ _REQUEST = Phrases(
     "{pick|choose|assign} one {label|tag} for @P ($matter, @F): $labels.",
     "{decide|say|judge} whether the $matter of @P {with|at} @F is $labels.",
 )
-_VERDICT = Phrases("$label:", "$label, {because|since|as}", "$label.", "it is $label:", "the {label|right class} is $label:", "$label;")
+_VERDICT = Phrases(
+    "$label:", "$label, {because|since|as}", "$label.", "it is $label:", "the {label|right class} is $label:", "$label;"
+)
 _FOLLOW = {
     "number": ("date", "amount", "phone"),
     "date": ("number", "phone", "email"),

@@ -25,7 +25,14 @@ _LABELS = {
     "date": ("date", "day", "$matter $event on"),
     "amount": ("amount", "sum", "$amount_label"),
 }
-_LAYOUTS = (("- ", ": ", "\n"), ("", ": ", "\n"), ("", ": ", "; "), ("", " = ", "\n"), ("* ", " - ", "\n"), ("", ": ", ", "))
+_LAYOUTS = (
+    ("- ", ": ", "\n"),
+    ("", ": ", "\n"),
+    ("", ": ", "; "),
+    ("", " = ", "\n"),
+    ("* ", " - ", "\n"),
+    ("", ": ", ", "),
+)
 
 _SUMMARIZE = Phrases(
     "{summarize|sum up|condense|shorten} the {text|note|message} [in {a line or two|one or two sentences|few words}].",
@@ -47,7 +54,11 @@ def information_extraction(rng: random.Random) -> Record:
     kinds = rng.sample(KINDS, rng.choice((3, 3, 4)))
     scene = Scene(case, rng)
     context = passage(scene, kinds, remarks=rng.randrange(2) if len(kinds) == 3 else 0)
-    people = [(case.domain.client, case.client.full), (case.domain.staff, case.contact.full), (case.domain.firm_word, case.firm)]
+    people = [
+        (case.domain.client, case.client.full),
+        (case.domain.staff, case.contact.full),
+        (case.domain.firm_word, case.firm),
+    ]
     if rng.random() < 0.5:
         people = [("name", case.client.full), ("contact", case.contact.full), ("firm", case.firm)]
     fields = [(label, name) for label, name in people if name in context]

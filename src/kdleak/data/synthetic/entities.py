@@ -15,29 +15,12 @@ _WOMEN = tuple(sorted(set(_Names.first_names_female)))
 _MEN = tuple(sorted(set(_Names.first_names_male)))
 _SURNAMES = tuple(sorted(set(_Names.last_names)))
 
-_TOWN_HEADS = (
-    "Ald Ash Bar Beck Bel Brad Bram Brin Bur Cald Carn Chal Cor Cran Dal Dun East Edg Elm Fal Fen Gil Glen Gran Grim "
-    "Har Hart Haw Hazel Hol Hurst Kel Ken Kirk Lang Lin Lock Lyd Mar Mel Mil Mor Nor Oak Orm Pen Pres Quar Rad Raven "
-    "Red Ros Rush Sal Sed Sel Shel Sil Stan Stav Sud Thorn Tor Ulver Wal War Wes Whit Wil Win Wool Wyn Yar Yel"
-).split()
-_TOWN_TAILS = (
-    "bourne bridge brook bury by combe cott dale den field ford gate ham haven hill holm hurst land ley low mere minster "
-    "moor mouth port sea shaw side stead stock stoke ton vale well wick wood worth"
-).split()
-_STREETS = (
-    "Abbey Acorn Alder Anchor Apple Arbour Aspen Badger Bakery Barley Basin Bay Beacon Bell Birch Bishop Bramble Brewer "
-    "Brick Canal Castle Cedar Chapel Cherry Clay Clover College Cooper Copper Crane Crescent Crown Dairy Depot Dock Dove "
-    "Eagle Elder Falcon Farrier Fern Ferry Finch Flint Foundry Fountain Fox Garden Glebe Granary Grange Harbour Hawthorn "
-    "Hazel Heath Heron Hickory Hop Ivy Jasmine Juniper Kiln Kings Lantern Larch Larkspur Laurel Lavender Lilac Lime Linen "
-    "Lodge Magnolia Malt Maple Market Meadow Mercer Mill Mint Monk Nettle Oak Observatory Orchard Otter Paper Parsonage "
-    "Pepper Pilgrim Pine Plum Poplar Priory Quarry Quay Raven Ridge River Robin Rope Rowan Saddler Salt School Shepherd "
-    "Silver Smithy Sorrel Spring Station Swan Sycamore Tanner Thistle Tower Vicarage Vine Walnut Weaver Willow Yew"
-).split()
-_STREET_KINDS = "Street Street Road Road Lane Lane Avenue Close Court Drive Hill Row Square Terrace Way".split()
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-_MAIL_HOSTS = "mailbox postroom inkwell letterbox northpost bluemail hometown quickpost".split()
+_TOWN_HEADS = ["Ald", "Ash", "Bar", "Beck", "Bel", "Brad", "Bram", "Brin", "Bur", "Cald", "Carn", "Chal", "Cor", "Cran", "Dal", "Dun", "East", "Edg", "Elm", "Fal", "Fen", "Gil", "Glen", "Gran", "Grim", "Har", "Hart", "Haw", "Hazel", "Hol", "Hurst", "Kel", "Ken", "Kirk", "Lang", "Lin", "Lock", "Lyd", "Mar", "Mel", "Mil", "Mor", "Nor", "Oak", "Orm", "Pen", "Pres", "Quar", "Rad", "Raven", "Red", "Ros", "Rush", "Sal", "Sed", "Sel", "Shel", "Sil", "Stan", "Stav", "Sud", "Thorn", "Tor", "Ulver", "Wal", "War", "Wes", "Whit", "Wil", "Win", "Wool", "Wyn", "Yar", "Yel"]
+_TOWN_TAILS = ["bourne", "bridge", "brook", "bury", "by", "combe", "cott", "dale", "den", "field", "ford", "gate", "ham", "haven", "hill", "holm", "hurst", "land", "ley", "low", "mere", "minster", "moor", "mouth", "port", "sea", "shaw", "side", "stead", "stock", "stoke", "ton", "vale", "well", "wick", "wood", "worth"]
+_STREETS = ["Abbey", "Acorn", "Alder", "Anchor", "Apple", "Arbour", "Aspen", "Badger", "Bakery", "Barley", "Basin", "Bay", "Beacon", "Bell", "Birch", "Bishop", "Bramble", "Brewer", "Brick", "Canal", "Castle", "Cedar", "Chapel", "Cherry", "Clay", "Clover", "College", "Cooper", "Copper", "Crane", "Crescent", "Crown", "Dairy", "Depot", "Dock", "Dove", "Eagle", "Elder", "Falcon", "Farrier", "Fern", "Ferry", "Finch", "Flint", "Foundry", "Fountain", "Fox", "Garden", "Glebe", "Granary", "Grange", "Harbour", "Hawthorn", "Hazel", "Heath", "Heron", "Hickory", "Hop", "Ivy", "Jasmine", "Juniper", "Kiln", "Kings", "Lantern", "Larch", "Larkspur", "Laurel", "Lavender", "Lilac", "Lime", "Linen", "Lodge", "Magnolia", "Malt", "Maple", "Market", "Meadow", "Mercer", "Mill", "Mint", "Monk", "Nettle", "Oak", "Observatory", "Orchard", "Otter", "Paper", "Parsonage", "Pepper", "Pilgrim", "Pine", "Plum", "Poplar", "Priory", "Quarry", "Quay", "Raven", "Ridge", "River", "Robin", "Rope", "Rowan", "Saddler", "Salt", "School", "Shepherd", "Silver", "Smithy", "Sorrel", "Spring", "Station", "Swan", "Sycamore", "Tanner", "Thistle", "Tower", "Vicarage", "Vine", "Walnut", "Weaver", "Willow", "Yew"]
+_STREET_KINDS = ["Street", "Street", "Road", "Road", "Lane", "Lane", "Avenue", "Close", "Court", "Drive", "Hill", "Row", "Square", "Terrace", "Way"]
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MAIL_HOSTS = ["mailbox", "postroom", "inkwell", "letterbox", "northpost", "bluemail", "hometown", "quickpost"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +94,9 @@ def date(rng: random.Random, past: bool) -> str:
 
 
 def reference_number(rng: random.Random, prefix: str) -> str:
-    shape = rng.choice(("{p}-{a:05}-{b:02}", "{p}{a:05}{b:02}", "{a:05}/{b:02}", "{p}-{b:02}{a:05}", "{b:02}-{a:05}-{p}"))
+    shape = rng.choice(
+        ("{p}-{a:05}-{b:02}", "{p}{a:05}{b:02}", "{a:05}/{b:02}", "{p}-{b:02}{a:05}", "{b:02}-{a:05}-{p}")
+    )
     return shape.format(p=prefix, a=rng.randrange(100_000), b=rng.randrange(100))
 
 

@@ -1,10 +1,10 @@
 """A small phrase grammar: alternatives, optional parts and slots, compiled once and expanded at random.
 
-    {a|b|c}   one of the alternatives, each as likely as the others (an alternative may be empty)
-    [a]       `a` or nothing, each half of the time
-    $name     the value of a slot
-    @P, @P's  a mention of participant P, or its possessive
-    a(n)      "a" or "an", by the letter that follows
+{a|b|c}   one of the alternatives, each as likely as the others (an alternative may be empty)
+[a]       `a` or nothing, each half of the time
+$name     the value of a slot
+@P, @P's  a mention of participant P, or its possessive
+a(n)      "a" or "an", by the letter that follows
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ LEAD = Phrases(
     "at @F, @Q {works on|is in charge of|prepares} @M for @P",
 )
 
-_HEADING = Phrases("{file|call|desk|case} note:", "{memo|note} {to|for} the {team|office|file}:", "{from the log|minutes}:", "", "")
+_HEADING = Phrases(
+    "{file|call|desk|case} note:", "{memo|note} {to|for} the {team|office|file}:", "{from the log|minutes}:", "", ""
+)
 
 
 def passage(scene: Scene, kinds: Sequence[str], remarks: int) -> str:

@@ -45,7 +45,9 @@ _SHORT_ASK = Phrases(
     "{find|look up|read off} $asked {in the text|in the note|below}.",
     "{can|could} you tell me $asked?",
 )
-_ANSWER_LEAD = Phrases("{according to|as stated in|going by|from} the {note|text|file},", "as the {note|text} says,", "", "", "")
+_ANSWER_LEAD = Phrases(
+    "{according to|as stated in|going by|from} the {note|text|file},", "as the {note|text} says,", "", "", ""
+)
 
 
 def _enumerate(scene: Scene, kinds: Sequence[str]) -> str:
