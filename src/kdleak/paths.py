@@ -61,6 +61,10 @@ class Project:
         return self.root / "results" / "metrics.json"
 
     @property
+    def roc_figure(self) -> Path:
+        return self.root / "results" / "roc.svg"
+
+    @property
     def cache(self) -> Path:
         """Intermediate results keyed by content; safe to delete at any time."""
         return self.root / ".kdleak" / "cache"

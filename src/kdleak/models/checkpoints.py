@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+def _quiet() -> None:
+    """A bar for the shards of every model that is read or written would drown the progress that matters."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write `folder` as a Transformers model folder (safetensors and tokenizer)."""
+    _quiet()
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh, safe_serialization=True)
         tokenizer.save_pretrained(fresh)
@@ -43,6 +51,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_folder(folder)
+    _quiet()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if getattr(config, "activation_function", None) == "gelu_new":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_headline(params: Params, project: Project) -> None:
-    """Write results/metrics.json, flat: the figures by which experiments are compared."""
+    """Write results/metrics.json, flat: the figures by which experiments are compared; and results/roc.svg."""
     method = params.kd.method
     reports = {
         "teacher": read_json(project.membership(TEACHER)),
@@ -34,7 +34,26 @@ def write_headline(params: Params, project: Project) -> None:
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
     metrics |= _excess(method, params.audit.headline, project)
+    _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)
+
+
+def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -> None:
+    import pandas as pd
+
+    from kdleak.report.roc import roc_figure, write_svg
+
+    def curve(name: str, who: str, title: str) -> tuple[str, pd.DataFrame]:
+        low, high = reports[who]["attacks"][attack]["auc_ci95"]
+        auc = reports[who]["attacks"][attack]["auc"]
+        return f"{title}: AUC {auc:.2f} [{low:.2f}, {high:.2f}]", pd.read_csv(project.roc(name))
+
+    curves = {
+        "teacher": curve(TEACHER, "teacher", "teacher"),
+        "student": curve(method, "student", f"student, {method}"),
+        "baseline": curve(BASELINE, "no_kd", "student without KD"),
+    }
+    write_svg(roc_figure(curves, attack, 1 / reports["student"]["n_nonmembers"]), project.roc_figure)
 
 
 def _excess(method: str, attack: str, project: Project) -> dict[str, float]:

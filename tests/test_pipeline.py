@@ -1,0 +1,101 @@
+"""The real pipeline, through real DVC, MLflow and Great Expectations, on `smoke` sizes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pandas as pd
+import pytest
+
+from kdleak.config import METHODS
+from tests.pipeline_project import SMOKE, PipelineProject
+
+RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> PipelineProject:
+    """A project in which the headline chain has run once."""
+    made = PipelineProject(tmp_path_factory.mktemp("pipeline"))
+    done = made.experiment()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return made
+
+
+def read(project: PipelineProject, name: str) -> dict:
+    return json.loads((project.folder / name).read_text())
+
+
+def contents(project: PipelineProject) -> dict[str, bytes]:
+    return {name: (project.folder / name).read_bytes() for name in RESULTS}
+
+
+def test_the_chain_leaves_every_file_that_others_rely_on(project):
+    splits = pd.read_parquet(project.folder / "data/splits.parquet")
+    assert list(splits.columns) == ["record_id", "role", "task", "group_id"]
+    assert splits["role"].value_counts().to_dict() == {
+        role: SMOKE[f"data.sizes.{role}"] for role in ("private", "public", "heldout", "auxiliary")
+    }
+    assert read(project, "results/checks/report.json")["success"]
+    assert (project.folder / "results/checks/docs/index.html").is_file()
+    for folder in ("models/teacher", "models/students/kd", "models/students/sft"):
+        assert (project.folder / folder / "model.safetensors").is_file()
+    scores = pd.read_parquet(project.folder / "results/students/kd/scores.parquet")
+    assert set(scores["role"]) == {"private", "heldout"}
+    assert len(scores) == SMOKE["data.sizes.private"] + SMOKE["data.sizes.heldout"]
+    report = read(project, "results/students/kd/membership.json")
+    for attack in report["attacks"].values():
+        low, high = attack["auc_ci95"]
+        assert 0 <= low <= attack["auc"] <= high <= 1
+    metrics = read(project, "results/metrics.json")
+    assert metrics["method"] == "kd"
+    assert metrics["student_auc"] == report["attacks"]["loss"]["auc"]
+    assert not (project.folder / ".kdleak/resume").exists()
+
+
+def test_a_second_run_changes_nothing(project):
+    before = contents(project)
+    done = project.dvc("repro")
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+    assert contents(project) == before
+
+
+def test_another_objective_trains_that_student_alone(project):
+    done = project.experiment(**{"kd.method": "rkl"})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    ran = {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"params", "distill@rkl", "membership@rkl", "summary"}
+    assert read(project, "results/metrics.json")["method"] == "rkl"
+
+
+def test_the_results_table_names_teacher_student_and_baseline(project):
+    shown = project.kdleak("results").stdout
+    for words in ("teacher", "student without KD", "loss", "95 % interval"):
+        assert words in shown
+
+
+def test_every_method_has_a_stage(project):
+    listed = project.dvc("stage", "list", "--all", "--name-only").stdout
+    for method in METHODS:
+        assert f"distill@{method}" in listed or method in listed.split()
+
+
+def test_mlflow_knows_every_run_and_sync_adds_none(project):
+    with sqlite3.connect(project.folder / "mlflow.db") as store:
+        names = [name for (name,) in store.execute("select name from runs where lifecycle_stage = 'active'")]
+    for words in ("teacher", "kd", "rkl", "sft", "membership"):
+        assert any(words in name for name in names), names
+    assert "sync: 0 run(s) added" in project.kdleak("sync").stdout
+
+
+def test_the_same_seed_gives_byte_identical_results(project, tmp_path):
+    again = PipelineProject(tmp_path)
+    assert again.experiment(**{"kd.method": "rkl"}).returncode == 0
+    assert contents_of(again, "rkl") == contents_of(project, "rkl")
+
+
+def contents_of(project: PipelineProject, method: str) -> list[bytes]:
+    names = [f"results/students/{method}/membership.json", f"results/students/{method}/roc.csv", "results/metrics.json"]
+    return [(project.folder / name).read_bytes() for name in [*names, "results/teacher/training.json"]]
