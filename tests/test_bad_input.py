@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kdleak.data.synthetic import generate
-from tests.pipeline_project import SMOKE, PipelineProject
+from tests.pipeline_project import ROOT, SMOKE, PipelineProject
 
 SIZES = {"private": 50, "public": 50, "heldout": 50, "auxiliary": 100}
 
@@ -96,7 +96,7 @@ def project(tmp_path_factory) -> PipelineProject:
 
 
 def configure(project: PipelineProject, content: bytes | None, settings: dict) -> None:
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     own = {}
     if content is not None:
         path = project.folder.parent / "rows.jsonl"
