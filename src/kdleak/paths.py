@@ -31,6 +31,11 @@ class Project:
         return self.root / "families.yaml"
 
     @property
+    def locks(self) -> tuple[Path, ...]:
+        """What DVC wrote down of every stage's last run."""
+        return self.root / "dvc.lock", self.root / "study" / "dvc.lock"
+
+    @property
     def records(self) -> Path:
         """Every record that plays a role, with its text."""
         return self.root / "data" / "records.parquet"
