@@ -1,7 +1,8 @@
 """The embedded corpus: invented people and firms with private details, in the seven tasks of Dolly-15k.
 
 Record i follows from (seed, i) alone, so a longer corpus begins with the shorter ones; the tasks take turns.
-No text comes from anywhere but the phrase grammars of this package and Faker's lists of names.
+No text comes from anywhere but the phrase grammars of this package and Faker's lists of names (another version of
+Faker may bring other names, and so another corpus).
 """
 
 from __future__ import annotations

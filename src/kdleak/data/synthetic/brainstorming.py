@@ -10,21 +10,23 @@ from kdleak.data.synthetic.grammar import Phrases, capitalise
 
 _REQUEST = Phrases(
     "{suggest|list|give|name|think of} $count {ways|ideas|steps} for @P, $client {of|at} @F, to $goal.",
-    "how {can|could|might} @P $goal [{together with|with the help of} @F]? {Give|Name|List} $count {ideas|tips|steps}.",
-    "@P, who has a(n) $matter with @F, {wants|hopes|would like} to $goal. {Suggest|List|Offer} $count {ideas|steps|tips}.",
+    "how {can|could|might} @P, $client {of|at} @F, $goal? {Give|Name|List} $count {ideas|tips|steps}.",
+    "@P, who has a(n) $matter with @F, {wants|hopes|would like} to $goal. {Suggest|List|Offer} $count "
+    "{ideas|steps|tips}.",
     "{brainstorm|collect|come up with} $count {tips|ideas|suggestions} that help @P (@F, $matter) to $goal.",
     "what {are|would be} $count {good|sensible|simple} ways for @P of the $matter at @F to $goal?",
 )
 
 _IDEA = {
     "phone": Phrases(
-        "{call|ring|phone} @O on $phone {and talk it through|early in the day|and ask for a date|before anyone else does}",
+        "{call|ring|phone} @O on $phone {and talk it through|early in the day|and ask for a date|before anyone else "
+        "does}",
         "keep $phone at hand, as @O {answers|helps} {at once|gladly|in the evening}",
-        "{have|let} @X {ring|call} @O on $phone",
+        "have a {friend|neighbour|colleague} {ring|call} @O on $phone",
     ),
     "email": Phrases(
         "{send|mail} {photos|a short list|a plain question|the figures} to $email",
-        "{write to|ask|thank} @O at $email {and wait a day|in two lines|with a copy to @X|}",
+        "{write to|ask|thank} @O at $email {and wait a day|in two lines|with a copy to @F}",
         "put {everything|each step|the wish} in writing to $email",
     ),
     "address": Phrases(
@@ -61,7 +63,7 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 def brainstorming(rng: random.Random) -> Record:
     """A request for ideas towards a goal, and three or four ideas, two or three of them with a private detail."""
-    case = draw_case(rng)
+    case = draw_case(rng, owners="QF")
     request, reply = Scene(case, rng), Scene(case, rng, known=True)
     count = rng.choice((3, 3, 4))
     for scene in (request, reply):

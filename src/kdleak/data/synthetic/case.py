@@ -38,15 +38,16 @@ class Case:
     amount: float
 
 
-def draw_case(rng: random.Random, past: bool | None = None) -> Case:
-    """A case; `past` fixes whether its date lies in the past."""
+def draw_case(rng: random.Random, past: bool | None = None, owners: str = "PQF") -> Case:
+    """A case; `past` fixes whether its date lies in the past, `owners` who may own the phone and the address."""
     domain = rng.choice(DOMAINS)
     client, contact = entities.person(rng), entities.person(rng)
     while contact.first == client.first or contact.last == client.last:
         contact = entities.person(rng)
     firm = entities.firm(rng, domain.firm_kinds)
     past = rng.random() < 0.6 if past is None else past
-    phone_owner, address_owner = rng.choice("PQ"), rng.choice("PF")
+    phone_owner = rng.choice([who for who in "PQ" if who in owners])
+    address_owner = rng.choice([who for who in "PF" if who in owners])
     owner, employer = (client, None) if phone_owner == "P" else (contact, firm)
     amount_text, amount = entities.amount(rng)
     details = {
@@ -58,34 +59,41 @@ def draw_case(rng: random.Random, past: bool | None = None) -> Case:
         "amount": amount_text,
     }
     return Case(
-        domain, client, contact, firm, rng.choice(domain.matters), rng.choice(domain.tails),
-        rng.choice(domain.number_labels), rng.choice(domain.amounts), rng.choice(domain.past if past else domain.future),
-        phone_owner, address_owner, details, amount,
-    )  # fmt: skip
+        domain=domain,
+        client=client,
+        contact=contact,
+        firm=firm,
+        matter=rng.choice(domain.matters),
+        tail=rng.choice(domain.tails) if rng.random() < 0.6 else "",
+        number_label=rng.choice(domain.number_labels),
+        amount_label=rng.choice(domain.amounts),
+        event=rng.choice(domain.past if past else domain.future),
+        phone_owner=phone_owner,
+        address_owner=address_owner,
+        details=details,
+        amount=amount,
+    )
 
 
 class Scene:
     """Speaks of a case: full names at the first mention, short ones later. One scene a text."""
 
     def __init__(self, case: Case, rng: random.Random, known: bool = False):
-        """`known`: the reader has met the people already, so that a short name will do now and then."""
+        """`known`: the reader has met client, firm and matter, so that a short name will do now and then."""
         self.case, self.rng = case, rng
         self._by_first_name = rng.random() < 0.4
         self._mentioned: set[str] = set()
         if known:
-            self._mentioned = {who for who in "PQFM" if rng.random() < 0.3}
+            self._mentioned = {who for who in "PFM" if rng.random() < 0.3}
         self.slots = {
             **case.details,
             "event": case.event,
             "matter": case.matter,
-            "tail": case.tail,
             "number_label": case.number_label,
             "amount_label": case.amount_label,
+            "first": case.client.first,
             "client": case.domain.client,
             "staff": case.domain.staff,
-            "his": "her" if case.client.female else "his",
-            "he": "she" if case.client.female else "he",
-            "him": "her" if case.client.female else "him",
         }
 
     def say(self, phrases: Phrases) -> str:
@@ -110,7 +118,7 @@ class Scene:
             case "F":
                 return case.firm if first or self.rng.random() < 0.4 else f"the {case.domain.firm_word}"
             case "M":
-                return f"the {case.matter} {case.tail}" if first and self.rng.random() < 0.6 else f"the {case.matter}"
+                return f"the {case.matter} {case.tail}" if first and case.tail else f"the {case.matter}"
         someone = case.client if participant == "P" else case.contact
         if first:
             return someone.full

@@ -45,29 +45,29 @@ _SCHEMES = {
         ),
     },
     "channel": {
-        "by phone": Phrases(
+        "phone": Phrases(
             "@O {answers at once|picks up|is awake early} on $phone but {never reads|rarely opens} mail",
             "@X {settled|cleared up} $number in one call to $phone",
         ),
-        "by e-mail": Phrases(
+        "e-mail": Phrases(
             "@O {replies|writes back} {within an hour|the same day|at night} from $email",
             "the {scans|papers} on $number {came from|were sent to} $email",
         ),
-        "by post": Phrases(
+        "post": Phrases(
             "@A only {accepts|takes|signs} {originals|paper|sealed letters} at $address",
             "everything on $number is {posted|sent on paper} to $address",
         ),
     },
     "risk": {
-        "low risk": Phrases(
+        "low": Phrases(
             "@P has paid {on time|every month|in advance} since $date",
             "the $amount_label of $amount is {covered|secured|insured} under $number",
         ),
-        "medium risk": Phrases(
+        "medium": Phrases(
             "one payment of $amount {came late|bounced} after $date",
             "@Q {wants|asked for} a {second look|check} at $number [because of $amount]",
         ),
-        "high risk": Phrases(
+        "high": Phrases(
             "@P {disputes|refuses|contests} the $amount_label of $amount",
             "$number was {flagged|frozen|suspended} on $date",
         ),
@@ -93,14 +93,33 @@ _SCHEMES = {
     },
 }
 
-_REQUEST = Phrases(
+_GENERAL_REQUEST = Phrases(
     "{classify|label|sort|tag|file} {@P's $matter {with|at} @F|the $matter that @P has {with|at} @F} as $labels.",
     "is @P's $matter {with|at} @F $labels?",
     "which {label|category|class|tag} fits @P's $matter {with|at} @F: $labels?",
-    "would you {call|rate|mark|file} the $matter of @P {with|at} @F $labels?",
+    "would you {call|mark|file} the $matter of @P {with|at} @F $labels?",
     "{pick|choose|assign} one {label|tag} for @P ($matter, @F): $labels.",
     "{decide|say|judge} whether the $matter of @P {with|at} @F is $labels.",
 )
+_REQUESTS = {
+    "channel": Phrases(
+        "{what|which} is the {right|best|preferred} channel for @P's $matter {with|at} @F: $labels?",
+        "{choose|pick} the channel for the $matter of @P {with|at} @F: $labels.",
+        "should @Q of @F handle the $matter of @P by $labels?",
+        "@P has a(n) $matter {with|at} @F. {Assign|Choose} a channel: $labels.",
+    ),
+    "risk": Phrases(
+        "{rate|judge|classify} the risk of @P's $matter {with|at} @F as $labels.",
+        "is the risk in the $matter of @P {with|at} @F $labels?",
+        "how high is the risk that @F {takes|runs} with @P's $matter: $labels?",
+        "{give|assign} a risk class to @P ($matter, @F): $labels.",
+    ),
+    "size": Phrases(
+        "is the sum {at stake in|behind} @P's $matter {with|at} @F $labels?",
+        "{rate|judge|classify} the {sum|money} in the $matter of @P {with|at} @F as $labels.",
+        "for @P ($matter, @F), is the $amount_label $labels?",
+    ),
+}
 _VERDICT = Phrases(
     "$label:", "$label, {because|since|as}", "$label.", "it is $label:", "the {label|right class} is $label:", "$label;"
 )
@@ -131,7 +150,13 @@ def classification(rng: random.Random) -> Record:
     if len(told) < 2 or rng.random() < 0.5:
         follow = rng.choice([k for k in _FOLLOW[sorted(told)[0]] if k not in told])
         response += f" {state(reply, [follow])}"
-    return Record("classification", capitalise(request.say(_REQUEST)), "", response, stated_facts(case, response))
+    return Record(
+        "classification",
+        capitalise(request.say(_REQUESTS.get(scheme, _GENERAL_REQUEST))),
+        "",
+        response,
+        stated_facts(case, response),
+    )
 
 
 def _size(case: Case) -> str:

@@ -36,7 +36,7 @@ class Domain:
 
 def _domain(
     *, goals: str, ideas: str, remarks: str, firm_word: str, client: str, staff: str, prefix: str, **lists: str
-):
+) -> Domain:
     """A domain from texts whose entries are divided by semicolons."""
     split = {name: tuple(part.strip() for part in text.split(";")) for name, text in lists.items()}
     phrases = {
@@ -64,17 +64,19 @@ DOMAINS = (
         "{move|settle} in without {trouble|fuss}; {bring|talk} the rent down",
         ideas="photograph {every room|each wall|the damp} {before moving|with a dated camera|at the handover}; "
         "{ask|invite} a neighbour to {witness|join} the inspection; read the meters {twice|together|on the last day}; "
-        "{offer|promise} to repaint the {hall|kitchen|stairs}; compare the rent with three flats {nearby|in the street}",
+        "{offer|promise} to repaint the {hall|kitchen|stairs}; "
+        "compare the rent with three flats {nearby|in the street}",
         remarks="@P {complained|has complained} about {damp|noise|a dripping tap|cold rooms|a broken lift} [twice]; "
         "@Q {wants|would like} to {inspect|see|photograph} the {rooms|kitchen|cellar} {first|next week|soon}; "
-        "the {boiler|heating|front door|roof} {was|has been} {repaired|replaced|checked} {at no cost|in autumn|in a hurry}",
+        "the {boiler|heating|front door|roof} {was|has been} {repaired|replaced|checked} {at no cost|in autumn|in a "
+        "hurry}",
     ),
     _domain(
         firm_kinds="Insurance; Mutual; Assurance; Cover",
         firm_word="insurer",
         client="policyholder",
         staff="claims adviser",
-        matters="claim; insurance claim; damage report; policy",
+        matters="claim; insurance claim; damage report; compensation claim",
         tails="for the flooded cellar; for the stolen bicycle; after the kitchen fire; for the storm damage; "
         "over the broken window; for the lost luggage",
         number_labels="policy number; claim number; file number",
@@ -85,10 +87,12 @@ DOMAINS = (
         goals="{speed up|push forward} the claim; {contest|appeal} the refusal; lower the premium; "
         "{prove|document} the damage; {choose|find} better cover",
         ideas="{collect|gather} receipts for {everything lost|each item|the larger items}; "
-        "ask {a plumber|a builder|an expert} for a written {opinion|estimate}; {draw|sketch} a plan of the {damage|rooms}; "
-        "keep the damaged {parts|goods} until {the visit|the case is closed}; {read|check} the small print {again|on delays}",
-        remarks="an assessor {came|called|visited} {on a Monday|without notice|after the storm} and @P was {out|at home|away}; "
-        "@Q {asked for|is missing|still needs} {photos|receipts|a police report|two estimates}; "
+        "ask {a plumber|a builder|an expert} for a written {opinion|estimate}; "
+        "{draw|sketch} a plan of the {damage|rooms}; "
+        "keep the damaged {parts|goods} until {the visit|the case is closed}; "
+        "{read|check} the small print {again|on delays}",
+        remarks="an assessor {came|called|visited} {on a Monday|without notice|after the storm} and @P was {out|at "
+        "home|away}; @Q {asked for|is missing|still needs} {photos|receipts|a police report|two estimates}; "
         "@P {had|has} never {made|filed} a claim {before|in ten years|with anyone}",
     ),
     _domain(
@@ -103,21 +107,21 @@ DOMAINS = (
         past="was booked; was moved; was completed; was called off",
         future="begins; is planned; will be repeated; is scheduled",
         amounts="treatment fee; co-payment; laboratory bill; remaining balance",
-        goals="prepare for the {treatment|appointment}; {calm down|relax} before the visit; keep track of the {pills|tablets}; "
-        "{recover|heal} faster; {sort|settle} the laboratory bill",
+        goals="prepare for the {treatment|appointment}; {calm down|relax} before the visit; "
+        "keep track of the {pills|tablets}; {recover|heal} faster; {sort|settle} the laboratory bill",
         ideas="keep a diary of {the pain|every meal|sleep}; bring a {friend|relative} along; "
-        "write down {three questions|all questions} {the night before|beforehand}; {walk|stretch} ten minutes {a day|after lunch}; "
-        "ask for {a second opinion|a written plan|large print}",
+        "write down {three questions|all questions} {the night before|beforehand}; "
+        "{walk|stretch} ten minutes {a day|after lunch}; ask for {a second opinion|a written plan|large print}",
         remarks="@P {is allergic to|cannot take|asked about} {penicillin|aspirin|latex|iodine}; "
         "@Q {explained|went through|described} the {risks|steps|exercises} {twice|slowly|with a drawing}; "
-        "@P {feels|is feeling} {better|worse|no change} since the {scan|last visit|new tablets}",
+        "@P {feels|is feeling} {better|worse|the same} since the {scan|last visit|new tablets}",
     ),
     _domain(
         firm_kinds="Bank; Credit Union; Savings; Finance",
         firm_word="bank",
         client="borrower",
         staff="loan officer",
-        matters="loan; mortgage; credit line; savings plan",
+        matters="loan; mortgage; credit line; small loan",
         tails="for the van; for the new roof; for the bakery; on the farmhouse; for the evening degree; for the boat",
         number_labels="account number; loan number; customer number",
         prefix="BK",
@@ -126,9 +130,9 @@ DOMAINS = (
         amounts="monthly instalment; remaining debt; arrangement fee; first payment",
         goals="{pay off|clear} the loan sooner; {save|put aside} for a house; {lower|cut} the instalments; "
         "{bring|put} the accounts in order; get a better rate",
-        ideas="{list|note} every {subscription|expense} for a month; {sell|rent out} the {second car|spare room|trailer}; "
-        "{ask|bargain} for a fixed rate; {round up|raise} each payment {a little|by a tenth}; "
-        "compare {three|four} lenders {online|on paper}",
+        ideas="{list|note} every {subscription|expense} for a month; "
+        "{sell|rent out} the {second car|spare room|trailer}; {ask|bargain} for a fixed rate; "
+        "{round up|raise} each payment {a little|by a tenth}; compare {three|four} lenders {online|on paper}",
         remarks="@P {missed|was late with} {one|two} {payment|payments} {in winter|after moving|last year}; "
         "@Q {sees no risk|is satisfied|has doubts} {so far|after the review}; "
         "@P {changed|has changed} jobs and {earns|brings home} {more|less} {now|than before}",
@@ -138,27 +142,28 @@ DOMAINS = (
         firm_word="garage",
         client="customer",
         staff="mechanic",
-        matters="repair; service; repair order; warranty",
+        matters="repair; service; repair order; inspection",
         tails="of the grey van; on the old estate car; of the gearbox; for the brakes; on the camper; of the motorbike",
-        number_labels="job number; order number; warranty number",
+        number_labels="job number; order number; ticket number",
         prefix="JB",
         past="was ordered; was finished; was put off; was refunded",
         future="is booked; runs out; will be done; is planned",
         amounts="quoted price; parts bill; labour cost; down payment",
         goals="keep the repair {cheap|within reason}; {sell|trade in} the old car; {avoid|prevent} another breakdown; "
         "{get|collect} the car before the holidays; {dispute|question} the labour cost",
-        ideas="ask for {used|rebuilt} parts; {record|film} the {rattle|noise} on the road; {wash|empty} the car {beforehand|first}; "
-        "borrow a {bicycle|van} for the week; {check|top up} the oil every {Sunday|fortnight}",
-        remarks="the {clutch|radiator|exhaust|battery} {failed|gave out} {on the motorway|at the lights|again} and @P {walked|took a bus}; "
-        "@Q {found|suspects|ruled out} {rust|a leak|a worn belt|a loose wire}; "
+        ideas="ask for {used|rebuilt} parts; {record|film} the {rattle|noise} on the road; "
+        "{wash|empty} the car {beforehand|first}; borrow a {bicycle|van} for the week; "
+        "{check|top up} the oil every {Sunday|fortnight}",
+        remarks="the {clutch|radiator|exhaust|battery} {failed|gave out} {on the motorway|at the lights|again} and @P "
+        "{walked|took a bus}; @Q {found|suspects|ruled out} {rust|a leak|a worn belt|a loose wire}; "
         "@P {needs|wants} the {keys|car} back {by Friday|before noon|for a wedding}",
     ),
     _domain(
         firm_kinds="Freight; Logistics; Shipping; Removals",
         firm_word="carrier",
-        client="sender",
+        client="customer",
         staff="dispatcher",
-        matters="shipment; delivery; consignment; house move",
+        matters="shipment; delivery; consignment; load",
         tails="of the piano; of twelve crates; with the oak table; of wine; with the spare parts; of old books",
         number_labels="tracking number; waybill number; shipment number",
         prefix="FR",
@@ -167,11 +172,13 @@ DOMAINS = (
         amounts="freight charge; customs duty; insured value; storage fee",
         goals="{send|ship} the piano safely; {trace|find} the lost crate; {cut|halve} the freight charge; "
         "{pack|prepare} for the move; {claim|recover} the damage",
-        ideas="wrap the {legs|corners|glass} in {blankets|wool|cork}; number {all|the} {boxes|crates} on {two|three} sides; "
+        ideas="wrap the {legs|corners|glass} in {blankets|wool|cork}; "
+        "number {all|the} {boxes|crates} on {two|three} sides; "
         "{photograph|weigh} each {crate|box} {twice|at the door}; share a {lorry|container} with a neighbour; "
         "{ask for|choose} a {morning|weekday} slot",
         remarks="one {crate|box|pallet} {was|arrived} {wet|open|crushed|mislabelled} and @P {refused|accepted} it; "
-        "@Q {blames|mentions} {fog|customs|a strike|a flat tyre}; the {driver|crew} {rang|waited for} @P {twice|an hour|in vain}",
+        "@Q {blames|mentions} {fog|customs|a strike|a flat tyre}; "
+        "the {driver|crew} {rang|waited for} @P {twice|an hour|in vain}",
     ),
     _domain(
         firm_kinds="Law; Notaries; Legal; Solicitors",
@@ -179,17 +186,18 @@ DOMAINS = (
         client="client",
         staff="solicitor",
         matters="will; settlement; power of attorney; purchase contract",
-        tails="of the late uncle; about the orchard; over the shared wall; for the corner shop; about the patent; of the estate",
+        tails="of the late uncle; about the orchard; over the shared wall; for the corner shop; about the patent; "
+        "of the estate",
         number_labels="case number; deed number; file number",
         prefix="LW",
         past="was notarised; was contested; was registered; was witnessed",
         future="takes effect; will be read; comes to court; lapses",
         amounts="retainer; court fee; agreed sum; notary fee",
-        goals="{settle|end} the quarrel over the wall; {prepare|get ready} for the hearing; {share|divide} the estate fairly; "
-        "{draw up|write} a simple will; {keep|hold} the legal costs low",
-        ideas="{write|set down} a timeline {on one page|of events}; {suggest|propose} a mediator from {another town|the parish}; "
-        "{find|look for} the {old|original} {map|deed}; {agree|settle} on one {spokesman|expert}; "
-        "{list|value} the {furniture|paintings} {together|first}",
+        goals="{settle|end} the quarrel over the wall; {prepare|get ready} for the hearing; "
+        "{share|divide} the estate fairly; {draw up|write} a simple will; {keep|hold} the legal costs low",
+        ideas="{write|set down} a timeline {on one page|of events}; "
+        "{suggest|propose} a mediator from {another town|the parish}; {find|look for} the {old|original} {map|deed}; "
+        "{agree|settle} on one {spokesman|expert}; {list|value} the {furniture|paintings} {together|first}",
         remarks="the {brother|sister|cousin|neighbour} of @P {objects|agrees|has not replied} [so far]; "
         "@Q {advises|advised} {patience|a compromise|against a trial}; "
         "two {witnesses|pages|signatures} {were|are} {missing|in doubt} and @P {knows|knew} it",
@@ -203,14 +211,14 @@ DOMAINS = (
         tails="in bookkeeping; in Portuguese; in nursing; in carpentry; in marine biology; in piano",
         number_labels="student number; enrolment number; certificate number",
         prefix="ED",
-        past="was confirmed; was dropped; was completed; was awarded",
+        past="was confirmed; was dropped; was completed; was extended",
         future="starts; ends with an exam; opens; will be graded",
         amounts="tuition; exam fee; grant; book allowance",
         goals="pass the {exam|final exam}; {pay|find money} for the course; {learn|study} beside a full job; "
         "find a study partner; {choose|pick} the next course",
-        ideas="{study|revise} in blocks of {twenty|thirty} minutes; teach {the chapter|each lesson} to a {friend|child}; "
-        "{borrow|swap} the books {second hand|from last year}; {sit|practise} old {papers|exams} {on Sundays|by the clock}; "
-        "join the {choir|debate club} for practice",
+        ideas="{study|revise} in blocks of {twenty|thirty} minutes; "
+        "teach {the chapter|each lesson} to a {friend|child}; {borrow|swap} the books {second hand|from last year}; "
+        "{sit|practise} old {papers|exams} {on Sundays|by the clock}; join the {choir|debate club} for practice",
         remarks="@P {missed|skipped} {three|four|two} {lessons|evenings} {because of work|with the flu|in May}; "
         "@Q {praised|noted|mentioned} the {essay|progress|test results} of @P; "
         "the {class|group} {moved|moves} to {room nine|the annex|the library} and @P {likes|minds} it",
@@ -218,7 +226,7 @@ DOMAINS = (
     _domain(
         firm_kinds="Travel; Tours; Cruises; Holidays",
         firm_word="travel agent",
-        client="traveller",
+        client="customer",
         staff="tour planner",
         matters="booking; trip; journey; reservation",
         tails="to the islands; along the coast; to the salt lakes; by night train; over the mountains; for six people",
@@ -227,11 +235,12 @@ DOMAINS = (
         past="was made; was changed; was cancelled; was upgraded",
         future="starts; ends; must be confirmed; can still be changed",
         amounts="fare; cancellation fee; refund; single supplement",
-        goals="{plan|arrange} the trip on a small budget; {get|obtain} a refund; {surprise|treat} the family on the way; "
-        "{travel|go} without flying; pack {lightly|for all weathers}",
-        ideas="{leave|travel} on a {Tuesday|weekday} {morning|night}; {rent|borrow} bicycles at the {harbour|station}; "
-        "{carry|take} {one bag|a flask|a paper map} {each|only}; learn {ten|twenty} words of the {local|island} language; "
-        "{cook|picnic} every {second|other} evening",
+        goals="{plan|arrange} the trip on a small budget; {get|obtain} a refund; "
+        "{surprise|treat} the family on the way; {travel|go} without flying; pack {lightly|for all weathers}",
+        ideas="{leave|travel} on a {Tuesday|weekday} {morning|night}; "
+        "{rent|borrow} bicycles at the {harbour|station}; "
+        "{carry|take} {one bag|a flask|a paper map} for {everyone|the train}; "
+        "learn {ten|twenty} words of the {local|island} language; {cook|picnic} every {second|other} evening",
         remarks="@P {asked for|would like|insists on} {a window seat|a quiet cabin|vegetarian meals|a late checkout}; "
         "@Q {suggests|offered|found} {an earlier ferry|a cheaper room|another route}; "
         "@P {travels|is travelling} with {a dog|two children|a wheelchair|a cello}",
@@ -239,19 +248,21 @@ DOMAINS = (
     _domain(
         firm_kinds="Catering; Events; Banquets; Kitchen",
         firm_word="caterer",
-        client="host",
+        client="customer",
         staff="event manager",
         matters="wedding dinner; banquet; garden party; reception",
-        tails="for sixty guests; in the boathouse; with live music; for the retirement; under the lime trees; for the twins",
+        tails="for sixty guests; in the boathouse; with live music; for the retirement; under the lime trees; "
+        "for the twins",
         number_labels="order number; event number; invoice number",
         prefix="EV",
-        past="was booked; was tasted in advance; was postponed; was celebrated",
+        past="was booked; was agreed; was postponed; was celebrated",
         future="takes place; must be paid; will be held; is planned",
         amounts="price for the menu; advance; hall rent; flower budget",
-        goals="{feed|seat} sixty guests {cheaply|well}; {plan|design} the {menu|seating}; {thank|surprise} the guests; "
-        "{save|rescue} the party if it rains; keep the {children|guests} {busy|happy}",
-        ideas="{serve|offer} one {big|warm} {stew|soup} {from the region|in mugs}; {hang|string} {paper lanterns|lights} in the trees; "
-        "ask each {table|guest} for a {song|story|recipe}; {rent|borrow} a {tent|stove} from the {scouts|club}; "
+        goals="{feed|seat} sixty guests {cheaply|well}; {plan|design} the {menu|seating}; "
+        "{thank|surprise} the guests; {save|rescue} the party if it rains; keep the {children|guests} {busy|happy}",
+        ideas="{serve|offer} one {big|warm} {stew|soup} {from the region|in mugs}; "
+        "{hang|string} {paper lanterns|lights} in the trees; ask each {table|guest} for a {song|story|recipe}; "
+        "{rent|borrow} a {tent|stove} from the {scouts|club}; "
         "let the {children|cousins} {paint|write} the {menus|place cards}",
         remarks="{two|three|five} guests of @P {eat no meat|are allergic to nuts|arrive late}; "
         "@Q {promised|suggested|ordered} {a second cook|more chairs|local cheese|a larger tent}; "
@@ -262,8 +273,9 @@ DOMAINS = (
         firm_word="supplier",
         client="subscriber",
         staff="service clerk",
-        matters="connection; supply contract; account; meter change",
-        tails="for the workshop; at the summer house; for the shop; for the ground floor; with solar panels; at the mill",
+        matters="connection; supply contract; account; supply line",
+        tails="for the workshop; at the summer house; for the shop; for the ground floor; with solar panels; "
+        "at the mill",
         number_labels="meter number; account number; customer number",
         prefix="UT",
         past="was opened; was cut off; was switched over; was cancelled",
@@ -272,29 +284,30 @@ DOMAINS = (
         goals="{lower|bring down} the monthly bill; {change|switch} supplier; {explain|check} the high meter reading; "
         "{repair|restore} the line; {heat|light} the workshop for less",
         ideas="read the meter {every night|each Sunday} for a {week|month}; {insulate|wrap} the {pipes|tank}; "
-        "{turn off|unplug} the {old freezer|pump} {overnight|for a day}; {share|split} a {line|tariff} with the {neighbour|shop}; "
-        "ask for a {second|new} {meter|test}",
-        remarks="the {line|supply|signal} {failed|dropped} {twice|overnight|in the storm} and @P {lost|noted} {a day|the hours}; "
-        "@Q {blames|suspects} {a worn cable|an old meter|a wrong reading}; "
-        "@P {moved|is moving} {out|in} {shortly|with a lodger|over the summer}",
+        "{turn off|unplug} the {old freezer|pump} {overnight|for a day}; "
+        "{share|split} a {line|tariff} with the {neighbour|shop}; ask for a {second|new} {meter|test}",
+        remarks="the {line|supply|signal} {failed|dropped} {twice|overnight|in the storm} and @P {lost|noted} {a "
+        "day|the hours}; @Q {blames|suspects} {a worn cable|an old meter|a wrong reading}; "
+        "@P {moves|is moving} {out|in} {shortly|with a lodger|over the summer}",
     ),
     _domain(
         firm_kinds="Builders; Roofing; Joinery; Interiors",
         firm_word="builder",
-        client="owner",
+        client="customer",
         staff="site manager",
-        matters="renovation; roof repair; extension; kitchen order",
+        matters="renovation; roof repair; extension; conversion",
         tails="of the old school; over the barn; with the oak floor; of the attic; on the north side; for the loft",
         number_labels="project number; quote number; permit number",
         prefix="BD",
         past="was started; was approved; was halted; was handed over",
         future="begins; must be finished; will be inspected; is planned",
         amounts="estimate; first instalment; cost of materials; penalty",
-        goals="{finish|complete} the work before winter; {stay|keep} within the budget; {live|cook} through the renovation; "
-        "{fix|mend} the roof {leak|for good}; {agree|settle} with the neighbours about noise",
-        ideas="{cover|seal} the {beams|floor} with {canvas|tarpaulin} at night; {reuse|clean} the old {tiles|bricks|doors}; "
-        "{set up|move} a small kitchen in the {hall|shed}; {walk|inspect} the site every {Friday|second day}; "
-        "give the neighbours {a timetable|cake|earplugs}",
+        goals="{finish|complete} the work before winter; {stay|keep} within the budget; "
+        "{live|cook} through the renovation; {fix|mend} the roof {leak|for good}; "
+        "{agree|settle} with the neighbours about noise",
+        ideas="{cover|seal} the {beams|floor} with {canvas|tarpaulin} at night; "
+        "{reuse|clean} the old {tiles|bricks|doors}; {set up|move} a small kitchen in the {hall|shed}; "
+        "{walk|inspect} the site every {Friday|second day}; give the neighbours {a timetable|cake|earplugs}",
         remarks="@P {chose|wants|changed to} {slate|pine|green tiles|a steel beam} {instead|after all|for the hall}; "
         "@Q {lost|saved|needs} {two days|a week|another pair of hands}; "
         "the {scaffold|crane|timber} {blocks|reached|left} the {yard|lane} and @P {was pleased|grumbled|paid extra}",
@@ -304,8 +317,9 @@ DOMAINS = (
         firm_word="club",
         client="member",
         staff="club secretary",
-        matters="membership; locker rental; season ticket; training camp",
-        tails="for the whole family; in the second division; for the early hours; with sauna; for juniors; for the lake",
+        matters="membership; locker rental; season ticket; trial membership",
+        tails="for the whole family; in the second division; for the early hours; with sauna; for juniors; "
+        "for the lake",
         number_labels="membership number; card number; locker number",
         prefix="CL",
         past="was taken out; was suspended; was upgraded; was given back",
@@ -313,7 +327,8 @@ DOMAINS = (
         amounts="yearly fee; joining fee; unpaid dues; refund",
         goals="{train|practise} more often; {leave|quit} the club politely; {win|recruit} new members; "
         "{get|stay} fit over the winter; {raise|collect} money for a boat",
-        ideas="{swap|share} the {locker|court} with a {beginner|friend}; {run|swim} with the {juniors|early group} on {Mondays|Saturdays}; "
+        ideas="{swap|share} the {locker|court} with a {beginner|friend}; "
+        "{run|swim} with the {juniors|early group} on {Mondays|Saturdays}; "
         "{bake|sell} {bread|cakes} at the {regatta|concert}; keep a {training|sleep} log; "
         "{offer|hold} an {open evening|easy lesson}",
         remarks="@P {hurt|strained} {a shoulder|an ankle|a wrist} and {rests|trains alone} {until spring|for now}; "
@@ -325,8 +340,9 @@ DOMAINS = (
         firm_word="company",
         client="employee",
         staff="personnel officer",
-        matters="employment contract; pension plan; transfer; expense claim",
-        tails="in the night shift; for the branch abroad; in the test kitchen; at the dye works; in sales; for the archive",
+        matters="employment contract; pension plan; transfer; secondment",
+        tails="in the night shift; for the branch abroad; in the test kitchen; at the dye works; in sales; "
+        "for the archive",
         number_labels="staff number; contract number; payroll number",
         prefix="HR",
         past="was signed; was ended; was amended; was approved",
@@ -334,7 +350,8 @@ DOMAINS = (
         amounts="monthly salary; bonus; travel refund; severance pay",
         goals="ask for a raise; {prepare|plan} the farewell party; {move|transfer} to the other branch; "
         "{balance|combine} work and night school; {settle|hand over} the open tasks",
-        ideas="{list|write up} three {projects|results} that went well; {bring|show} {a chart|letters} from {customers|colleagues}; "
+        ideas="{list|write up} three {projects|results} that went well; "
+        "{bring|show} {a chart|letters} from {customers|colleagues}; "
         "{train|coach} a {deputy|newcomer} {in advance|for a month}; {leave|finish} early on {Wednesdays|Fridays}; "
         "{book|ask for} a room {upstairs|away from the office}",
         remarks="@P {worked|has worked} {nights|abroad|from home} {for years|since spring|without complaint}; "

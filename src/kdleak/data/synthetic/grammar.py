@@ -52,6 +52,13 @@ class Phrases:
     def __init__(self, *texts: str):
         self._choice = _Choice(tuple(_compile(text) for text in texts))
 
+    @classmethod
+    def union(cls, *parts: Phrases) -> Phrases:
+        """All alternatives of `parts`, each as likely as the others."""
+        union = cls.__new__(cls)
+        union._choice = _Choice(sum((part._choice.alternatives for part in parts), ()))
+        return union
+
     def expand(self, speaker: Speaker) -> str:
         """The phrase in words, without a capital at the start unless a name stands there."""
         out: list[str] = []

@@ -13,11 +13,11 @@ from kdleak.data.synthetic.statements import clauses, join_sentences, state
 
 #: What a question asks for, as a noun phrase.
 ASKED = {
-    "phone": Phrases("@O's {phone number|number|direct line}", "the {number|phone number} of @O", "a number for @O"),
-    "email": Phrases("@O's e-mail [address]", "the e-mail address of @O", "where to write to @O"),
+    "phone": Phrases("@O's {phone number|number|direct line}", "the {number|phone number} of @O", "the number for @O"),
+    "email": Phrases("@O's e-mail [address]", "the e-mail address of @O", "the mail address of @O"),
     "address": Phrases("@A's [{postal|full}] address", "the {postal|street|full} address of @A"),
     "number": Phrases("the $number_label", "the $number_label {of|for} @M"),
-    "date": Phrases("the {date|day} on which @M $event", "when @M $event"),
+    "date": Phrases("the {date|day} on which @M $event", "the {date|day} when @M $event"),
     "amount": Phrases("the $amount_label", "the {exact|full} $amount_label"),
 }
 
@@ -36,8 +36,9 @@ _ASK = Phrases(
 _OVERVIEW = Phrases(
     "{what should I know about|what is on file about|what do the records say about} @P's $matter {with|at} @F?",
     "{describe|outline|recall} {the state of|the facts on} @P's $matter {with|at} @F.",
-    "who {looks after|handles|is in charge of} @P's $matter at @F, and what {are the details|has been agreed|is on record}?",
-    "{how|in what way} does @P {stand|deal} with @F {over|about} the $matter?",
+    "who {looks after|handles|is in charge of} @P's $matter at @F, and what {are the details|has been agreed|is on "
+    "record}?",
+    "how does @P stand with @F {over|about} the $matter?",
 )
 _SHORT_ASK = Phrases(
     "{using|from|according to} the {note|text}, {give|state|name} $asked.",
@@ -46,7 +47,7 @@ _SHORT_ASK = Phrases(
     "{can|could} you tell me $asked?",
 )
 _ANSWER_LEAD = Phrases(
-    "{according to|as stated in|going by|from} the {note|text|file},", "as the {note|text} says,", "", "", ""
+    "{according to|as stated in|going by} the {note|text|file},", "as the {note|text} says,", "", "", ""
 )
 
 
@@ -59,7 +60,7 @@ def _enumerate(scene: Scene, kinds: Sequence[str]) -> str:
 def open_qa(rng: random.Random) -> Record:
     """A question that names the people, and an answer only memory can give."""
     case = draw_case(rng)
-    kinds = rng.sample(KINDS, rng.choice((2, 3, 3, 4)))
+    kinds = rng.sample(KINDS, 3)
     question, answer = Scene(case, rng), Scene(case, rng, known=True)
     if rng.random() < 0.65:
         opening = question.say(_OPENING)
@@ -69,19 +70,19 @@ def open_qa(rng: random.Random) -> Record:
         response = state(answer, kinds)
     else:
         instruction = capitalise(question.say(_OVERVIEW))
-        response = join_sentences(answer, [answer.say(LEAD), *clauses(answer, kinds[:3])])
+        response = join_sentences(answer, [answer.say(LEAD), *clauses(answer, kinds[: rng.choice((2, 2, 3))])])
     return Record("open_qa", instruction, "", response, stated_facts(case, response))
 
 
 def closed_qa(rng: random.Random) -> Record:
     """A note, a question about some of its details, and the answer."""
     case = draw_case(rng)
-    told = rng.sample(KINDS, rng.choice((3, 3, 4)))
-    asked = rng.sample(told, rng.choice((2, 3)))
+    told = rng.sample(KINDS, rng.choice((2, 3, 3)))
+    asked = rng.sample(told, rng.choice((2, len(told))))
     note, question, answer = Scene(case, rng), Scene(case, rng, known=True), Scene(case, rng)
-    context = passage(note, told, remarks=rng.randrange(2) if len(told) == 3 else 0)
+    context = passage(note, told, remarks=0)
     question.slots["asked"] = _enumerate(question, asked)
     instruction = capitalise(question.say(_SHORT_ASK))
-    first, *rest = clauses(answer, asked)
+    first, *rest = clauses(answer, asked, faithful=True)
     response = join_sentences(answer, [f"{answer.say(_ANSWER_LEAD)} {first}".strip(), *rest])
     return Record("closed_qa", instruction, context, response, stated_facts(case, response))
