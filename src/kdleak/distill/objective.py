@@ -18,7 +18,7 @@ from kdleak.distill.divergences import Divergence
 PositionLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 
 #: Positions a chunk: enough rows for an efficient matrix product, few enough for their logits to stay in cache.
-CHUNK = 128
+CHUNK = 256
 
 
 def divergence_loss(
@@ -95,14 +95,15 @@ class _ChunkedLoss(torch.autograd.Function):
             loss += torch.dot(values.detach().to(weights.dtype), weights[positions])
             if not any(wanted):
                 continue
-            (slope,) = torch.autograd.grad(values, logits, weights[positions].to(values.dtype))
-            del logits, values
+            (slope,) = torch.autograd.grad(values, logits, values.new_ones(()).expand_as(values))
+            # The weights scale rows of hidden size, not of vocabulary size.
+            scale = weights[positions, None].to(slope.dtype)
             if grad_hidden is not None:
-                grad_hidden[positions] = slope @ weight
+                grad_hidden[positions] = (slope @ weight) * scale
             if grad_weight is not None:
-                _add_product(grad_weight, slope.T, states)
+                _add_product(grad_weight, slope.T, states * scale)
             if grad_bias is not None:
-                grad_bias += slope.sum(0)
+                grad_bias += slope.T @ scale[:, 0]
         ctx.save_for_backward(*grads)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
