@@ -61,3 +61,12 @@ def test_prompts_follow_the_template_with_and_without_input():
 def test_a_limit_below_the_tail_is_an_error(tokenizer):
     with pytest.raises(KdleakError, match="has no room for the template's tail"):
         Encoder(tokenizer, max_prompt_tokens=2, max_tokens=9).encode("id", "a", "", "b")
+
+
+@pytest.mark.parametrize("context", ["", "The river is long."])
+def test_the_introduction_is_a_prefix_of_every_prompt(tokenizer, context):
+    encoder = Encoder(tokenizer)
+    length = encoder.introduction_length(context)
+    first, second = (encoder.encode("id", instruction, context, "b").prompt for instruction in ("Go.", "Stay here."))
+    assert first[:length] == second[:length]
+    assert tokenizer.decode(list(first[length:])).startswith("\n\n### Instruction:\nGo.")

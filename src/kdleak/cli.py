@@ -7,7 +7,11 @@ kdleak results | sync                                                           
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,38 +90,41 @@ def base() -> None:
 @app.command()
 def teacher() -> None:
     """Fine-tune the teacher on private."""
-    from kdleak.distill.teacher import fine_tune_teacher
+    settings = _params()
+    with _tracked("teacher", "teacher"):
+        from kdleak.distill.teacher import fine_tune_teacher
 
-    fine_tune_teacher(_params(), PROJECT)
-    _track("teacher", "teacher")
+        fine_tune_teacher(settings, PROJECT)
 
 
 @app.command()
 def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
     """Distil a student on public (`sft`: the No-KD baseline)."""
-    from kdleak.distill.student import make_student
+    settings = _params()
+    with _tracked("distill", method):
+        from kdleak.distill.student import make_student
 
-    make_student(method, _params(), PROJECT)
-    _track("distill", method)
+        make_student(method, settings, PROJECT)
 
 
 @app.command()
 def membership(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
     """Attack a model: which records were in the teacher's private data?"""
-    from kdleak.audit.stage import attack_model
+    settings = _params()
+    with _tracked("membership", name):
+        from kdleak.audit.stage import attack_model
 
-    attack_model(name, _params(), PROJECT)
-    _track("membership", name)
+        attack_model(name, settings, PROJECT)
 
 
 @app.command()
 def summary() -> None:
     """Gather the headline figures of kd.method in results/metrics.json."""
-    from kdleak.report.headline import write_headline
-
     settings = _params()
-    write_headline(settings, PROJECT)
-    _track("summary", settings.kd.method)
+    with _tracked("summary", settings.kd.method):
+        from kdleak.report.headline import write_headline
+
+        write_headline(settings, PROJECT)
 
 
 @app.command()
@@ -137,10 +144,28 @@ def sync() -> None:
     typer.echo(f"sync: {created} run(s) added")
 
 
-def _track(stage: str, name: str) -> None:
+@app.command(hidden=True)
+def log(stage: str, name: str) -> None:
+    """Open the MLflow store, wait for a word on standard input, and log the stage; without the word, nothing."""
     from kdleak import tracking
 
-    tracking.log_stage(PROJECT, _params(), stage, name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage; this process ends with it
+    tracking.prepare(PROJECT)
+    if sys.stdin.readline().strip() == "done":
+        tracking.log_stage(PROJECT, _params(), stage, name)
+
+
+@contextmanager
+def _tracked(stage: str, name: str) -> Iterator[None]:
+    """Log the stage to MLflow when the block has ended well.
+
+    MLflow takes longer to import and to open its store than many a stage to run, so a process of its own does that
+    meanwhile. It ends with this one, whatever happens: its standard input closes.
+    """
+    command = [sys.executable, "-m", "kdleak", "log", stage, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as companion:
+        yield
+        companion.communicate("done\n")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,12 @@ def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
             store.add(method_runs(project, params, method, steps_until(stage, name)), just_run=(stage, name))
     except Exception as error:  # whatever is wrong with the tracking, the pipeline has its results and goes on
         print(f"kdleak: warning: {_unreachable(project, error)}; 'kdleak sync' logs this stage later", file=sys.stderr)
+
+
+def prepare(project: Project) -> None:
+    """Do now what takes long: import MLflow, open the store, make it where there is none. Failures are told later."""
+    with suppress(Exception), _store(project):
+        pass
 
 
 def sync(project: Project, params: Params) -> int:

@@ -66,6 +66,11 @@ class Encoder:
         pairs = self._tokenize(prompts, list(frame["response"]))
         return [self._join(rid, *pair) for rid, pair in zip(frame["record_id"], pairs, strict=True)]
 
+    def introduction_length(self, context: str) -> int:
+        """Tokens of the template before "### Instruction:", the same in every prompt with, or without, a context."""
+        introduction = _INTRO_WITH_INPUT if context else _INTRO
+        return len(self.tokenizer(introduction, add_special_tokens=False)["input_ids"])
+
     def _tokenize(self, prompts: list[str], responses: list[str]) -> Iterable[tuple[list[int], list[int]]]:
         if not prompts:
             return []

@@ -37,7 +37,9 @@ def make_bases(params: Params, project: Project) -> None:
     texts = (prompt_text(r.instruction, r.context) + r.response for r in auxiliary.itertuples())
     tokenizer = train_tokenizer(texts, family.tokenizer.vocab_size)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
-    records = [as_language_modelling(r, tokenizer.eos_token_id) for r in encoder.encode_frame(auxiliary)]
+    skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
+    encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
+    records = [as_language_modelling(record, tokenizer.eos_token_id, skip) for record, skip in encoded]
     folders = {"teacher": project.base_teacher, "student": project.base_student}
     for part, origin in origins.items():
         model = build_from_scratch(origin.scratch, tokenizer, derive(params.seed, f"init/{part}"))

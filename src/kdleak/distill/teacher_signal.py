@@ -14,7 +14,7 @@ import torch
 
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.models.forward import head, hidden_states
+from kdleak.models.forward import hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherSignal:
-    """Teacher logits for batches of the records it was computed for."""
+    """What the teacher says of the records it was computed for."""
 
     teacher: PreTrainedModel
     hidden: tuple[torch.Tensor, ...]
@@ -39,8 +39,11 @@ class TeacherSignal:
                     states[i] = part.clone()
         return cls(teacher, tuple(states))
 
-    @torch.no_grad()
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Teacher logits at the response positions of `batch`: (m, vocabulary)."""
-        hidden = torch.cat([self.hidden[i] for i in batch.indices])
-        return head(self.teacher, hidden.to(batch.input_ids.device))
+    @property
+    def head(self) -> torch.nn.Linear:
+        """The teacher's output head: hidden states -> logits."""
+        return self.teacher.get_output_embeddings()
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """Teacher's last hidden states at the response positions of `batch`: (m, hidden size)."""
+        return torch.cat([self.hidden[i] for i in batch.indices]).to(batch.input_ids.device)

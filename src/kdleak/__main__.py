@@ -1,0 +1,5 @@
+"""`python -m kdleak` is `kdleak`."""
+
+from kdleak.cli import main
+
+main()
