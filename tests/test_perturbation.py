@@ -11,7 +11,7 @@ from kdleak.audit.perturbation import Noise, PerturbationScores, block_mope, dis
 from kdleak.audit.scoring import token_statistics
 from kdleak.audit.statistics import auc
 from kdleak.errors import KdleakError
-from tiny_models import FAMILIES, random_records, tiny_model
+from tests.tiny_models import FAMILIES, random_records, tiny_model
 
 RECORDS = random_records(9)
 

@@ -9,7 +9,7 @@ import pytest
 from kdleak.audit.cache import StatisticsCache, model_digest, statistics_key
 from kdleak.audit.scoring import token_statistics
 from kdleak.errors import KdleakError
-from tiny_models import random_records, tiny_model
+from tests.tiny_models import random_records, tiny_model
 
 
 @pytest.fixture(scope="module")

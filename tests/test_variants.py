@@ -7,7 +7,7 @@ from kdleak.audit.scoring import token_statistics
 from kdleak.audit.variants import argmax_texts, lowercased, prefixed
 from kdleak.data.encoding import Encoder
 from kdleak.models.tokenizer import train_tokenizer
-from tiny_models import random_records, tiny_model
+from tests.tiny_models import random_records, tiny_model
 
 
 @pytest.fixture(scope="module")
