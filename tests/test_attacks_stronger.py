@@ -55,8 +55,8 @@ def ref_external(given, i):
 
 def rmia(given, i):
     def ratio(statistics, k):
-        out = [np.exp(rows(statistics(name), k, "log_prob").mean()) for name in ("pretrained", "external")]
-        probability = 0.5 * ((1 + 0.3) * np.mean(out) + (1 - 0.3))
+        out = np.exp(rows(statistics("pretrained"), k, "log_prob").mean())
+        probability = 0.5 * ((1 + 0.3) * out + (1 - 0.3))
         return np.exp(rows(statistics("target"), k, "log_prob").mean()) / probability
 
     x = ratio(lambda name: given.target if name == "target" else given.references[name], i)

@@ -22,6 +22,7 @@ class AttackInput:
     texts:        (n,) response texts.
     argmax_texts: (n,) the texts that the target's greedy choices spell.
     variants:     the target's statistics of the same records encoded otherwise: `lowercase`, `prefixed`.
+    mope:         (n,) what `kdleak.audit.perturbation.mope` found for these records under the target.
     population:   statistics of other records that no audited model was trained on, by model: `target`, and references.
     """
 
@@ -31,6 +32,7 @@ class AttackInput:
     argmax_texts: Sequence[str] = ()
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     population: Mapping[str, TokenStatistics] = field(default_factory=dict)
+    mope: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, other in {**self.references, **self.variants}.items():
@@ -53,6 +55,7 @@ class Needs:
     population: tuple[str, ...] = ()
     texts: bool = False
     argmax_texts: bool = False
+    mope: bool = False
 
     def missing(self, given: AttackInput) -> list[str]:
         """Names of what `given` lacks."""
@@ -63,6 +66,8 @@ class Needs:
             lacking.append("response texts")
         if self.argmax_texts and not given.argmax_texts and len(given):
             lacking.append("argmax texts")
+        if self.mope and given.mope is None:
+            lacking.append("perturbed passes")
         return lacking
 
 

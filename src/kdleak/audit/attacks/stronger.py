@@ -22,11 +22,10 @@ MIN_LOSS = 1e-6
 def rmia(given: AttackInput) -> np.ndarray:
     """Share of population records z with LR(x, z) > gamma, LR(x, z) = [P(x|target) / P(x)] / [P(z|target) / P(z)]
     (Zarifzadeh et al. 2024, arXiv 2312.03262, sec. 3), offline: P(x) = ((1 + a) P_out(x) + 1 - a) / 2, a = .3, P_out
-    the mean over the references that never saw x. P of a text is its per-token geometric mean. gamma = 1, as the
+    from the pretrained base, which never saw x. P of a text is its per-token geometric mean; gamma = 1, as the
     authors' code has it."""
-    names = [name for name in ("pretrained", "external") if name in given.references and name in given.population]
-    of_records = _rmia_ratio(given.target, [given.references[name] for name in names])
-    of_population = _rmia_ratio(given.population["target"], [given.population[name] for name in names])
+    of_records = _rmia_ratio(given.target, given.references["pretrained"])
+    of_population = _rmia_ratio(given.population["target"], given.population["pretrained"])
     population = np.sort(of_population[~np.isnan(of_population)])
     beaten = np.searchsorted(population, of_records / RMIA_GAMMA, side="left")
     return np.where(np.isnan(of_records), np.nan, beaten / len(population) if len(population) else np.nan)
@@ -87,8 +86,7 @@ def shift(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
     return target.log_prob.astype(np.float64) - reference.log_prob.astype(np.float64)
 
 
-def _rmia_ratio(target: TokenStatistics, references: list[TokenStatistics]) -> np.ndarray:
+def _rmia_ratio(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
     """(n,) P(x | target) / P(x), each P per token of the target."""
-    tokens = np.maximum(target.lengths, 1)
-    out = np.mean([np.exp(ragged.total(r.log_prob, r.offsets) / tokens) for r in references], axis=0)
+    out = np.exp(ragged.total(reference.log_prob, reference.offsets) / np.maximum(target.lengths, 1))
     return np.exp(mean_log_prob(target)) / (((1.0 + RMIA_A) * out + 1.0 - RMIA_A) / 2.0)
