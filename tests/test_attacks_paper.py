@@ -10,7 +10,7 @@ from kdleak.audit.attacks import ATTACKS, AttackInput, attack_scores
 from kdleak.audit.scoring import token_statistics
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.errors import KdleakError
-from tiny_models import random_records, tiny_model
+from tests.tiny_models import random_records, tiny_model
 
 PAPER = ("loss", "zlib", "mink", "minkpp", "ref_pretrained")
 

@@ -6,7 +6,7 @@ import torch
 
 from kdleak.audit import scoring
 from kdleak.audit.scoring import logit_statistics, token_statistics
-from tiny_models import FAMILIES, random_records, tiny_model
+from tests.tiny_models import FAMILIES, random_records, tiny_model
 
 COLUMNS = ("log_prob", "mean", "std", "rank", "argmax")
 

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from kdleak.audit.cache import StatisticsCache, model_digest, statistics_key
+from kdleak.audit.cache import ArrayCache, StatisticsCache, content_key, model_digest
 from kdleak.audit.scoring import token_statistics
 from kdleak.errors import KdleakError
-from tiny_models import random_records, tiny_model
+from tests.tiny_models import random_records, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +23,20 @@ def assert_same(a, b):
         assert left.dtype.kind == right.dtype.kind and np.array_equal(left, right), f.name
 
 
+def never():
+    pytest.fail("computed again")
+
+
 def test_statistics_survive_the_round_trip_exactly(tmp_path, statistics):
-    cache = StatisticsCache(tmp_path)
-    cache.put("a", statistics)
-    assert_same(cache.get("a"), statistics)
-
-
-def test_a_hit_computes_nothing(tmp_path, statistics):
-    cache = StatisticsCache(tmp_path)
-    assert_same(cache.get_or_compute("a", lambda: statistics), statistics)
-    assert_same(cache.get_or_compute("a", lambda: pytest.fail("computed again")), statistics)
+    assert_same(StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", lambda: statistics), statistics)
+    assert_same(StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", never), statistics)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other"])
 def test_a_damaged_entry_is_discarded_and_computed_again(tmp_path, statistics, damage):
-    cache = StatisticsCache(tmp_path)
-    cache.put("a", statistics)
+    cache = StatisticsCache(ArrayCache(tmp_path))
+    for key in ("a", "b"):
+        cache.get_or_compute(key, lambda: statistics)
     path = tmp_path / "a.safetensors"
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -48,25 +46,24 @@ def test_a_damaged_entry_is_discarded_and_computed_again(tmp_path, statistics, d
     elif damage == "empty":
         content.clear()
     else:
-        cache.put("b", statistics)
         content = bytearray((tmp_path / "b.safetensors").read_bytes())
     path.write_bytes(content)
-    assert cache.get("a") is None and not path.exists()
+    assert cache.arrays.get("a") is None and not path.exists()
     assert_same(cache.get_or_compute("a", lambda: statistics), statistics)
-    assert_same(cache.get("a"), statistics)
+    assert_same(cache.get_or_compute("a", never), statistics)
 
 
-def test_the_least_recently_used_entries_make_room(tmp_path, statistics):
-    cache = StatisticsCache(tmp_path)
-    cache.put("a", statistics)
+def test_the_least_recently_used_entries_make_room(tmp_path):
+    cache, entry = ArrayCache(tmp_path), {"x": np.zeros(1000)}
+    cache.put("a", entry)
     size = (tmp_path / "a.safetensors").stat().st_size
-    cache.put("b", statistics)
+    cache.put("b", entry)
     os.utime(tmp_path / "a.safetensors", (1, 1))
     os.utime(tmp_path / "b.safetensors", (2, 2))
     assert cache.get("a") is not None  # a use makes it the newer one
-    StatisticsCache(tmp_path, max_bytes=2 * size).put("c", statistics)
+    ArrayCache(tmp_path, max_bytes=2 * size).put("c", entry)
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["a", "c"]
-    StatisticsCache(tmp_path, max_bytes=0).put("d", statistics)
+    ArrayCache(tmp_path, max_bytes=0).put("d", entry)
     assert [p.stem for p in tmp_path.iterdir()] == ["d"]
 
 
@@ -96,21 +93,21 @@ def test_an_adapter_digest_follows_its_base(tmp_path):
     assert model_digest(adapter) != first
 
 
-def test_the_key_follows_model_records_order_and_precision():
+def test_the_key_follows_model_records_order_and_settings():
     records = random_records(5)
     last = records[-1]
     variants = [
-        statistics_key("m", records),
-        statistics_key("n", records),
-        statistics_key("m", records[::-1]),
-        statistics_key("m", records[:-1]),
-        statistics_key("m", records, precision="bfloat16"),
-        statistics_key("m", [*records[:-1], replace(last, record_id="other")]),
-        statistics_key("m", [*records[:-1], replace(last, prompt=(*last.prompt[:-1], last.prompt[-1] + 1))]),
-        statistics_key("m", [*records[:-1], replace(last, n_scored=last.n_scored - 1)]),
-        statistics_key(
+        content_key("m", records),
+        content_key("n", records),
+        content_key("m", records[::-1]),
+        content_key("m", records[:-1]),
+        content_key("m", records, "token statistics, bfloat16"),
+        content_key("m", [*records[:-1], replace(last, record_id="other")]),
+        content_key("m", [*records[:-1], replace(last, prompt=(*last.prompt[:-1], last.prompt[-1] + 1))]),
+        content_key("m", [*records[:-1], replace(last, n_scored=last.n_scored - 1)]),
+        content_key(
             "m", [*records[:-1], replace(last, prompt=last.prompt + last.response[:1], response=last.response[1:])]
         ),
     ]
     assert len(set(variants)) == len(variants)
-    assert statistics_key("m", random_records(5)) == variants[0]
+    assert content_key("m", random_records(5)) == variants[0]

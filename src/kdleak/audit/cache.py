@@ -1,4 +1,4 @@
-"""Token statistics on disk, under a key of model content and data content.
+"""What forward passes gave, on disk under a key of model content and data content.
 
 An entry is one safetensors file that carries a checksum of its arrays; one that does not verify is discarded and
 computed again. The least recently used entries make room when the folder outgrows its bound.
@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,12 @@ from kdleak.errors import KdleakError
 
 log = logging.getLogger(__name__)
 
+Arrays = dict[str, np.ndarray]
+
 #: Raised when the meaning of a stored statistic changes: older entries are then never found.
 _VERSION = "1"
-_ARRAYS = {"offsets": np.int64, "log_prob": np.float32, "mean": np.float32, "std": np.float32}
-_ARRAYS |= {"rank": np.int32, "argmax": np.int32}
+_COLUMNS = {"offsets": np.int64, "log_prob": np.float32, "mean": np.float32, "std": np.float32}
+_COLUMNS |= {"rank": np.int32, "argmax": np.int32}
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
@@ -51,9 +53,9 @@ def model_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def statistics_key(model: str, records: Iterable[EncodedRecord], *, precision: str = "float32") -> str:
-    """Key of the statistics of `records` under the model of digest `model`, run in `precision`."""
-    digest = hashlib.sha256(f"{_VERSION}\n{model}\n{precision}\n".encode())
+def content_key(model: str, records: Iterable[EncodedRecord], what: str = "token statistics, float32") -> str:
+    """Key of `what` is computed from `records` under the model of digest `model`; `what` names its settings too."""
+    digest = hashlib.sha256(f"{_VERSION}\n{what}\n{model}\n".encode())
     for r in records:
         digest.update(f"{r.record_id}:{len(r.prompt)}:{r.n_scored}:".encode())
         digest.update(np.array(r.prompt + r.response, dtype="<i4").tobytes())
@@ -61,14 +63,14 @@ def statistics_key(model: str, records: Iterable[EncodedRecord], *, precision: s
     return digest.hexdigest()
 
 
-class StatisticsCache:
-    """A folder of token statistics of at most `max_bytes` (the entry just written always stays)."""
+class ArrayCache:
+    """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays)."""
 
     def __init__(self, folder: Path, max_bytes: int = 2 * 2**30):
         self.folder = folder
         self.max_bytes = max_bytes
 
-    def get_or_compute(self, key: str, compute: Callable[[], TokenStatistics]) -> TokenStatistics:
+    def get_or_compute(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The entry of `key`; computed and stored where it is missing or damaged."""
         found = self.get(key)
         if found is None:
@@ -76,27 +78,27 @@ class StatisticsCache:
             self.put(key, found)
         return found
 
-    def get(self, key: str) -> TokenStatistics | None:
+    def get(self, key: str) -> Arrays | None:
         """The entry of `key`, or None; an entry that does not verify is removed."""
         path = self._path(key)
         try:
-            statistics = _read(path, key)
+            arrays = _read(path, key)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("token statistics %s are damaged (%s); they are computed again", path.name, error)
+            log.warning("cache entry %s is damaged (%s); it is computed again", path.name, error)
             path.unlink(missing_ok=True)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return statistics
+        return arrays
 
-    def put(self, key: str, statistics: TokenStatistics) -> None:
+    def put(self, key: str, arrays: Arrays) -> None:
         """Store an entry: written beside, then renamed, so that a reader sees all of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(key)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        arrays = _arrays(statistics)
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         beside.write_bytes(save(arrays, metadata={"key": key, "checksum": _checksum(arrays)}))
         beside.replace(path)
         self._make_room(path)
@@ -119,13 +121,26 @@ class StatisticsCache:
             total -= size
 
 
-def _arrays(statistics: TokenStatistics) -> dict[str, np.ndarray]:
+class StatisticsCache:
+    """Token statistics in an `ArrayCache`."""
+
+    def __init__(self, arrays: ArrayCache):
+        self.arrays = arrays
+
+    def get_or_compute(self, key: str, compute: Callable[[], TokenStatistics]) -> TokenStatistics:
+        """The statistics of `key`; computed and stored where they are missing or damaged."""
+        found = self.arrays.get_or_compute(key, lambda: _arrays(compute()))
+        ids: list[str] = json.loads(found["record_ids"].tobytes())
+        return TokenStatistics(np.array(ids, dtype=str), **{name: found[name] for name in _COLUMNS})
+
+
+def _arrays(statistics: TokenStatistics) -> Arrays:
     ids = json.dumps([str(i) for i in statistics.record_ids]).encode()
-    arrays = {name: np.ascontiguousarray(getattr(statistics, name), dtype) for name, dtype in _ARRAYS.items()}
-    return {"record_ids": np.frombuffer(ids, np.uint8), **arrays}
+    columns = {name: np.asarray(getattr(statistics, name), dtype) for name, dtype in _COLUMNS.items()}
+    return {"record_ids": np.frombuffer(ids, np.uint8), **columns}
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
+def _checksum(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name}:{arrays[name].shape}:".encode())
@@ -133,7 +148,7 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, key: str) -> TokenStatistics:
+def _read(path: Path, key: str) -> Arrays:
     """Read and verify one entry; raises ValueError where it is not what was written under `key`."""
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -142,5 +157,4 @@ def _read(path: Path, key: str) -> TokenStatistics:
         arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
     if metadata.get("key") != key or metadata.get("checksum") != _checksum(arrays):
         raise ValueError("checksum mismatch")
-    ids: Sequence[str] = json.loads(arrays.pop("record_ids").tobytes())
-    return TokenStatistics(np.array(ids, dtype=str), **arrays)
+    return arrays

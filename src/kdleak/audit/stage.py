@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdleak.artifacts import replacing_file, write_csv, write_parquet
 from kdleak.audit.attacks import AttackInput, attack_scores
-from kdleak.audit.cache import StatisticsCache, model_digest, statistics_key
+from kdleak.audit.cache import ArrayCache, StatisticsCache, content_key, model_digest
 from kdleak.audit.membership import membership_report, to_json
 from kdleak.audit.scoring import token_statistics
 from kdleak.audit.statistics import roc_curve
@@ -50,7 +50,7 @@ def _statistics(folder: Path, records: pd.DataFrame, params: Params, project: Pr
     """Token statistics of `records` under the model in `folder`, from the cache where it was scored before."""
     limits = (params.model.max_prompt_tokens, params.model.max_tokens)
     encoded = Encoder(load_tokenizer(folder), *limits).encode_frame(records)
-    return cached_statistics(folder, encoded, params.audit.batch_tokens, StatisticsCache(project.cache))
+    return cached_statistics(folder, encoded, params.audit.batch_tokens, StatisticsCache(ArrayCache(project.cache)))
 
 
 def cached_statistics(
@@ -70,7 +70,7 @@ def cached_statistics(
 
             return token_statistics(model, records, max_tokens=batch_tokens, progress=count)
 
-    return cache.get_or_compute(statistics_key(model_digest(folder), records), compute)
+    return cache.get_or_compute(content_key(model_digest(folder), records), compute)
 
 
 def roc_table(scores: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:

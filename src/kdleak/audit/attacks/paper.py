@@ -6,6 +6,7 @@ A score is a mean over a record's scored response tokens unless the definition s
 from __future__ import annotations
 
 import zlib as compression
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,11 +47,25 @@ def minkpp(given: AttackInput) -> np.ndarray:
     return ragged.lowest_mean(standardised(given.target), given.target.offsets, MIN_K)
 
 
+@attack("ref_external", references=("external",))
+def ref_external(given: AttackInput) -> np.ndarray:
+    """Log-likelihood ratio per token of the audited model to a model of another architecture that saw neither members
+    nor non-members (Carlini et al. 2021, arXiv 2012.07805, sec. 5.2)."""
+    return log_likelihood_ratio(given.target, given.references["external"])
+
+
 @attack("ref_pretrained", references=("pretrained",))
 def ref_pretrained(given: AttackInput) -> np.ndarray:
-    """Log-likelihood ratio per token of the audited model to its own pretrained base (Carlini et al. 2021,
-    arXiv 2012.07805, sec. 5.2; the calibration of Watson et al. 2022, arXiv 2111.08440)."""
+    """Log-likelihood ratio per token of the audited model to its pretrained base: the calibration by difficulty of
+    Watson et al. 2022 (arXiv 2111.08440), as the study runs it."""
     return log_likelihood_ratio(given.target, given.references["pretrained"])
+
+
+@attack("mope", mope=True)
+def mope(given: AttackInput) -> np.ndarray:
+    """log p_theta(x) - mean_k log p_(theta + eps_k)(x), per token: how much noise in the weights takes away
+    (Li et al. 2023, arXiv 2310.14369); computed by kdleak.audit.perturbation."""
+    return given.mope
 
 
 def mean_log_prob(statistics: TokenStatistics) -> np.ndarray:
@@ -74,6 +89,6 @@ def log_likelihood_ratio(target: TokenStatistics, reference: TokenStatistics) ->
     return ratio / np.maximum(target.lengths, 1)
 
 
-def zlib_bytes(texts: list[str]) -> np.ndarray:
+def zlib_bytes(texts: Sequence[str]) -> np.ndarray:
     """(n,) bytes of each text compressed by zlib at its default level."""
     return np.array([len(compression.compress(text.encode("utf-8", "replace"))) for text in texts], np.float64)

@@ -15,25 +15,32 @@ from kdleak.errors import KdleakError, nearest
 class AttackInput:
     """Everything that is known about the same `n` records, in the same order.
 
-    target:     the audited model's statistics.
-    references: other models' statistics, by what the model is: `pretrained` (the audited model's own base),
-                `external` (another architecture that saw neither role), `teacher`, `no_kd` (the student trained
-                without a teacher). A reference may use a tokenizer of its own; `target` fixes the record order.
-    texts:      (n,) response texts.
+    target:       the audited model's statistics.
+    references:   other models' statistics, by what the model is: `pretrained` (a base of the audited model's family
+                  before any fine-tuning), `external` (another architecture that saw auxiliary only), `teacher`,
+                  `no_kd` (the student trained without a teacher). A reference may use a tokenizer of its own.
+    texts:        (n,) response texts.
+    argmax_texts: (n,) the texts that the target's greedy choices spell.
+    variants:     the target's statistics of the same records encoded otherwise: `lowercase`, `prefixed`.
+    mope:         (n,) what `kdleak.audit.perturbation.mope` found for these records under the target.
+    population:   statistics of other records that no audited model was trained on, by model: `target`, and references.
     """
 
     target: TokenStatistics
     references: Mapping[str, TokenStatistics] = field(default_factory=dict)
     texts: Sequence[str] = ()
+    argmax_texts: Sequence[str] = ()
+    variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
+    population: Mapping[str, TokenStatistics] = field(default_factory=dict)
+    mope: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, reference in self.references.items():
-            if not np.array_equal(reference.record_ids, self.target.record_ids):
-                raise KdleakError(
-                    f"reference '{name}' was scored on other records, or in another order, than the target"
-                )
-        if self.texts and len(self.texts) != len(self.target):
-            raise KdleakError(f"{len(self.texts)} texts for {len(self.target)} scored records")
+        for name, other in {**self.references, **self.variants}.items():
+            if not np.array_equal(other.record_ids, self.target.record_ids):
+                raise KdleakError(f"'{name}' was scored on other records, or in another order, than the target")
+        for texts in (self.texts, self.argmax_texts):
+            if texts and len(texts) != len(self.target):
+                raise KdleakError(f"{len(texts)} texts for {len(self.target)} scored records")
 
     def __len__(self) -> int:
         return len(self.target)
@@ -44,13 +51,23 @@ class Needs:
     """What an attack asks of its input beyond the target's statistics."""
 
     references: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    population: tuple[str, ...] = ()
     texts: bool = False
+    argmax_texts: bool = False
+    mope: bool = False
 
     def missing(self, given: AttackInput) -> list[str]:
         """Names of what `given` lacks."""
         lacking = [f"reference '{name}'" for name in self.references if name not in given.references]
+        lacking += [f"variant '{name}'" for name in self.variants if name not in given.variants]
+        lacking += [f"population under '{name}'" for name in self.population if name not in given.population]
         if self.texts and not given.texts and len(given):
             lacking.append("response texts")
+        if self.argmax_texts and not given.argmax_texts and len(given):
+            lacking.append("argmax texts")
+        if self.mope and given.mope is None:
+            lacking.append("perturbed passes")
         return lacking
 
 
