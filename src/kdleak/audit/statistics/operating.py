@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 #: The false-positive rates of the study.
 FPRS = (0.25, 0.05, 0.01, 0.001, 0.0)
@@ -40,8 +40,8 @@ def clopper_pearson(successes: np.ndarray, trials: np.ndarray, level: float = 0.
     """Exact binomial interval (low, high) for each of `successes` out of `trials`; [0, 1] without trials."""
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
     alpha = 1.0 - level
-    low = np.where(k > 0, beta.ppf(alpha / 2.0, np.maximum(k, 1.0), n - k + 1.0), 0.0)
-    high = np.where(k < n, beta.isf(alpha / 2.0, k + 1.0, np.maximum(n - k, 1.0)), 1.0)
+    low = np.where(k > 0, betaincinv(np.maximum(k, 1.0), n - k + 1.0, alpha / 2.0), 0.0)
+    high = np.where(k < n, betaincinv(k + 1.0, np.maximum(n - k, 1.0), 1.0 - alpha / 2.0), 1.0)
     return low, high
 
 
