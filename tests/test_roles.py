@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdleak.data.records import ROLES
-from kdleak.data.roles import assign_roles, draw_role
+from kdleak.data.roles import assign_roles, choose, draw_role
 from kdleak.errors import KdleakError
 
 SIZES = {"private": 40, "public": 30, "heldout": 40, "auxiliary": 60}
@@ -69,3 +69,11 @@ def test_roles_are_drawn_in_proportion_to_their_sizes():
 def test_more_records_than_the_source_has_is_an_error_that_counts():
     with pytest.raises(KdleakError, match=r"data.sizes: \d+ \w+ records are asked for, but the source has \d+"):
         assign_roles(table(100), SIZES, seed=0)
+
+
+@pytest.mark.parametrize("records", range(1, 30))
+def test_a_source_can_be_used_to_its_last_record(records):
+    frame = table(7 * 4 * records, tasks=tuple("abcdefg"))
+    frame["role"] = [ROLES[i // 7 % 4] for i in range(len(frame))]
+    chosen = choose(frame, dict.fromkeys(ROLES, 7 * records), seed=0)
+    assert set(chosen["record_id"]) == set(frame["record_id"])

@@ -64,7 +64,7 @@ def choose(frame: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> pd.DataF
 def _common_mixture(natural: np.ndarray, available: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
     """Shares of the tasks that every role can supply, nearest to `natural`: min(limit, c * natural), summing to 1."""
     limit = np.min([available[role] / sizes[role] for role in ROLES], axis=0)
-    if limit.sum() < 1:
+    if limit.sum() < 1 - 1e-9:  # 7 * (9 / 63) is a little less than 1, and no shortage
         short = min(ROLES, key=lambda role: available[role].sum() / sizes[role])
         have = int(available[short].sum())
         reach = int(sizes[short] * limit.sum())
@@ -72,12 +72,13 @@ def _common_mixture(natural: np.ndarray, available: Mapping[str, np.ndarray], si
             f"data.sizes: {sizes[short]} {short} records are asked for, but the source has {have} of that role"
             f" ({reach} in a mixture of tasks that all roles can have); lower data.sizes.{short} or give more rows"
         )
+    goal = min(1.0, limit.sum())
     low, high = 1.0, 1.0
-    while np.minimum(limit, high * natural).sum() < 1:
+    while np.minimum(limit, high * natural).sum() < goal:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if np.minimum(limit, middle * natural).sum() >= 1 else (middle, high)
+        low, high = (low, middle) if np.minimum(limit, middle * natural).sum() >= goal else (middle, high)
     return np.minimum(limit, high * natural)
 
 
