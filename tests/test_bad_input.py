@@ -14,14 +14,15 @@ import yaml
 from kdleak.data.synthetic import generate
 from tests.pipeline_project import ROOT, SMOKE, PipelineProject
 
-SIZES = {"private": 50, "public": 50, "heldout": 50, "auxiliary": 100}
+#: Every row of `rows()` has a place, so that a planted one is never left out.
+SIZES = {"private": 63, "public": 63, "heldout": 63, "auxiliary": 126}
 
 
 def rows() -> list[dict]:
     """A clean split of one's own, with the roles in the rows."""
     by_task: dict[str, int] = {}
     made = []
-    for record in generate(300, seed=5):
+    for record in generate(315, seed=5):
         # Every role gets every task: the k-th record of a task takes the k-th role of a fixed cycle.
         k = by_task[record.task] = by_task.get(record.task, -1) + 1
         role = ["private", "public", "heldout", "auxiliary", "auxiliary"][k % 5]
@@ -52,7 +53,7 @@ def replace_one_word(text: str) -> str:
 
 
 CASES: dict[str, tuple[bytes | None, dict, str]] = {
-    "truncated JSONL": (lines(rows())[:-40], {}, "line 300: not valid JSON (the line is cut off)"),
+    "truncated JSONL": (lines(rows())[:-40], {}, "line 315: not valid JSON (the line is cut off)"),
     "a row without a response": (
         lines([{k: v for k, v in r.items() if k != "response" or i != 6} for i, r in enumerate(rows())]),
         {},
