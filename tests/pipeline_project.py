@@ -18,10 +18,14 @@ SMOKE = {
     "data.sizes.heldout": 60,
     "data.sizes.auxiliary": 120,
     "base.epochs": 1,
+    "base.reserve": 20,
     "teacher.epochs": 2,
     "kd.recipes.sft.epochs": 1,
     "kd.recipes.kd.epochs": 1,
     "kd.recipes.rkl.epochs": 1,
+    "audit.mope.draws": 1,
+    "audit.blocks.draws": 2,
+    "audit.permutations": 100,
 }
 
 

@@ -54,6 +54,34 @@ def test_the_chain_leaves_every_file_that_others_rely_on(project):
     assert not (project.folder / ".kdleak/resume").exists()
 
 
+def test_the_student_is_judged_beside_teacher_baseline_and_controls(project):
+    report = read(project, "results/students/kd/membership.json")
+    assert not report["not_applicable"] and "mope" in report["attacks"]
+    assert set(report["controls"]) == {"blind", "permutation", "overlap", "no_kd"}
+    for attack, figures in report["attacks"].items():
+        beside = report["controls"]["no_kd"][attack]
+        assert beside["excess"]["difference"] == pytest.approx(figures["auc"] - beside["auc"], abs=2e-6)
+        assert set(report["teacher"]["inherited"][attack]) == {"share", "ci95"}
+        assert report["teacher"]["exposed_overlap"][attack]["top"]["0.1"]["k"] == 6
+    for name in ("teacher", "students/sft"):
+        other = read(project, f"results/{name}/membership.json")
+        assert "no_kd" not in other["controls"] and set(other["attacks"]) | set(other["not_applicable"]) == set(
+            report["attacks"]
+        )
+
+
+def test_every_block_of_the_teacher_and_the_students_is_measured(project):
+    teacher, student = (read(project, f"results/{name}/blocks.json") for name in ("teacher", "students/kd"))
+    assert [block["index"] for block in teacher["blocks"]] == [0, 1] and len(student["blocks"]) == 1
+    for block in [*teacher["blocks"], *student["blocks"]]:
+        assert block["auc_ci95"][0] <= block["auc"] <= block["auc_ci95"][1]
+        assert block["auc_monte_carlo_error"] >= 0
+    null = read(project, "results/students/sft/blocks.json")["blocks"][0]
+    excess = student["blocks"][0]["excess_over_no_kd"]["difference"]
+    assert excess == pytest.approx(student["blocks"][0]["auc"] - null["auc"], abs=2e-6)
+    assert (teacher["sigma"], teacher["n_perturbations"]) == (0.2, 4)
+
+
 def test_a_second_run_changes_nothing(project):
     before = contents(project)
     done = project.dvc("repro")
@@ -66,7 +94,7 @@ def test_another_objective_trains_that_student_alone(project):
     done = project.experiment(**{"kd.method": "rkl"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     ran = {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert ran == {"params", "distill@rkl", "membership@rkl", "summary"}
+    assert ran == {"params", "distill@rkl", "membership@rkl", "blocks@rkl", "summary"}
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 

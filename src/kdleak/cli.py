@@ -1,7 +1,8 @@
 """The command line: one thin command a stage. Heavy imports stand inside the commands.
 
-kdleak params | data | checks | base | teacher | distill METHOD | membership NAME | summary    (run by DVC)
-kdleak results | sync                                                                          (run by people)
+kdleak params | data | checks | base | teacher | distill METHOD | membership NAME | blocks NAME | summary
+                      (run by DVC)
+kdleak results | sync (run by people)
 """
 
 from __future__ import annotations
@@ -115,6 +116,15 @@ def membership(name: Annotated[str, typer.Argument(help="teacher, or the techniq
         from kdleak.audit.stage import attack_model
 
         attack_model(name, settings, PROJECT)
+
+
+@app.command()
+def blocks(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
+    """Measure how exposed the private records are in each transformer block of a model."""
+    from kdleak.audit.stage import measure_blocks
+
+    measure_blocks(name, _params(), PROJECT)
+    _track("blocks", name)
 
 
 @app.command()

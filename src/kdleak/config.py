@@ -108,6 +108,12 @@ class Training(_Section):
     batch_size: Count
 
 
+class Base(Training):
+    """Pretraining on auxiliary."""
+
+    reserve: Annotated[int, Field(ge=2)]
+
+
 class Distillation(_Section):
     """Which technique, and every technique's recipe."""
 
@@ -139,12 +145,24 @@ class Study(_Section):
         return self
 
 
+class Noise(_Section):
+    """How weights are disturbed (MoPe)."""
+
+    sigma: Annotated[float, Field(gt=0)]
+    draws: Count
+
+
 class Audit(_Section):
     """The attacks."""
 
     attacks: Annotated[list[str], Field(min_length=1)]
     headline: str
     batch_tokens: Count
+    prefix_tokens: Count
+    mope: Noise
+    blocks: Noise
+    noise: Literal["corrected", "as_published"]
+    permutations: Count
 
     @model_validator(mode="after")
     def _headline_runs(self) -> Audit:
@@ -152,6 +170,8 @@ class Audit(_Section):
             raise ValueError(
                 f"headline: '{self.headline}' is not in audit.attacks; {nearest(self.headline, self.attacks)}"
             )
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError("attacks: an attack stands twice in the list")
         return self
 
 
@@ -163,7 +183,7 @@ class Params(_Section):
     checks: Checks
     model: Model
     optimizer: Optimizer
-    base: Training
+    base: Base
     teacher: Training
     kd: Distillation
     study: Study
@@ -174,6 +194,8 @@ class Params(_Section):
         if self.kd.method != "sft" and self.kd.method not in self.study.methods:
             grid = ",".join([*self.study.methods, self.kd.method])
             raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
+        if self.base.reserve >= self.data.sizes.auxiliary:
+            raise ValueError("base.reserve leaves no auxiliary record to pretrain on; lower it")
         for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
@@ -243,9 +265,13 @@ def _shown(value: object) -> str:
 
 
 def check_environment(params: Params, project: Project) -> None:
-    """Refuse what params.yaml names and the project folder does not have: a family, a size, a file."""
+    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
+    from kdleak.audit.attacks import ATTACKS
     from kdleak.models.families import load_family
 
+    for name in params.audit.attacks:
+        if name not in ATTACKS:
+            raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
     load_family(project.families, params.model.family).student(params.model.student)
     if params.data.source == "file":
         from kdleak.data.sources import check_path

@@ -62,6 +62,11 @@ class Project:
         return self.root / "models" / "base" / "student"
 
     @property
+    def base_external(self) -> Path:
+        """The reference model of another architecture, trained on auxiliary only."""
+        return self.root / "models" / "base" / "external"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "results" / "metrics.json"
 
@@ -92,6 +97,12 @@ class Project:
 
     def scores(self, name: str) -> Path:
         return self.results(name) / "scores.parquet"
+
+    def blocks(self, name: str) -> Path:
+        return self.results(name) / "blocks.json"
+
+    def block_scores(self, name: str) -> Path:
+        return self.results(name) / "block_scores.parquet"
 
     def roc(self, name: str) -> Path:
         return self.results(name) / "roc.csv"

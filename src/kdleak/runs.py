@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Step = tuple[str, str]
 #: Which roles' records a step reads.
 _ROLES = {"teacher": ("private",), "distill": ("public",), "membership": ("private", "heldout")}
+_ROLES["blocks"] = _ROLES["membership"]
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
@@ -80,8 +81,8 @@ class MethodRuns:
 
 def steps_of(method: str, with_teacher: bool = True) -> list[Step]:
     """All steps of a method, in order; the last one only adds figures to the parent run."""
-    student = [("distill", method), ("membership", method), ("summary", method)]
-    return [("teacher", TEACHER), ("membership", TEACHER), *student] if with_teacher else student
+    student = [("distill", method), ("membership", method), ("blocks", method), ("summary", method)]
+    return [("teacher", TEACHER), ("membership", TEACHER), ("blocks", TEACHER), *student] if with_teacher else student
 
 
 def steps_until(stage: str, name: str) -> list[Step]:
@@ -91,12 +92,12 @@ def steps_until(stage: str, name: str) -> list[Step]:
     match stage:
         case "teacher":
             return teacher
-        case "membership" if name == TEACHER:
-            return [*teacher, ("membership", TEACHER)]
+        case "membership" | "blocks" if name == TEACHER:
+            return [*teacher, (stage, TEACHER)]
         case "distill":
             return [*before, ("distill", name)]
-        case "membership":
-            return [*before, ("distill", name), ("membership", name)]
+        case "membership" | "blocks":
+            return [*before, ("distill", name), (stage, name)]
         case "summary":
             return steps_of(name)
     raise ValueError(f"no stage '{stage}'")
@@ -109,6 +110,7 @@ def result_of(step: Step, project: Project) -> Path:
         "teacher": project.training(name),
         "distill": project.training(name),
         "membership": project.membership(name),
+        "blocks": project.blocks(name),
         "summary": project.metrics,
     }[stage]
 
@@ -149,6 +151,9 @@ def _stage_run(
             stage, name, _flat({"audit": params.audit.model_dump()}), _attack_metrics(report, params), dataset,
             roc=project.roc(name),
         )  # fmt: skip
+    if stage == "blocks":
+        used = params.audit.model_dump(include={"blocks", "noise"})
+        return StageRun(stage, name, _flat({"audit": used}), _block_metrics(read_json(project.blocks(name))), dataset)
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
@@ -173,8 +178,19 @@ def _attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, floa
     return _numbers(metrics)
 
 
+def _block_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """auc and its interval of every block."""
+    metrics: dict[str, Any] = {"n_perturbations": report["n_perturbations"]}
+    for block in report["blocks"]:
+        name, (low, high) = f"block_{block['index']}", block["auc_ci95"]
+        metrics |= {f"auc/{name}": block["auc"], f"auc_low/{name}": low, f"auc_high/{name}": high}
+    return _numbers(metrics)
+
+
 def _headline(run: StageRun, attack: str) -> dict[str, float]:
     """What the parent shows of its student, in columns that sort."""
+    if run.stage == "blocks":
+        return {name.replace("/", "_"): value for name, value in run.metrics.items() if name.startswith("auc/")}
     if run.stage != "membership":
         return {"train_loss": run.metrics["final_loss"]} if "final_loss" in run.metrics else {}
     columns = {

@@ -182,7 +182,7 @@ class _Store:
         source = CodeDatasetSource(tags={"source": given.source})
         fields = MetaDataset(source=source, name=given.name, digest=given.digest).to_dict()
         wanted = {k: fields.get(k) for k in ("name", "digest", "source_type", "source", "schema", "profile")}
-        use = "evaluation" if content.stage == "membership" else "training"
+        use = "evaluation" if content.stage in ("membership", "blocks") else "training"
         self._client.log_inputs(
             run.info.run_id, datasets=[DatasetInput(Dataset(**wanted), [InputTag("mlflow.data.context", use)])]
         )

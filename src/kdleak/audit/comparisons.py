@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import hypergeom, spearmanr
 
 from kdleak.audit import statistics
 from kdleak.audit.membership import KEYS, LEVEL
@@ -57,13 +56,14 @@ def exposed_overlap(
     `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
     both, as a share of k, beside what chance gives and the probability of as many by chance (hypergeometric).
     """
+    from scipy.stats import hypergeom
+
     report: dict[str, dict[str, Any]] = {}
     for name, ((members, _), (reference, _)) in _pairs(student, teacher, member_role, None).items():
         if len(members) < 3:
             report[name] = {"spearman": None, "top": {}}
             continue
-        correlation = spearmanr(members, reference).statistic if np.ptp(members) and np.ptp(reference) else np.nan
-        report[name] = {"spearman": float(correlation), "top": {}}
+        report[name] = {"spearman": _rank_correlation(members, reference), "top": {}}
         for share in shares:
             k = max(1, round(share * len(members)))
             common = len(set(np.argsort(-members, kind="stable")[:k]) & set(np.argsort(-reference, kind="stable")[:k]))
@@ -74,6 +74,13 @@ def exposed_overlap(
                 "p_value": float(hypergeom.sf(common - 1, len(members), k, k)),
             }
     return report
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's coefficient; NaN where a side is constant."""
+    if not np.ptp(a) or not np.ptp(b):
+        return float("nan")
+    return float(np.corrcoef(statistics.mid_ranks(a), statistics.mid_ranks(b))[0, 1])
 
 
 def _pairs(

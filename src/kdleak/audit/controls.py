@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from kdleak.audit import statistics
 from kdleak.audit.membership import KEYS, LEVEL
@@ -42,7 +41,7 @@ def blind_scores(texts: list[str], is_member: np.ndarray, groups: np.ndarray, se
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in splitter.split(words, labels, groups):
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(words[train], labels[train])
-        scores[order[test]] = rankdata(model.decision_function(words[test])) / len(test)
+        scores[order[test]] = statistics.mid_ranks(model.decision_function(words[test])) / len(test)
     return scores
 
 
@@ -85,7 +84,7 @@ def permutation_control(
     m, n = int(is_member.sum()), int((~is_member).sum())
     if not names or not m or not n:
         return {"n_permutations": 0, "attacks": {}, "best": None}
-    ranks = np.column_stack([rankdata(table[name].to_numpy(np.float64)) for name in names])
+    ranks = np.column_stack([statistics.mid_ranks(table[name].to_numpy(np.float64)) for name in names])
     generator = np.random.default_rng(seed)
     labels = generator.permuted(np.tile(is_member, (permutations, 1)), axis=1)
     null = (labels @ ranks - m * (m + 1) / 2.0) / (m * n)

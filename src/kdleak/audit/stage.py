@@ -1,90 +1,118 @@
-"""The membership stage: one pass over members and non-members for the model and each reference, then every attack."""
+"""The membership and blocks stages: attacks on one model, and the exposure of each of its blocks."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from kdleak.artifacts import replacing_file, write_csv, write_parquet
-from kdleak.audit.attacks import AttackInput, attack_scores
-from kdleak.audit.cache import ArrayCache, StatisticsCache, content_key, model_digest
-from kdleak.audit.membership import membership_report, to_json
-from kdleak.audit.scoring import token_statistics
+import numpy as np
+
+from kdleak.artifacts import read_parquet, replacing_file, write_csv, write_parquet
+from kdleak.audit.attacks import ATTACKS, attack_scores
+from kdleak.audit.block_report import block_report
+from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
+from kdleak.audit.controls import blind_control, overlap_control, permutation_control
+from kdleak.audit.passes import Scorer, gather, noise_of
+from kdleak.audit.membership import KEYS, membership_report, to_json
 from kdleak.audit.statistics import roc_curve
-from kdleak.data.encoding import Encoder
+from kdleak.data.overlap import ngram_overlap
 from kdleak.data.records import read_role
-from kdleak.models.checkpoints import load_model, load_tokenizer
-from kdleak.paths import TEACHER
-from kdleak.progress import progress
+from kdleak.paths import BASELINE, TEACHER
+from kdleak.seeds import derive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
-    import numpy as np
     import pandas as pd
 
-    from kdleak.audit.token_statistics import TokenStatistics
     from kdleak.config import Params
-    from kdleak.data.encoding import EncodedRecord
     from kdleak.paths import Project
 
 
 def attack_model(name: str, params: Params, project: Project) -> None:
-    """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made."""
+    """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made.
+
+    A student is compared with the No-KD student and with the teacher, whose scores must be there.
+    """
     records = read_role(project.records, "private", "heldout")
-    base = project.base_teacher if name == TEACHER else project.base_student
-    given = AttackInput(
-        target=_statistics(project.model(name), records, params, project),
-        references={"pretrained": _statistics(base, records, params, project)},
-        texts=list(records["response"]),
-    )
-    scores = records[["record_id", "role", "task"]].assign(**attack_scores(given, params.audit.attacks))
-    report = to_json(membership_report(scores))
+    given, disturbed = gather(name, records, Scorer(params, project), project)
+    missing = {attack: ATTACKS[attack].needs.missing(given) for attack in params.audit.attacks}
+    applicable = [attack for attack in params.audit.attacks if not missing[attack]]
+    scores = records[["record_id", "role", "task"]].assign(**attack_scores(given, applicable))
+    report = membership_report(scores, controls=_controls(name, scores, records, params, project))
+    report["not_applicable"] = {attack: f"needs {' and '.join(lacks)}" for attack, lacks in missing.items() if lacks}
+    if disturbed is not None:
+        error = disturbed.auc_error((records["role"] == "private").to_numpy())
+        report["attacks"]["mope"]["auc_monte_carlo_error"] = error
+    if name not in (TEACHER, BASELINE):
+        teacher = read_parquet(project.scores(TEACHER))
+        report["teacher"] = {
+            "inherited": inherited(scores, teacher),
+            "exposed_overlap": exposed_overlap(scores, teacher),
+        }
     write_parquet(scores, project.scores(name))
-    write_csv(roc_table(scores, params.audit.attacks), project.roc(name))
-    with replacing_file(project.membership(name)) as fresh:
-        fresh.write_text(report, encoding="utf-8")
+    write_csv(roc_table(scores), project.roc(name))
+    _write_report(report, project.membership(name))
 
 
-def _statistics(folder: Path, records: pd.DataFrame, params: Params, project: Project) -> TokenStatistics:
-    """Token statistics of `records` under the model in `folder`, from the cache where it was scored before."""
-    limits = (params.model.max_prompt_tokens, params.model.max_tokens)
-    encoded = Encoder(load_tokenizer(folder), *limits).encode_frame(records)
-    return cached_statistics(folder, encoded, params.audit.batch_tokens, StatisticsCache(ArrayCache(project.cache)))
+def measure_blocks(name: str, params: Params, project: Project) -> None:
+    """Write blocks.json and block_scores.parquet of a model; a student's stand beside the No-KD student's."""
+    records = read_role(project.records, "private", "heldout")
+    scorer, folder = Scorer(params, project), project.model(name)
+    encoded = scorer.encoder(folder).encode_frame(records)
+    found = scorer.block_mope(folder, encoded, scorer.statistics(folder, encoded))
+    baseline = None if name in (TEACHER, BASELINE) else read_parquet(project.block_scores(BASELINE))
+    keys = records[["record_id", "role", "task"]]
+    write_parquet(
+        keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(found)}), project.block_scores(name)
+    )
+    _write_report(block_report(keys, found, noise_of(params, "blocks"), baseline), project.blocks(name))
 
 
-def cached_statistics(
-    folder: Path, records: Sequence[EncodedRecord], batch_tokens: int, cache: StatisticsCache
-) -> TokenStatistics:
-    """Statistics of `records` under the model in `folder`; a forward pass only where the cache has none."""
-
-    def compute() -> TokenStatistics:
-        model = load_model(folder)
-        with progress(f"scoring with {folder.name}") as show:
-            done = 0
-
-            def count(n: int) -> None:
-                nonlocal done
-                done += n
-                show(done, len(records), {})
-
-            return token_statistics(model, records, max_tokens=batch_tokens, progress=count)
-
-    return cache.get_or_compute(content_key(model_digest(folder), records), compute)
-
-
-def roc_table(scores: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
+def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Columns attack, fpr, tpr: the curve of every attack, at its distinct thresholds."""
     import pandas as pd
 
     member = (scores["role"] == "private").to_numpy()
     curves = []
-    for name in attacks:
+    for name in (column for column in scores.columns if column not in KEYS):
         values = scores[name].to_numpy()
         fpr, tpr = roc_curve(_defined(values[member]), _defined(values[~member]))
         curves.append(pd.DataFrame({"attack": name, "fpr": fpr.round(6), "tpr": tpr.round(6)}))
     return pd.concat(curves, ignore_index=True)
 
 
+def _controls(
+    name: str, scores: pd.DataFrame, records: pd.DataFrame, params: Params, project: Project
+) -> dict[str, Any]:
+    overlap = ngram_overlap(records, params.checks.ngram)
+    shares = dict(zip(records["record_id"], overlap, strict=True))
+    seed = derive(params.seed, "controls")
+    controls = {
+        "blind": blind_control(records, seed=seed),
+        "permutation": permutation_control(scores, permutations=params.audit.permutations, seed=seed),
+        "overlap": {"ngram": params.checks.ngram, **overlap_control(scores, shares)},
+    }
+    if name not in (TEACHER, BASELINE):
+        controls["no_kd"] = _beside(scores, read_parquet(project.scores(BASELINE)))
+    return controls
+
+
+def _beside(scores: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, Any]:
+    """The No-KD student's AUCs, and the student's excess over them."""
+    differences = paired_differences(scores, baseline)
+    areas = membership_report(baseline[[*KEYS, *differences]])["attacks"]
+    keep = ("auc", "auc_ci95", "p_value", "p_holm")
+    return {
+        attack: {key: areas[attack][key] for key in keep} | {"excess": differences[attack]} for attack in differences
+    }
+
+
+def _write_report(report: Mapping[str, Any], path: Path) -> None:
+    text = to_json(report)
+    with replacing_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
 def _defined(values: np.ndarray) -> np.ndarray:
-    return values[values == values]
+    return values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""The base stage: a tokenizer trained on auxiliary, and a teacher and a student pretrained on it.
+"""The base stage: a tokenizer trained on auxiliary; teacher, student and external reference pretrained on it.
 
 A family of the hub or of a local folder brings its bases with it; they are fetched and stored in the same places.
 """
@@ -24,23 +24,28 @@ if TYPE_CHECKING:
 
 
 def make_bases(params: Params, project: Project) -> None:
-    """Write models/base/teacher and models/base/student, and how their pretraining went."""
+    """Write models/base/teacher, models/base/student and models/base/external, and how their pretraining went."""
     family = load_family(project.families, params.model.family)
-    origins = {"teacher": family.teacher, "student": family.student(params.model.student)}
+    origins = {
+        "teacher": family.teacher,
+        "student": family.student(params.model.student),
+        "external": family.external,
+    }
     for part, origin in origins.items():
         if origin.scratch is None:
             raise KdleakError(
                 f"families.yaml: {params.model.family}.{part} comes from a hub, which this version cannot load; "
                 "use a family with scratch"
             )
-    auxiliary = read_role(project.records, "auxiliary")
+    # The first records by id, a hash, stay unseen: an attacker's population must not be what its reference learned.
+    auxiliary = read_role(project.records, "auxiliary").iloc[params.base.reserve :]
     texts = (prompt_text(r.instruction, r.context) + r.response for r in auxiliary.itertuples())
     tokenizer = train_tokenizer(texts, family.tokenizer.vocab_size)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
     skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
     encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
     records = [as_language_modelling(record, tokenizer.eos_token_id, skip) for record, skip in encoded]
-    folders = {"teacher": project.base_teacher, "student": project.base_student}
+    folders = {"teacher": project.base_teacher, "student": project.base_student, "external": project.base_external}
     for part, origin in origins.items():
         model = build_from_scratch(origin.scratch, tokenizer, derive(params.seed, f"init/{part}"))
         history = run_training(

@@ -77,6 +77,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from None
 
 
+def position_limit(folder: Path) -> int:
+    """The longest sequence, in tokens, that the model in `folder` has positions for."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True).max_position_embeddings
+
+
 def content_hash(folder: Path) -> str:
     """sha256 over the configuration and weights of a model folder, file names included."""
     digest = hashlib.sha256()

@@ -45,11 +45,12 @@ class Family(_Entry):
 
     tokenizer: TokenizerSpec | None = None
     teacher: Origin
+    external: Origin
     students: Annotated[dict[str, Origin], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _scratch_needs_tokenizer(self) -> Family:
-        origins = [self.teacher, *self.students.values()]
+        origins = [self.teacher, self.external, *self.students.values()]
         if any(o.scratch is not None for o in origins) and self.tokenizer is None:
             raise ValueError("models built from scratch need tokenizer.vocab_size")
         return self

@@ -33,6 +33,10 @@ def write_headline(params: Params, project: Project) -> None:
             f"{who}_best_auc": report["attacks"][best]["auc"],
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
+    for who, name in (("teacher", TEACHER), ("student", method), ("no_kd", BASELINE)):
+        blocks = read_json(project.blocks(name))["blocks"]
+        most = max(blocks, key=lambda block: block["auc"])
+        metrics |= {f"{who}_most_exposed_block": most["index"], f"{who}_most_exposed_block_auc": most["auc"]}
     metrics |= _excess(method, params.audit.headline, project)
     _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)

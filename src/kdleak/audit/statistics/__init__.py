@@ -13,6 +13,7 @@ from kdleak.audit.statistics.auc import (
     auc_difference,
     holm,
     inheritance,
+    mid_ranks,
 )
 from kdleak.audit.statistics.operating import (
     FPRS,
@@ -40,6 +41,7 @@ __all__ = [
     "epsilon_lower_bound",
     "holm",
     "inheritance",
+    "mid_ranks",
     "operating_point",
     "roc_curve",
 ]
