@@ -127,8 +127,10 @@ class _Store:
         for old in earlier:
             if _CONTENT not in old.data.tags:  # its logging was interrupted
                 self._client.delete_run(old.info.run_id)
-            else:
-                self._tag(old, {_SUPERSEDED: str(old.data.tags[_CONTENT] != run.content).lower()})
+            elif old.data.tags[_CONTENT] != run.content:
+                self._tag(old, {_SUPERSEDED: "true"})
+            elif _SUPERSEDED in old.data.tags:  # it is the current one again
+                self._tag(old, {_SUPERSEDED: "false"})
         if any(old.data.tags.get(_CONTENT) == run.content for old in earlier):
             return 0
         checkpoint = run.checkpoint and {"checkpoint.path": run.checkpoint[0], "checkpoint.sha256": run.checkpoint[1]}
