@@ -19,7 +19,7 @@ study: setup
 	dvc repro -P
 
 test: setup
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	@for b in benchmarks/*.py; do python $$b || exit 1; done
