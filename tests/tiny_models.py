@@ -20,18 +20,28 @@ VOCABULARY = 97
 FAMILIES = ("gpt2", "opt", "llama")
 
 
-def tiny_model(family: str = "gpt2", *, seed: int = 0, layers: int = 3, width: int = 32) -> PreTrainedModel:
+def tiny_model(
+    family: str = "gpt2",
+    *,
+    seed: int = 0,
+    layers: int = 3,
+    width: int = 32,
+    vocabulary: int = VOCABULARY,
+    positions: int = 128,
+) -> PreTrainedModel:
     """An untrained model in eval mode whose weights are wide enough that its predictions are far from uniform."""
     torch.manual_seed(seed)
-    common = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    common = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     if family == "gpt2":
-        config = GPT2Config(n_layer=layers, n_embd=width, n_head=4, n_positions=128, initializer_range=0.25, **common)
+        config = GPT2Config(
+            n_layer=layers, n_embd=width, n_head=4, n_positions=positions, initializer_range=0.25, **common
+        )
         return GPT2LMHeadModel(config).eval()
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     if family == "opt":
-        sizes |= {"ffn_dim": 4 * width, "word_embed_proj_dim": width, "max_position_embeddings": 128}
+        sizes |= {"ffn_dim": 4 * width, "word_embed_proj_dim": width, "max_position_embeddings": positions}
         return OPTForCausalLM(OPTConfig(init_std=0.25, **sizes, **common)).eval()
-    sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": 2, "max_position_embeddings": positions}
     return LlamaForCausalLM(LlamaConfig(initializer_range=0.25, **sizes, **common)).eval()
 
 

@@ -121,10 +121,11 @@ def membership(name: Annotated[str, typer.Argument(help="teacher, or the techniq
 @app.command()
 def blocks(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
     """Measure how exposed the private records are in each transformer block of a model."""
-    from kdleak.audit.stage import measure_blocks
+    settings = _params()
+    with _tracked("blocks", name):
+        from kdleak.audit.stage import measure_blocks
 
-    measure_blocks(name, _params(), PROJECT)
-    _track("blocks", name)
+        measure_blocks(name, settings, PROJECT)
 
 
 @app.command()

@@ -12,8 +12,8 @@ from kdleak.audit.attacks import ATTACKS, attack_scores
 from kdleak.audit.block_report import block_report
 from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
 from kdleak.audit.controls import blind_control, overlap_control, permutation_control
-from kdleak.audit.passes import Scorer, gather, noise_of
 from kdleak.audit.membership import KEYS, membership_report, to_json
+from kdleak.audit.passes import Scorer, gather, noise_of
 from kdleak.audit.statistics import roc_curve
 from kdleak.data.overlap import ngram_overlap
 from kdleak.data.records import read_role
