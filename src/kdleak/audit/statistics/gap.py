@@ -1,0 +1,89 @@
+"""The gap between two groups' means, with an interval that does not depend on a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Means of members and non-members, their difference (positive: members score higher) and its interval.
+
+    NaN where a side is empty; the interval also where a side has one group only.
+    """
+
+    members: float
+    nonmembers: float
+    gap: float
+    low: float
+    high: float
+    n_members: int
+    n_nonmembers: int
+
+
+def mean_gap(
+    members: np.ndarray,
+    nonmembers: np.ndarray,
+    member_groups: np.ndarray | None = None,
+    nonmember_groups: np.ndarray | None = None,
+    level: float = 0.95,
+) -> Gap:
+    """Welch's interval for the difference of two means of `members` (m,) and `nonmembers` (n,); NaN is left out.
+
+    With groups, records of a group (those that share a context or are near-duplicates) count as one draw: variances
+    are cluster-robust (Liang & Zeger 1986), and are Welch's own where every group has one record. Values that are all
+    0 or 1 get Newcombe's interval (`proportion_gap`), which keeps its width where nothing, or everything, is a hit.
+    """
+    sides = []
+    for values, groups in ((members, member_groups), (nonmembers, nonmember_groups)):
+        values = np.asarray(values, np.float64)
+        groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+        keep = np.isfinite(values)
+        sides.append((values[keep], groups[keep]))
+    (a, a_groups), (b, b_groups) = sides
+    if not len(a) or not len(b):
+        nan = float("nan")
+        return Gap(_mean(a), _mean(b), nan, nan, nan, len(a), len(b))
+    if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+        return proportion_gap(int(a.sum()), len(a), int(b.sum()), len(b), level)
+    (a_variance, a_freedom), (b_variance, b_freedom) = _variance(a, a_groups), _variance(b, b_groups)
+    variance, gap = a_variance + b_variance, float(a.mean() - b.mean())
+    half = float("nan")
+    if variance == 0:
+        half = 0.0
+    elif a_freedom and b_freedom:
+        freedom = variance**2 / (a_variance**2 / a_freedom + b_variance**2 / b_freedom)
+        half = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
+    return Gap(_mean(a), _mean(b), gap, gap - half, gap + half, len(a), len(b))
+
+
+def proportion_gap(hits: int, n: int, other_hits: int, other_n: int, level: float = 0.95) -> Gap:
+    """Newcombe's hybrid score interval for a difference of two proportions (1998, method 10)."""
+    p, q = hits / n, other_hits / other_n
+    (p_low, p_high), (q_low, q_high) = _wilson(hits, n, level), _wilson(other_hits, other_n, level)
+    low = p - q - ((p - p_low) ** 2 + (q_high - q) ** 2) ** 0.5
+    high = p - q + ((p_high - p) ** 2 + (q - q_low) ** 2) ** 0.5
+    return Gap(p, q, p - q, low, high, n, other_n)
+
+
+def _wilson(hits: int, n: int, level: float) -> tuple[float, float]:
+    """Wilson's score interval of one proportion (1927)."""
+    z, p = float(ndtri((1 + level) / 2)), hits / n
+    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def _variance(values: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
+    """Cluster-robust variance of the mean, and its degrees of freedom."""
+    names, owner = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), 0
+    sums = np.bincount(owner, weights=values - values.mean())
+    return float(sums @ sums) / len(values) ** 2 * len(names) / (len(names) - 1), len(names) - 1
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
