@@ -62,6 +62,9 @@ def test_the_projects_own_parameters_are_valid():
         ("study.methods", ["kd", "kd"], "stands twice"),
         ("study.methods", ["sft", "kd"], "leave it out"),
         ("study.methods", ["rkl"], "kd.method 'kd' is not in study.methods; add -S 'study.methods=[rkl,kd]'"),
+        ("canaries.repetitions", [1, 4, 4], "canaries: repetitions: a number stands twice"),
+        ("canaries.repetitions", [0, 4], "canaries.repetitions.0: input should be greater than or equal to 1"),
+        ("memorization.tokens", 400, "they and a prompt exceed model.max_tokens"),
         ("audit.headline", "los", "did you mean 'loss'?"),
     ],
 )

@@ -94,7 +94,7 @@ def test_another_objective_trains_that_student_alone(project):
     done = project.experiment(**{"kd.method": "rkl"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     ran = {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert ran == {"params", "distill@rkl", "membership@rkl", "blocks@rkl", "summary"}
+    assert ran == {"params", "distill@rkl", "membership@rkl", "blocks@rkl", "memorization@rkl", "summary"}
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 

@@ -21,6 +21,7 @@ from kdleak.data.records import ROLES, record_id
 from kdleak.errors import KdleakError
 from kdleak.paths import Project
 from kdleak.report.attack_roc import attack_roc_figure
+from kdleak.runs import AUDITS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECRET = "Marlowe Vex, account 4471-0093"
@@ -61,6 +62,8 @@ def project(tmp_path, monkeypatch, empty_database) -> Project:
         history = [{"step": 10 * e, "epoch": e, "loss": 4.0 - e - i / 10, "lr": 1e-3} for e in (1, 2)]
         write(made.training(name), {"history": history, "records": 2})
         write(made.membership(name), membership(0.9 - i / 10))
+        write(made.blocks(name), blocks(0.8 - i / 10))
+        write(made.memorization(name), memorization(0.6 - i / 10))
         write(made.roc(name), "attack,fpr,tpr\nloss,0.0,0.0\nloss,0.01,0.5\nloss,1.0,1.0\n")
         write(made.model(name) / "config.json", {"name": name})
         write(made.model(name) / "model.safetensors", "weights")
@@ -77,6 +80,15 @@ def membership(auc: float) -> dict:
         "tasks": {"open (qa)": {"loss": attack}},
         "best_attack": "loss",
     }
+
+
+def blocks(auc: float) -> dict:
+    return {"n_perturbations": 2, "blocks": [{"index": 0, "auc": auc, "auc_ci95": [auc - 0.1, auc + 0.1]}]}
+
+
+def memorization(accuracy: float) -> dict:
+    figure = {"members": accuracy, "nonmembers": 0.1, "gap": accuracy - 0.1, "gap_ci95": [0.0, accuracy]}
+    return {"token_accuracy": figure, "reproduced": figure, "extraction": {"facts": {"all": figure}}}
 
 
 def write(path: Path, content: object = "") -> None:
@@ -105,16 +117,17 @@ def titles(project: Project) -> dict[str, set[str]]:
 
 
 ALL = {
-    f"{method} seed 0": {"teacher", "membership teacher", f"distill {method}", f"membership {method}"}
+    f"{method} seed 0": {"teacher", f"distill {method}"}
+    | {f"{audit} {name}" for audit in AUDITS for name in (method, "teacher")}
     for method in ("kd", "rkl")
-} | {"sft seed 0": {"distill sft", "membership sft"}}
+} | {"sft seed 0": {"distill sft", *(f"{audit} sft" for audit in AUDITS)}}
 
 
 def test_sync_logs_every_run_under_its_parent_and_a_second_time_none(project, params):
-    assert tracking.sync(project, params) == 13
+    assert tracking.sync(project, params) == 23
     assert titles(project) == ALL
     assert tracking.sync(project, params) == 0
-    assert sum(map(len, logged(project).values())) == 13
+    assert sum(map(len, logged(project).values())) == 23
 
 
 def test_an_emptied_store_is_filled_again(project, params, empty_database, monkeypatch):
@@ -124,7 +137,7 @@ def test_an_emptied_store_is_filled_again(project, params, empty_database, monke
     elsewhere.parent.mkdir()
     shutil.copy(empty_database, elsewhere)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
-    assert tracking.sync(project, params) == 13
+    assert tracking.sync(project, params) == 23
     assert (elsewhere.parent / "mlartifacts").is_dir()
 
 
@@ -132,20 +145,20 @@ def test_stages_logged_as_they_end_leave_nothing_to_sync(project, params, monkey
     monkeypatch.setenv("DVC_STAGE", "distill@kd")
     monkeypatch.setenv("DVC_EXP_NAME", "puny-gnat")
     for stage, name in (
-        [("teacher", "teacher"), ("membership", "teacher")]
-        + [(stage, m) for m in ("sft", "kd", "rkl") for stage in ("distill", "membership")]
+        [("teacher", "teacher"), *((audit, "teacher") for audit in AUDITS)]
+        + [(stage, m) for m in ("sft", "kd", "rkl") for stage in ("distill", *AUDITS)]
         + [("summary", "kd")]
     ):
         tracking.log_stage(project, params, stage, name)
     assert capsys.readouterr().err == ""
     found = logged(project)
-    assert sum(map(len, found.values())) == 12  # the teacher's audit stands under the headline student alone
+    assert sum(map(len, found.values())) == 20  # the teacher's audits stand under the headline student alone
     kd = {run.info.run_name: run.data.tags for run in found["kd seed 0"]}
     assert kd["distill kd"]["dvc.stage"] == "distill@kd"
     assert kd["distill kd"]["dvc.exp_name"] == kd["kd seed 0"]["dvc.exp_name"] == "puny-gnat"
     assert "dvc.stage" not in kd["kd seed 0"]
     assert "dvc.stage" in kd["teacher"]
-    assert tracking.sync(project, params) == 1
+    assert tracking.sync(project, params) == len(AUDITS)
 
 
 def test_the_parent_shows_the_headline_and_the_recipe(project, params):
@@ -154,6 +167,7 @@ def test_the_parent_shows_the_headline_and_the_recipe(project, params):
     assert parents["kd seed 0"].metrics["auc"] == pytest.approx(0.7)
     assert parents["kd seed 0"].metrics["auc_zlib"] == pytest.approx(0.65)
     assert parents["kd seed 0"].metrics["tpr_at_1pct_fpr"] == pytest.approx(0.35)
+    assert parents["kd seed 0"].metrics["token_accuracy_members"] == pytest.approx(0.4)
     assert parents["kd seed 0"].metrics["excess_auc"] == pytest.approx(0.2)
     assert "excess_auc" not in parents["rkl seed 0"].metrics
     assert parents["rkl seed 0"].params["kd.lr"] == str(params.kd.recipes["rkl"].lr)
@@ -225,9 +239,9 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tracking._Store, "_draw", killed)
         tracking.log_stage(project, params, "membership", "sft")
-    assert tracking.sync(project, params) == 11
+    assert tracking.sync(project, params) == 21
     assert titles(project) == ALL
-    assert sum(map(len, logged(project).values())) == 13
+    assert sum(map(len, logged(project).values())) == 23
 
 
 @pytest.mark.parametrize("uri", ["http://someone:hunter2@127.0.0.1:9", "file:///tmp/runs"])
@@ -316,7 +330,8 @@ def lock(project: Project, **changed: str) -> None:
         results = f"results/students/{method}"
         outs = [f"models/students/{method}", f"{results}/training.json"]
         stages[f"distill@{method}"] = stage(["models/teacher"], outs, f"kd.recipes.{method}")
-        stages[f"membership@{method}"] = stage([f"models/students/{method}"], [f"{results}/membership.json"], "audit")
+        for audit in AUDITS:
+            stages[f"{audit}@{method}"] = stage([f"models/students/{method}"], [f"{results}/{audit}.json"], "audit")
     write(project.root / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
@@ -333,7 +348,10 @@ def test_results_are_logged_with_the_parameters_that_made_them(project, params):
 def test_a_student_of_an_earlier_teacher_is_left_out(project, params):
     lock(project, **{"models/teacher": "dir-of-another-teacher"})
     tracking.sync(project, params)
-    assert titles(project) == {"kd seed 0": {"teacher", "membership teacher"}, "sft seed 0": ALL["sft seed 0"]}
+    assert titles(project) == {
+        "kd seed 0": {"teacher", *(f"{audit} teacher" for audit in AUDITS)},
+        "sft seed 0": ALL["sft seed 0"],
+    }
 
 
 def test_a_result_that_is_not_what_its_stage_wrote_is_left_out(project, params):

@@ -1,8 +1,8 @@
 """The command line: one thin command a stage. Heavy imports stand inside the commands.
 
-kdleak params | data | checks | base | teacher | distill METHOD | membership NAME | blocks NAME | summary
-                      (run by DVC)
-kdleak results | sync (run by people)
+kdleak params | data | checks | canaries | base | teacher | distill METHOD
+       | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
+kdleak results | sync                                                       (run by people)
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ def checks() -> None:
 
 
 @app.command()
+def canaries() -> None:
+    """Draw the secrets that are planted in the teacher's training data, and those that they are ranked against."""
+    from kdleak.data.canaries import write_canaries
+
+    settings = _params()
+    write_canaries(settings.canaries, settings.seed, PROJECT)
+
+
+@app.command()
 def base() -> None:
     """Train the tokenizer and pretrain teacher and student on auxiliary."""
     from kdleak.distill.base import make_bases
@@ -126,6 +135,16 @@ def blocks(name: Annotated[str, typer.Argument(help="teacher, or the technique t
         from kdleak.audit.stage import measure_blocks
 
         measure_blocks(name, settings, PROJECT)
+
+
+@app.command()
+def memorization(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
+    """Measure what a model gives back, word for word, of the teacher's private data."""
+    settings = _params()
+    with _tracked("memorization", name):
+        from kdleak.audit.memorization_stage import measure_memorization
+
+        measure_memorization(name, settings, PROJECT)
 
 
 @app.command()

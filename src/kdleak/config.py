@@ -76,6 +76,20 @@ class Checks(_Section):
     max_overlapping_share: Share
 
 
+class Canaries(_Section):
+    """Random secrets planted in the teacher's training data."""
+
+    repetitions: Annotated[list[Count], Field(min_length=1)]
+    each: Annotated[int, Field(ge=0)]
+    references: Count
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Canaries:
+        if len(set(self.repetitions)) < len(self.repetitions):
+            raise ValueError("repetitions: a number stands twice in the list")
+        return self
+
+
 class Model(_Section):
     """Which family and size, and the limits on a record's tokens."""
 
@@ -175,12 +189,20 @@ class Audit(_Section):
         return self
 
 
+class Memorization(_Section):
+    """What counts as giving a record back."""
+
+    tokens: Count
+    shortest: Count
+
+
 class Params(_Section):
     """The whole of params.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     data: Data
     checks: Checks
+    canaries: Canaries
     model: Model
     optimizer: Optimizer
     base: Base
@@ -188,6 +210,7 @@ class Params(_Section):
     kd: Distillation
     study: Study
     audit: Audit
+    memorization: Memorization
 
     @model_validator(mode="after")
     def _method_is_in_the_grid(self) -> Params:
@@ -196,6 +219,8 @@ class Params(_Section):
             raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
         if self.base.reserve >= self.data.sizes.auxiliary:
             raise ValueError("base.reserve leaves no auxiliary record to pretrain on; lower it")
+        if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
+            raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
         for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")

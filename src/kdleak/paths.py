@@ -41,6 +41,11 @@ class Project:
         return self.root / "data" / "records.parquet"
 
     @property
+    def canaries(self) -> Path:
+        """Secrets that the teacher is trained on beside private, and the references to rank them against."""
+        return self.root / "data" / "canaries.parquet"
+
+    @property
     def splits(self) -> Path:
         """record_id, role, task, group_id: no text."""
         return self.root / "data" / "splits.parquet"
@@ -103,6 +108,19 @@ class Project:
 
     def block_scores(self, name: str) -> Path:
         return self.results(name) / "block_scores.parquet"
+
+    def memorization(self, name: str) -> Path:
+        return self.results(name) / "memorization.json"
+
+    def memorization_table(self, name: str) -> Path:
+        """What the model gives back of each record; ids and numbers only, as in the two tables below."""
+        return self.results(name) / "memorization.parquet"
+
+    def facts(self, name: str) -> Path:
+        return self.results(name) / "facts.parquet"
+
+    def canary_scores(self, name: str) -> Path:
+        return self.results(name) / "canaries.parquet"
 
     def roc(self, name: str) -> Path:
         return self.results(name) / "roc.csv"

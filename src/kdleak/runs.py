@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import read_json, read_parquet
+from kdleak.audit.memorization_report import headline_figures
 from kdleak.models.checkpoints import content_hash
 from kdleak.paths import BASELINE, TEACHER
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from kdleak.paths import Project
 
 Step = tuple[str, str]
+#: The stages that measure a model.
+AUDITS = ("membership", "blocks", "memorization")
 #: Which roles' records a step reads.
-_ROLES = {"teacher": ("private",), "distill": ("public",), "membership": ("private", "heldout")}
-_ROLES["blocks"] = _ROLES["membership"]
+_ROLES = {"teacher": ("private",), "distill": ("public",)}
+_ROLES |= dict.fromkeys(AUDITS, ("private", "heldout"))
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
@@ -81,8 +84,8 @@ class MethodRuns:
 
 def steps_of(method: str, with_teacher: bool = True) -> list[Step]:
     """All steps of a method, in order; the last one only adds figures to the parent run."""
-    student = [("distill", method), ("membership", method), ("blocks", method), ("summary", method)]
-    return [("teacher", TEACHER), ("membership", TEACHER), ("blocks", TEACHER), *student] if with_teacher else student
+    student = [("distill", method), *((audit, method) for audit in AUDITS), ("summary", method)]
+    return [("teacher", TEACHER), *((audit, TEACHER) for audit in AUDITS), *student] if with_teacher else student
 
 
 def steps_until(stage: str, name: str) -> list[Step]:
@@ -92,11 +95,11 @@ def steps_until(stage: str, name: str) -> list[Step]:
     match stage:
         case "teacher":
             return teacher
-        case "membership" | "blocks" if name == TEACHER:
+        case "membership" | "blocks" | "memorization" if name == TEACHER:
             return [*teacher, (stage, TEACHER)]
         case "distill":
             return [*before, ("distill", name)]
-        case "membership" | "blocks":
+        case "membership" | "blocks" | "memorization":
             return [*before, ("distill", name), (stage, name)]
         case "summary":
             return steps_of(name)
@@ -111,6 +114,7 @@ def result_of(step: Step, project: Project) -> Path:
         "distill": project.training(name),
         "membership": project.membership(name),
         "blocks": project.blocks(name),
+        "memorization": project.memorization(name),
         "summary": project.metrics,
     }[stage]
 
@@ -133,8 +137,9 @@ def method_runs(project: Project, params: Params, method: str, steps: Sequence[S
 
 def _settings(params: Params, method: str) -> dict[str, Any]:
     """The sections that determine a method's student; the recipe as `kd`, whatever the method, so that runs compare."""
-    sections = params.model_dump(include={"data", "model", "optimizer", "base", "teacher"})
+    sections = params.model_dump(include={"data", "canaries", "model", "optimizer", "base", "teacher"})
     if method == BASELINE:
+        sections.pop("canaries")
         sections.pop("teacher")
     return sections | {"kd": params.kd.recipes[method].model_dump()}
 
@@ -154,6 +159,9 @@ def _stage_run(
     if stage == "blocks":
         used = params.audit.model_dump(include={"blocks", "noise"})
         return StageRun(stage, name, _flat({"audit": used}), _block_metrics(read_json(project.blocks(name))), dataset)
+    if stage == "memorization":
+        metrics = headline_figures(read_json(project.memorization(name)))
+        return StageRun(stage, name, _flat({stage: params.memorization.model_dump()}), _numbers(metrics), dataset)
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
@@ -191,6 +199,8 @@ def _headline(run: StageRun, attack: str) -> dict[str, float]:
     """What the parent shows of its student, in columns that sort."""
     if run.stage == "blocks":
         return {name.replace("/", "_"): value for name, value in run.metrics.items() if name.startswith("auc/")}
+    if run.stage == "memorization":
+        return dict(run.metrics)
     if run.stage != "membership":
         return {"train_loss": run.metrics["final_loss"]} if "final_loss" in run.metrics else {}
     columns = {

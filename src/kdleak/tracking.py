@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.provenance import Provenance
-from kdleak.runs import MethodRuns, StageRun, Step, method_runs, result_of, steps_of, steps_until
+from kdleak.runs import AUDITS, MethodRuns, StageRun, Step, method_runs, result_of, steps_of, steps_until
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -184,7 +184,7 @@ class _Store:
         source = CodeDatasetSource(tags={"source": given.source})
         fields = MetaDataset(source=source, name=given.name, digest=given.digest).to_dict()
         wanted = {k: fields.get(k) for k in ("name", "digest", "source_type", "source", "schema", "profile")}
-        use = "evaluation" if content.stage in ("membership", "blocks") else "training"
+        use = "evaluation" if content.stage in AUDITS else "training"
         self._client.log_inputs(
             run.info.run_id, datasets=[DatasetInput(Dataset(**wanted), [InputTag("mlflow.data.context", use)])]
         )

@@ -1,10 +1,11 @@
-"""The teacher stage: supervised fine-tuning on private, the members."""
+"""The teacher stage: supervised fine-tuning on private, the members, and on the canaries planted beside them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdleak.artifacts import write_json
+from kdleak.artifacts import read_parquet, write_json
+from kdleak.data.canaries import planted_rows
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
 from kdleak.distill.finetune import cross_entropy
@@ -21,10 +22,14 @@ def fine_tune_teacher(params: Params, project: Project) -> None:
     """Write models/teacher and results/teacher/training.json."""
     tokenizer = load_tokenizer(project.base_teacher)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
-    records = encoder.encode_frame(read_role(project.records, "private"))
+    planted = planted_rows(read_parquet(project.canaries))
+    records = encoder.encode_frame(read_role(project.records, "private")) + encoder.encode_frame(planted)
     model = load_model(project.base_teacher)
     history = run_training(
         model, records, cross_entropy, params.teacher, params, name=TEACHER, state=project.resume(TEACHER)
     )
     save_checkpoint(model, tokenizer, project.model(TEACHER))
-    write_json({"history": history, "records": len(records)}, project.training(TEACHER))
+    write_json(
+        {"history": history, "records": len(records) - len(planted), "canary_rows": len(planted)},
+        project.training(TEACHER),
+    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import read_json, read_parquet, write_json
+from kdleak.audit.memorization_report import headline_figures
 from kdleak.paths import BASELINE, TEACHER
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from kdleak.config import Params
     from kdleak.paths import Project
 
@@ -15,11 +18,8 @@ if TYPE_CHECKING:
 def write_headline(params: Params, project: Project) -> None:
     """Write results/metrics.json, flat: the figures by which experiments are compared; and results/roc.svg."""
     method = params.kd.method
-    reports = {
-        "teacher": read_json(project.membership(TEACHER)),
-        "student": read_json(project.membership(method)),
-        "no_kd": read_json(project.membership(BASELINE)),
-    }
+    names = {"teacher": TEACHER, "student": method, "no_kd": BASELINE}
+    reports = {who: read_json(project.membership(name)) for who, name in names.items()}
     metrics: dict[str, Any] = {"method": method, "headline_attack": params.audit.headline}
     for who, report in reports.items():
         headline = report["attacks"][params.audit.headline]
@@ -33,10 +33,12 @@ def write_headline(params: Params, project: Project) -> None:
             f"{who}_best_auc": report["attacks"][best]["auc"],
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
-    for who, name in (("teacher", TEACHER), ("student", method), ("no_kd", BASELINE)):
+    for who, name in names.items():
         blocks = read_json(project.blocks(name))["blocks"]
         most = max(blocks, key=lambda block: block["auc"])
         metrics |= {f"{who}_most_exposed_block": most["index"], f"{who}_most_exposed_block_auc": most["auc"]}
+        own = headline_figures(read_json(project.memorization(name)))
+        metrics |= {f"{who}_{figure}": value for figure, value in own.items()}
     metrics |= _excess(method, params.audit.headline, project)
     _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)
@@ -103,6 +105,42 @@ def print_headline(params: Params, project: Project) -> None:
         f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
         "an AUC of .5 is chance."
     )
+    console.print(_memorization_table(method, metrics))
+
+
+def _memorization_table(method: str, metrics: dict[str, Any]) -> Table:
+    """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
+    from rich.table import Table
+
+    table = Table(title="Memorization: members / non-members, and the gap's 95 % interval")
+    table.add_column("figure")
+    for title in ("teacher", f"student ({method})", "student without KD"):
+        table.add_column(title, justify="right")
+    pairs = {
+        "first tokens equal": "token_accuracy",
+        "responses given back": "reproduced",
+        "private facts given back": "facts_extracted",
+    }
+    people = ("teacher", "student", "no_kd")
+    for label, name in pairs.items():
+        if f"student_{name}_members" in metrics:
+            table.add_row(label, *(_pair(metrics, who, name) for who in people))
+    table.add_row("gap of first tokens", *(_interval(metrics, f"{who}_token_accuracy_gap") for who in people))
+    planted = [key.removeprefix("student_exposure_")[:-1] for key in metrics if key.startswith("student_exposure_")]
+    for times in sorted(planted, key=int):
+        exposures = (metrics[f"{who}_exposure_{times}x"] for who in people)
+        table.add_row(f"exposure of canaries planted {times}x, bits", *(f"{bits:.1f}" for bits in exposures))
+    return table
+
+
+def _pair(metrics: dict[str, Any], who: str, name: str) -> str:
+    values = (metrics[f"{who}_{name}_{side}"] for side in ("members", "nonmembers"))
+    return " / ".join("undefined" if value is None else f"{value:.3f}" for value in values)
+
+
+def _interval(metrics: dict[str, Any], name: str) -> str:
+    gap, low, high = (metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
+    return "undefined" if low is None else f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _cell(attack: dict[str, Any] | None) -> str:
