@@ -17,6 +17,8 @@ SMOKE = {
     "data.sizes.public": 60,
     "data.sizes.heldout": 60,
     "data.sizes.auxiliary": 120,
+    "canaries.each": 2,
+    "canaries.references": 30,
     "base.epochs": 1,
     "base.reserve": 20,
     "teacher.epochs": 2,

@@ -82,6 +82,26 @@ def test_every_block_of_the_teacher_and_the_students_is_measured(project):
     assert (teacher["sigma"], teacher["n_perturbations"]) == (0.2, 4)
 
 
+def test_what_each_model_gives_back_stands_beside_the_student_without_a_teacher(project):
+    teacher, student, null = (
+        read(project, f"results/{name}/memorization.json") for name in ("teacher", "students/kd", "students/sft")
+    )
+    for figure in ("token_accuracy", "token_accuracy_as_published", "rouge_l", "edit_similarity"):
+        assert student[figure]["no_kd"] == null[figure]
+        assert teacher[figure]["gap"] == pytest.approx(
+            teacher[figure]["members"] - teacher[figure]["nonmembers"], abs=2e-6
+        )
+    assert [point["threshold"] for point in student["inheritance"]][:2] == [0.5, 0.6] and "inherited" in student
+    planted = pd.read_parquet(project.folder / "data/canaries.parquet")
+    assert planted["repetitions"].value_counts().to_dict() == {0: 30, 1: 2, 4: 2, 16: 2}
+    assert read(project, "results/teacher/training.json")["canary_rows"] == 2 * 21
+    assert set(student["extraction"]["canaries"]["repetitions"]) == {"1", "4", "16"}
+    records = pd.read_parquet(project.folder / "data/records.parquet", columns=["record_id", "task"])
+    assert not set(records["record_id"]) & set(planted["record_id"]) and "canary" not in set(records["task"])
+    assert set(pd.read_parquet(project.folder / "results/teacher/scores.parquet")["role"]) == {"private", "heldout"}
+    assert read(project, "results/metrics.json")["student_token_accuracy_gap"] == student["token_accuracy"]["gap"]
+
+
 def test_a_second_run_changes_nothing(project):
     before = contents(project)
     done = project.dvc("repro")
@@ -100,7 +120,7 @@ def test_another_objective_trains_that_student_alone(project):
 
 def test_the_results_table_names_teacher_student_and_baseline(project):
     shown = project.kdleak("results").stdout
-    for words in ("teacher", "student without KD", "loss", "95 % interval"):
+    for words in ("teacher", "student without KD", "Memorization", "canaries planted 16x", "loss", "95 % interval"):
         assert words in shown
 
 
@@ -126,4 +146,5 @@ def test_the_same_seed_gives_byte_identical_results(project, tmp_path):
 
 def contents_of(project: PipelineProject, method: str) -> list[bytes]:
     names = [f"results/students/{method}/membership.json", f"results/students/{method}/roc.csv", "results/metrics.json"]
+    names.append(f"results/students/{method}/memorization.json")
     return [(project.folder / name).read_bytes() for name in [*names, "results/teacher/training.json"]]
