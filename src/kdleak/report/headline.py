@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import read_json, read_parquet, write_json
-from kdleak.audit.memorization_report import headline_figures
 from kdleak.paths import BASELINE, TEACHER
 
 if TYPE_CHECKING:
@@ -33,12 +32,6 @@ def write_headline(params: Params, project: Project) -> None:
             f"{who}_best_auc": report["attacks"][best]["auc"],
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
-    for who, name in names.items():
-        blocks = read_json(project.blocks(name))["blocks"]
-        most = max(blocks, key=lambda block: block["auc"])
-        metrics |= {f"{who}_most_exposed_block": most["index"], f"{who}_most_exposed_block_auc": most["auc"]}
-        own = headline_figures(read_json(project.memorization(name)))
-        metrics |= {f"{who}_{figure}": value for figure, value in own.items()}
     metrics |= _excess(method, params.audit.headline, project)
     _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)
@@ -105,12 +98,20 @@ def print_headline(params: Params, project: Project) -> None:
         f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
         "an AUC of .5 is chance."
     )
-    console.print(_memorization_table(method, metrics))
+    if all(project.memorization(name).is_file() for name in (TEACHER, method, BASELINE)):
+        console.print(_memorization_table(method, project))
 
 
-def _memorization_table(method: str, metrics: dict[str, Any]) -> Table:
+def _memorization_table(method: str, project: Project) -> Table:
     """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
     from rich.table import Table
+
+    from kdleak.audit.memorization_report import headline_figures
+
+    metrics: dict[str, Any] = {}
+    for who, name in {"teacher": TEACHER, "student": method, "no_kd": BASELINE}.items():
+        figures = headline_figures(read_json(project.memorization(name)))
+        metrics |= {f"{who}_{figure}": value for figure, value in figures.items()}
 
     table = Table(title="Memorization: members / non-members, and the gap's 95 % interval")
     table.add_column("figure")
