@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Raised when the meaning of a stored tensor changes: older entries are then never found.
 _VERSION = "1"
+#: What a file holds beside its tensor, at most.
+_HEADER_BYTES = 1024
 
 
 class TeacherSignal(Protocol):
@@ -92,7 +94,7 @@ class HiddenStateCache:
         """Store an entry, the least recently used making room for it."""
         if hidden.nbytes > self.max_bytes:
             return
-        self._make_room(hidden.nbytes)
+        self._make_room(hidden.nbytes + _HEADER_BYTES)
         with replacing_file(self._path(key)) as fresh:
             save_file({"hidden": hidden}, fresh, metadata={"checksum": _checksum(key, hidden)})
 
