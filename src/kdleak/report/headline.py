@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from kdleak.paths import Project
 
 
+_MODELS = (("teacher", "teacher"), ("student", "student"), ("no_kd", "student without KD"))
+
+
 def write_headline(params: Params, project: Project) -> None:
     """Write results/metrics.json, flat: the figures by which experiments are compared; and results/roc.svg."""
     method = params.kd.method
@@ -38,6 +41,9 @@ def write_headline(params: Params, project: Project) -> None:
         most = max(blocks, key=lambda block: block["auc"])
         metrics |= {f"{who}_most_exposed_block": most["index"], f"{who}_most_exposed_block_auc": most["auc"]}
     metrics |= _excess(method, params.audit.headline, project)
+    for who, name in (("teacher", TEACHER), ("student", method), ("no_kd", BASELINE)):
+        utility = read_json(project.utility(name))
+        metrics |= {f"{who}_{figure}": utility[figure] for figure in ("perplexity", "rouge_l")}
     _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)
 
@@ -102,6 +108,13 @@ def print_headline(params: Params, project: Project) -> None:
         f"By '{metrics['headline_attack']}' the {method} student lies {metrics['excess_auc']:+.3f} "
         f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
         "an AUC of .5 is chance."
+    )
+    console.print(
+        "Held-out perplexity: "
+        + ", ".join(f"{title} {metrics[f'{who}_perplexity']:.1f}" for who, title in _MODELS)
+        + "; ROUGE-L: "
+        + ", ".join(f"{title} {metrics[f'{who}_rouge_l']:.2f}" for who, title in _MODELS)
+        + "."
     )
 
 
