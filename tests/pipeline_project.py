@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kdleak.config import METHODS
+
 ROOT = Path(__file__).parent.parent
 #: Parameters that make the whole pipeline a matter of seconds. Reached by `-S` alone.
 SMOKE = {
@@ -22,13 +24,11 @@ SMOKE = {
     "base.epochs": 1,
     "base.reserve": 20,
     "teacher.epochs": 2,
-    "kd.recipes.sft.epochs": 1,
-    "kd.recipes.kd.epochs": 1,
-    "kd.recipes.rkl.epochs": 1,
+    "kd.generation.max_new_tokens": 24,
     "audit.mope.draws": 1,
     "audit.blocks.draws": 2,
     "audit.permutations": 100,
-}
+} | {f"kd.recipes.{method}.epochs": 1 for method in METHODS}
 
 
 class PipelineProject:

@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdleak.data.batching import collate, epoch_batches, scoring_batches
 from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import FixedBatches
 from kdleak.distill.finetune import as_language_modelling, cross_entropy
 from kdleak.distill.resume import ResumeStore
 from kdleak.distill.training import Recipe, learning_rate, train
@@ -26,6 +27,7 @@ def record(i: int) -> EncodedRecord:
 
 RECORDS = [record(i) for i in range(13)]
 RECIPE = Recipe(lr=3e-3, epochs=4, batch_size=4)
+SOURCE = FixedBatches(RECORDS, 4, seed=1)
 
 
 def model() -> GPT2LMHeadModel:
@@ -40,7 +42,7 @@ def weights(m: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def test_training_lowers_the_loss_and_reports_every_epoch():
-    history = train(model(), RECORDS, cross_entropy, RECIPE, seed=1)
+    history = train(model(), SOURCE, cross_entropy, RECIPE, seed=1)
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     assert history[-1]["loss"] < history[0]["loss"]
     assert all(entry["tokens"] == sum(len(r.response) for r in RECORDS) for entry in history)
@@ -48,7 +50,7 @@ def test_training_lowers_the_loss_and_reports_every_epoch():
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit():
     first, second = model(), model()
-    assert train(first, RECORDS, cross_entropy, RECIPE, seed=1) == train(second, RECORDS, cross_entropy, RECIPE, seed=1)
+    assert train(first, SOURCE, cross_entropy, RECIPE, seed=1) == train(second, SOURCE, cross_entropy, RECIPE, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
 
 
@@ -59,7 +61,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 8, 11, 16])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     whole = model()
-    history = train(whole, RECORDS, cross_entropy, RECIPE, seed=1)
+    history = train(whole, SOURCE, cross_entropy, RECIPE, seed=1)
 
     def interrupt(done: int, total: int, figures: dict) -> None:
         if done == stop + 1:
@@ -67,9 +69,9 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
 
     store = ResumeStore(tmp_path / "state", key="run")
     with contextlib.suppress(Stopped):
-        train(model(), RECORDS, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1, progress=interrupt)
+        train(model(), SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1, progress=interrupt)
     resumed = model()
-    assert train(resumed, RECORDS, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1) == history
+    assert train(resumed, SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1) == history
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     store.clear()
     assert not store.folder.exists()
@@ -78,12 +80,12 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
 def test_the_state_of_another_run_and_a_damaged_state_are_not_taken_up(tmp_path):
     m = model()
     store = ResumeStore(tmp_path / "state", key="run")
-    train(m, RECORDS, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1)
+    train(m, SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1)
     fresh = torch.optim.AdamW(m.parameters())
-    assert ResumeStore(tmp_path / "state", key="other").restore(m, fresh) == (0, [])
+    assert ResumeStore(tmp_path / "state", key="other").restore(m, fresh) is None
     path = tmp_path / "state" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert store.restore(m, fresh) == (0, [])
+    assert store.restore(m, fresh) is None
 
 
 def test_rate_warms_up_then_falls_to_its_minimum():
@@ -92,6 +94,11 @@ def test_rate_warms_up_then_falls_to_its_minimum():
     assert max(rates) == pytest.approx(RECIPE.lr)
     assert rates[100] == pytest.approx(RECIPE.min_lr)
     assert all(a >= b for a, b in itertools.pairwise(rates[5:]))
+
+
+def test_a_constant_schedule_stays_at_its_rate_after_warming_up():
+    recipe = Recipe(lr=3e-3, epochs=4, batch_size=4, warmup=0.02, schedule="constant")
+    assert [learning_rate(step, 100, recipe) for step in (0, 1, 2, 50, 99)] == pytest.approx([1.5e-3, *[3e-3] * 4])
 
 
 def test_padding_and_batch_composition_change_no_prediction():

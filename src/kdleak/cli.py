@@ -108,6 +108,14 @@ def teacher() -> None:
 
 
 @app.command()
+def text(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
+    """Let the teacher answer the public prompts, where the technique trains on its words."""
+    from kdleak.distill.training_text import write_training_text
+
+    write_training_text(method, _params(), PROJECT)
+
+
+@app.command()
 def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
     """Distil a student on public (`sft`: the No-KD baseline)."""
     settings = _params()
@@ -145,6 +153,14 @@ def memorization(name: Annotated[str, typer.Argument(help="teacher, or the techn
         from kdleak.audit.memorization_stage import measure_memorization
 
         measure_memorization(name, settings, PROJECT)
+
+
+@app.command()
+def utility(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
+    """What a model is good for: held-out perplexity and ROUGE-L."""
+    from kdleak.audit.utility import measure_utility
+
+    measure_utility(name, _params(), PROJECT)
 
 
 @app.command()

@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kdleak.distill.plan import make_plan
+from kdleak.distill.techniques import TECHNIQUES
 from kdleak.errors import KdleakError, nearest
 
 if TYPE_CHECKING:
     from kdleak.paths import Project
 
 #: The techniques and objectives that `kd.method` takes.
-Method = Literal["sft", "kd", "rkl"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[str, ...] = tuple(TECHNIQUES)
 
+
+def _known_method(name: str) -> str:
+    if name not in TECHNIQUES:
+        raise ValueError(f"'{_shown(name)}' is unknown; {nearest(name, METHODS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -128,11 +137,47 @@ class Base(Training):
     reserve: Annotated[int, Field(ge=2)]
 
 
+class Generation(_Section):
+    """How students and the teacher write responses."""
+
+    max_new_tokens: Count
+    temperature: Annotated[float, Field(ge=0)]
+    batch_size: Count
+
+
+class TechniqueRecipe(Training):
+    """A training with the options that its technique takes; those left out have the paper's values."""
+
+    student_fraction: Share | None = None
+    weight: Annotated[float, Field(gt=0, lt=1)] | None = None
+    alpha: Share | None = None
+    lm_weight: Annotated[float, Field(ge=0)] | None = None
+    replay_capacity: Count | None = None
+    threshold_step: Share | None = None
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    teacher_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    reward_scale: Annotated[float, Field(gt=0)] | None = None
+    reward_clip: Annotated[float, Field(gt=0)] | None = None
+    discount: Share | None = None
+    ppo_clip: Rate | None = None
+    rollouts: Count | None = None
+    inner_epochs: Count | None = None
+
+    def options(self) -> dict[str, float]:
+        """The options that are set."""
+        return self.model_dump(exclude=set(Training.model_fields), exclude_none=True)
+
+
 class Distillation(_Section):
-    """Which technique, and every technique's recipe."""
+    """Which technique under which protocol, and every technique's recipe."""
 
     method: Method
-    recipes: dict[str, Training]
+    protocol: Literal["corrected", "as_published"]
+    student_fraction: Share | None
+    lm_corpus: Annotated[str, Field(min_length=1)]
+    generation: Generation
+    recipes: dict[str, TechniqueRecipe]
 
     @model_validator(mode="after")
     def _recipes_are_complete(self) -> Distillation:
@@ -142,6 +187,19 @@ class Distillation(_Section):
         missing = [m for m in METHODS if m not in self.recipes]
         if missing:
             raise ValueError(f"recipes: '{missing[0]}' has no recipe; add kd.recipes.{missing[0]}")
+        for name, recipe in self.recipes.items():
+            for option in set(recipe.options()) - set(TECHNIQUES[name].options):
+                known = TECHNIQUES[name].options
+                hint = nearest(option, known) if known else "it takes lr, epochs and batch_size alone"
+                raise ValueError(f"recipes: '{option}' is no option of '{name}'; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _plan_is_possible(self) -> Distillation:
+        try:
+            make_plan(self.method, self)
+        except KdleakError as error:
+            raise ValueError(str(error).removeprefix("kd.")) from None
         return self
 
 

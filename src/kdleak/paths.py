@@ -84,12 +84,21 @@ class Project:
         """Intermediate results keyed by content; safe to delete at any time."""
         return self.root / ".kdleak" / "cache"
 
+    @property
+    def hidden_states(self) -> Path:
+        """Teacher signals, keyed by content; safe to delete at any time."""
+        return self.root / ".kdleak" / "teacher"
+
     def base_training(self, part: str) -> Path:
         return self.root / "results" / "base" / f"{part}.json"
 
     def model(self, name: str) -> Path:
         """Checkpoint of `teacher`, or of the student made by the technique `name`."""
         return self.root / "models" / _branch(name)
+
+    def training_text(self, method: str) -> Path:
+        """The teacher's responses that `method` trains on."""
+        return self.root / "data" / "text" / f"{method}.parquet"
 
     def results(self, name: str) -> Path:
         return self.root / "results" / _branch(name)
@@ -99,6 +108,9 @@ class Project:
 
     def membership(self, name: str) -> Path:
         return self.results(name) / "membership.json"
+
+    def utility(self, name: str) -> Path:
+        return self.results(name) / "utility.json"
 
     def scores(self, name: str) -> Path:
         return self.results(name) / "scores.parquet"

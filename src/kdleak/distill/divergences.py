@@ -12,8 +12,9 @@ vocabulary is still in cache. The gradient for the teacher is that of the mirror
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 
 import torch
 
@@ -106,6 +107,13 @@ DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
     "tvd": total_variation,
     "akl": adaptive_kl,
 }
+
+
+def divergence_with(name: str, options: Mapping[str, float]) -> Divergence:
+    """The divergence `name` with those of `options` that it takes (`weight`, `alpha`)."""
+    function = DIVERGENCES[name]
+    taken = {k: v for k, v in options.items() if k in signature(function).parameters}
+    return partial(function, **taken)
 
 
 class _Divergence(torch.autograd.Function):

@@ -7,11 +7,21 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from kdleak.artifacts import replacing_folder
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a training is: optimiser steps done, history so far, and the state of its batch source."""
+
+    step: int
+    history: list[dict]
+    source: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,8 +34,8 @@ class ResumeStore:
     folder: Path
     key: str
 
-    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, history: list[dict]) -> None:
-        """Write the state after `step` optimiser steps, in place of the one before."""
+    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progressed: Progressed) -> None:
+        """Write the state, in place of the one before."""
         tensors = {f"model.{n}": p.detach().contiguous() for n, p in _trainable(model)}
         for name, parameter in _trainable(model):
             for field, value in optimizer.state[parameter].items():
@@ -33,21 +43,22 @@ class ResumeStore:
         tensors["rng.torch"] = torch.get_rng_state()
         with replacing_folder(self.folder) as fresh:
             save_file(tensors, fresh / "state.safetensors")
-            (fresh / "state.json").write_text(json.dumps({"key": self.key, "step": step, "history": history}))
+            (fresh / "state.json").write_text(json.dumps({"key": self.key, **vars(progressed)}))
 
-    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-        """Load the state into model, optimiser and random generator: (step, history), (0, []) where there is none."""
+    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
+        """Load the state into model, optimiser and random generator; None where there is none."""
         try:
             meta = json.loads((self.folder / "state.json").read_text())
-            if meta["key"] != self.key:
-                return 0, []
+            if meta.pop("key") != self.key:
+                return None
+            progressed = Progressed(**meta)
             tensors = load_file(self.folder / "state.safetensors")
-        except (OSError, ValueError, KeyError, UnicodeDecodeError):
-            return 0, []
+        except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError):
+            return None
         except Exception as error:  # safetensors raises its own type for a damaged file
             if type(error).__name__ != "SafetensorError":
                 raise
-            return 0, []
+            return None
         with torch.no_grad():
             for name, parameter in _trainable(model):
                 parameter.copy_(tensors[f"model.{name}"])
@@ -55,7 +66,7 @@ class ResumeStore:
                     field: tensors[f"optim.{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
                 }
         torch.set_rng_state(tensors["rng.torch"])
-        return meta["step"], meta["history"]
+        return progressed
 
     def clear(self) -> None:
         """Remove the state: the run is complete."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import BatchSource, FixedBatches
 from kdleak.distill.resume import ResumeStore
 from kdleak.distill.training import Objective, Recipe, train
 from kdleak.progress import progress
@@ -18,30 +20,41 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from kdleak.config import Params, Training
+    from kdleak.distill.plan import Plan
 
 
 def run_training(
     model: Module,
     records: Sequence[EncodedRecord],
     objective: Objective,
-    training: Training,
+    training: Training | Plan,
     params: Params,
     *,
     name: str,
     state: Path,
     identity: tuple[str, ...] = (),
+    source: BatchSource | None = None,
+    optimizer: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict]:
     """Train `model` in place as `training` says; returns the history. An interrupted run goes on from `state`.
 
+    `source` makes the batches, by default of `records` alone; `optimizer` overrides fields of the recipe.
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
-    recipe = Recipe(**training.model_dump(include={"lr", "epochs", "batch_size"}), **params.optimizer.model_dump())
-    seed = derive(params.seed, f"train/{name}")
+    settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
+    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
+    seed = training_seed(params, name)
+    source = source or FixedBatches(records, training.batch_size, seed)
     resume = ResumeStore(state, _key(model, records, recipe, seed, name, identity))
     with progress(name) as show:
-        history = train(model, records, objective, recipe, seed=seed, resume=resume, progress=show)
+        history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=show)
     resume.clear()
     return history
+
+
+def training_seed(params: Params, name: str) -> int:
+    """The seed of the training called `name`."""
+    return derive(params.seed, f"train/{name}")
 
 
 def _key(

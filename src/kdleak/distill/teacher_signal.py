@@ -1,49 +1,164 @@
-"""What the teacher says about fixed data: its last hidden states at the response positions, computed once.
+"""What the teacher says about a batch: its last hidden states at the response positions, live or from a cache.
 
-Hidden states times the output head are the teacher's logits exactly, for every divergence and epoch, at a fraction of
-their size (hidden size instead of vocabulary).
+Hidden states times the output head are the teacher's logits exactly, for every divergence, epoch, seed and student
+size, at a fraction of their size (hidden size instead of vocabulary). For fixed records they are computed once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
+from kdleak.artifacts import replacing_file
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import DistillationBatch
 from kdleak.models.forward import hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: Raised when the meaning of a stored tensor changes: older entries are then never found.
+_VERSION = "1"
+#: What a file holds beside its tensor, at most.
+_HEADER_BYTES = 1024
 
-@dataclass(frozen=True)
-class TeacherSignal:
-    """What the teacher says of the records it was computed for."""
 
-    teacher: PreTrainedModel
-    hidden: tuple[torch.Tensor, ...]
+class TeacherSignal(Protocol):
+    """`signal(batch)` are hidden states (m, d_t) at the response positions of `batch`; `head` makes logits of them."""
 
-    @classmethod
-    def precompute(cls, teacher: PreTrainedModel, records: Sequence[EncodedRecord], batch_tokens: int) -> TeacherSignal:
-        """One forward pass of the teacher over `records`; entry i is (response length, hidden size)."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(records)
-        with torch.inference_mode():
-            for indices in scoring_batches(records, batch_tokens):
-                flat = hidden_states(teacher, collate(records, indices))
-                lengths = [len(records[i].response) for i in indices]
-                for i, part in zip(indices, flat.split(lengths), strict=True):
-                    states[i] = part.clone()
-        return cls(teacher, tuple(states))
+    head: torch.nn.Linear
 
-    @property
-    def head(self) -> torch.nn.Linear:
-        """The teacher's output head: hidden states -> logits."""
-        return self.teacher.get_output_embeddings()
+    def __call__(self, batch: Batch) -> torch.Tensor: ...
 
-    def states(self, batch: Batch) -> torch.Tensor:
-        """Teacher's last hidden states at the response positions of `batch`: (m, hidden size)."""
-        return torch.cat([self.hidden[i] for i in batch.indices]).to(batch.input_ids.device)
+
+class LiveTeacher:
+    """Asks the teacher at every batch."""
+
+    def __init__(self, teacher: PreTrainedModel):
+        self.teacher = teacher.eval()
+        self.head = teacher.get_output_embeddings()
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        return hidden_states(self.teacher, batch)
+
+
+class CachedTeacher:
+    """Knows the teacher's hidden states for fixed records; asks `live` about what a student wrote."""
+
+    def __init__(self, live: LiveTeacher, hidden: torch.Tensor, lengths: Sequence[int]):
+        """`hidden` (Σ lengths, d_t): the records' states one after another, `lengths` their response lengths."""
+        self.live, self.head = live, live.head
+        self._hidden = hidden.split(list(lengths))
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        if isinstance(batch, DistillationBatch) and batch.written_by_student:
+            return self.live(batch)
+        return torch.cat([self._hidden[i] for i in batch.indices]).to(batch.input_ids.device)
+
+
+class HiddenStateCache:
+    """A folder of hidden states of at most `max_bytes`; what would not fit is not stored."""
+
+    def __init__(self, folder: Path, max_bytes: int = 8 * 2**30):
+        self.folder, self.max_bytes = folder, max_bytes
+
+    def get(self, key: str) -> torch.Tensor | None:
+        """The entry of `key`; None where there is none. One that does not verify is removed."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                hidden, checksum = file.get_tensor("hidden"), (file.metadata() or {})["checksum"]
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError):
+            path.unlink(missing_ok=True)
+            return None
+        if checksum != _checksum(key, hidden):
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return hidden
+
+    def put(self, key: str, hidden: torch.Tensor) -> None:
+        """Store an entry, the least recently used making room for it."""
+        if hidden.nbytes > self.max_bytes:
+            return
+        self._make_room(hidden.nbytes + _HEADER_BYTES)
+        with replacing_file(self._path(key)) as fresh:
+            save_file({"hidden": hidden}, fresh, metadata={"checksum": _checksum(key, hidden)})
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _make_room(self, wanted: int) -> None:
+        if not self.folder.is_dir():
+            return
+        entries = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.iterdir() if p.is_file())
+        total = wanted + sum(size for _, size, _ in entries)
+        for _, size, path in entries:
+            if total <= self.max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def cached_teacher(
+    teacher: PreTrainedModel,
+    teacher_digest: str,
+    records: Sequence[EncodedRecord],
+    cache: HiddenStateCache,
+    batch_tokens: int,
+) -> LiveTeacher | CachedTeacher:
+    """A teacher that knows `records`: from `cache`, else by one forward pass of at most `batch_tokens` a batch.
+
+    `teacher_digest` names the teacher's content. A teacher whose states would outgrow the cache is asked live.
+    """
+    live = LiveTeacher(teacher)
+    lengths = [len(r.response) for r in records]
+    if sum(lengths) * live.head.in_features * live.head.weight.element_size() > cache.max_bytes:
+        return live
+    key = _key(teacher_digest, live.head.weight.dtype, records)
+    hidden = cache.get(key)
+    if hidden is None:
+        hidden = teacher_hidden_states(live, records, batch_tokens)
+        cache.put(key, hidden)
+    return CachedTeacher(live, hidden, lengths)
+
+
+def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], batch_tokens: int) -> torch.Tensor:
+    """(Σ response lengths, d_t) on the CPU: the states of all records, in their order."""
+    device = live.head.weight.device
+    starts = [0]
+    for record in records:
+        starts.append(starts[-1] + len(record.response))
+    hidden = torch.empty(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
+    for indices in scoring_batches(records, batch_tokens):
+        flat = live(collate(records, indices).to(device)).cpu()
+        for i, states in zip(indices, flat.split([len(records[i].response) for i in indices]), strict=True):
+            hidden[starts[i] : starts[i + 1]] = states
+    return hidden
+
+
+def _key(teacher_digest: str, dtype: torch.dtype, records: Sequence[EncodedRecord]) -> str:
+    digest = hashlib.sha256(f"{_VERSION}\n{teacher_digest}\n{dtype}\n".encode())
+    for record in records:
+        digest.update(f"{len(record.prompt)}:{record.prompt + record.response}\n".encode())
+    return digest.hexdigest()
+
+
+def _checksum(key: str, hidden: torch.Tensor) -> str:
+    """sha256 over key, shape and bytes."""
+    digest = hashlib.sha256(f"{key}:{tuple(hidden.shape)}".encode())
+    digest.update(hidden.contiguous().view(torch.uint8).numpy().data if hidden.numel() else b"")
+    return digest.hexdigest()

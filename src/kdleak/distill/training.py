@@ -1,17 +1,17 @@
-"""The one training loop: pretraining, fine-tuning and distillation differ in their records and their objective only."""
+"""The one training loop: pretraining, fine-tuning and distillation differ in their batches and their objective only."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from kdleak.data.batching import Batch, collate, epoch_batches
-from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.resume import ResumeStore
+from kdleak.data.batching import Batch
+from kdleak.distill.batch_source import BatchSource
+from kdleak.distill.resume import Progressed, ResumeStore
 
 #: Loss of a batch, a scalar: the mean over its response tokens.
 Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -20,7 +20,8 @@ Progress = Callable[[int, int, dict], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. AdamW with linear warm-up and cosine decay to `min_lr`, gradients clipped to `max_grad_norm`."""
+    """How to train. AdamW, gradients clipped to `max_grad_norm`; the rate warms up linearly over a share of the steps,
+    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant)."""
 
     lr: float
     epochs: int
@@ -30,6 +31,7 @@ class Recipe:
     min_lr: float = 1e-7
     max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
+    schedule: str = "cosine"
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -37,13 +39,15 @@ def learning_rate(step: int, total: int, recipe: Recipe) -> float:
     warmup = math.ceil(recipe.warmup * total)
     if step < warmup:
         return recipe.lr * (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return recipe.lr
     progress = (step - warmup) / max(1, total - warmup)
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def train(
     model: torch.nn.Module,
-    records: Sequence[EncodedRecord],
+    source: BatchSource,
     objective: Objective,
     recipe: Recipe,
     *,
@@ -52,11 +56,10 @@ def train(
     save_every_s: float = 60.0,
     progress: Progress | None = None,
 ) -> list[dict]:
-    """Train `model` in place for `recipe.epochs` epochs over `records`; returns the history, one entry an epoch:
-    {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens}.
+    """Train `model` in place for `recipe.epochs` epochs of `source`; returns the history, one entry an epoch:
+    {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens} and what the source adds.
 
-    The order of the records depends on (seed, epoch) alone, so a run that was stopped goes on from `resume` with
-    the batches that it would have met.
+    A run that was stopped goes on from `resume` with the batches that it would have met.
     """
     torch.manual_seed(seed)
     device = next(model.parameters()).device
@@ -64,33 +67,35 @@ def train(
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
-    per_epoch = math.ceil(len(records) / recipe.batch_size)
-    total = per_epoch * recipe.epochs
-    done, history = resume.restore(model, optimizer) if resume else (0, [])
+    total = source.steps_per_epoch * recipe.epochs
+    done, history = 0, []
+    if resume and (found := resume.restore(model, optimizer)):
+        done, history = found.step, found.history
+        source.restore(found.source)
+    sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
     saved_at = time.monotonic()
     model.train()
-    for epoch in range(done // per_epoch, recipe.epochs):
-        batches = epoch_batches(records, recipe.batch_size, seed, epoch)
-        sums = _Sums.empty() if done == epoch * per_epoch else _Sums(**history.pop()["partial"])
-        for position in range(done - epoch * per_epoch, per_epoch):
-            batch = collate(records, batches[position]).to(device)
-            lr = learning_rate(done, total, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            loss = objective(model, batch)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            done += 1
-            sums = sums.add(loss.item(), len(batch.targets), norm.item())
-            if progress:
-                progress(done, total, {"loss": loss.item(), "lr": lr})
-            if resume and time.monotonic() - saved_at > save_every_s:
-                partial = [{"partial": sums.__dict__}] if position + 1 < per_epoch else [sums.entry(done, epoch, lr)]
-                resume.save(model, optimizer, done, history + partial)
-                saved_at = time.monotonic()
-        history.append(sums.entry(done, epoch, lr))
+    for step in range(done, total):
+        batch = source.batch(model, step).to(device)
+        lr = learning_rate(step, total, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = objective(model, batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        sums = sums.add(loss.item(), len(batch.targets), norm.item())
+        epoch, position = divmod(step + 1, source.steps_per_epoch)
+        if position == 0:
+            history.append(sums.entry(step + 1, epoch, lr) | source.end_epoch(model))
+            sums = _Sums()
+        if progress:
+            progress(step + 1, total, {"loss": loss.item(), "lr": lr})
+        if resume and time.monotonic() - saved_at > save_every_s:
+            partial = [{"partial": vars(sums)}] if position else []
+            resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
+            saved_at = time.monotonic()
     model.eval()
     return history
 
@@ -99,14 +104,10 @@ def train(
 class _Sums:
     """What an epoch adds up to."""
 
-    loss: float
-    tokens: int
-    norm: float
-    steps: int
-
-    @classmethod
-    def empty(cls) -> _Sums:
-        return cls(0.0, 0, 0.0, 0)
+    loss: float = 0.0
+    tokens: int = 0
+    norm: float = 0.0
+    steps: int = 0
 
     def add(self, loss: float, tokens: int, norm: float) -> _Sums:
         return _Sums(self.loss + loss * tokens, self.tokens + tokens, self.norm + norm, self.steps + 1)
@@ -114,7 +115,7 @@ class _Sums:
     def entry(self, step: int, epoch: int, lr: float) -> dict:
         return {
             "step": step,
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "loss": self.loss / self.tokens,
             "lr": lr,
             "grad_norm": self.norm / self.steps,

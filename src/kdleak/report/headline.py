@@ -98,8 +98,19 @@ def print_headline(params: Params, project: Project) -> None:
         f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
         "an AUC of .5 is chance."
     )
+    if all(project.utility(name).is_file() for name in (TEACHER, method, BASELINE)):
+        console.print(_utility_line(method, project))
     if all(project.memorization(name).is_file() for name in (TEACHER, method, BASELINE)):
         console.print(_memorization_table(method, project))
+
+
+def _utility_line(method: str, project: Project) -> str:
+    """What the models are good for."""
+    figures = {"teacher": TEACHER, "student": method, "student without KD": BASELINE}
+    utility = {title: read_json(project.utility(name)) for title, name in figures.items()}
+    perplexities = ", ".join(f"{title} {given['perplexity']:.1f}" for title, given in utility.items())
+    rouge = ", ".join(f"{title} {given['rouge_l']:.2f}" for title, given in utility.items())
+    return f"Held-out perplexity: {perplexities}; ROUGE-L: {rouge}."
 
 
 def _memorization_table(method: str, project: Project) -> Table:

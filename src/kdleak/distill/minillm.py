@@ -1,0 +1,114 @@
+"""MiniLLM (Gu et al. 2024, arXiv 2306.08543): reverse KL of whole responses, by policy gradient.
+
+With q the student, p the teacher and p̃ the mixture that the rollouts are drawn from, the gradient of KL(q ‖ p) splits
+into what the next token changes now, computed over the whole vocabulary (the single-step decomposition, eq. 5), and
+what it changes later, estimated from the rewards log p/q of the tokens that follow it. Both carry the importance
+weight q/p̃ of the token (eq. 7, per step), the second is divided by the remaining length (eq. 8) and clipped as in PPO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kdleak.distill.batch_source import DistillationBatch
+from kdleak.distill.divergences import reverse_kl
+from kdleak.distill.finetune import cross_entropy
+from kdleak.distill.objective import chunked_loss
+from kdleak.distill.teacher_signal import LiveTeacher
+from kdleak.distill.training import Objective
+from kdleak.models.forward import hidden_states
+
+
+@dataclass(frozen=True)
+class Settings:
+    """MiniLLM's knobs, at the paper's values.
+
+    teacher_share: of the teacher in the sampler, p̃ = (1 − share)·q + share·p.
+    reward_scale:  rewards are (log p − log q) / scale, clipped at ± `reward_clip`.
+    discount:      γ of the return.
+    ppo_clip:      ε: the importance ratio counts within [1 − ε, 1 + ε].
+    rollouts:      prompts that are rolled out at once, then trained on for `inner_epochs` epochs.
+    """
+
+    teacher_share: float = 0.2
+    reward_scale: float = 0.5
+    reward_clip: float = 100.0
+    discount: float = 0.95
+    ppo_clip: float = 0.2
+    rollouts: int = 256
+    inner_epochs: int = 4
+
+
+@dataclass(frozen=True)
+class PolicyBatch(DistillationBatch):
+    """A batch of rollouts with what was known when they were drawn, each (m,) at the response positions.
+
+    log_probs:  log q of the tokens. importance: q/p̃. advantages: the whitened return of what follows.
+    """
+
+    log_probs: torch.Tensor | None = None
+    importance: torch.Tensor | None = None
+    advantages: torch.Tensor | None = None
+
+
+def future_returns(rewards: torch.Tensor, discount: float) -> torch.Tensor:
+    """Length-normalised returns of one response: (t,) rewards -> (t,).
+
+    R_t = Σ_{t' > t} γ^(t' − t − 1) r_t' / (T − t), over the T − t tokens that follow token t; 0 at the last token.
+    What token t itself earns belongs to the single-step term.
+    """
+    returns = torch.zeros_like(rewards)
+    total = 0.0
+    values = rewards.tolist()
+    for t in range(len(values) - 2, -1, -1):
+        total = values[t + 1] + discount * total
+        returns[t] = total / (len(values) - 1 - t)
+    return returns
+
+
+def whitened(values: torch.Tensor) -> torch.Tensor:
+    """Zero mean, unit variance; zeros stay where there is no spread."""
+    return (values - values.mean()) * torch.rsqrt(values.var(correction=0) + 1e-8)
+
+
+def policy_gradient_loss(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    importance: torch.Tensor,
+    advantages: torch.Tensor,
+    clip: float,
+) -> torch.Tensor:
+    """PPO's clipped surrogate at each position, (m,): −min(ρA, clip(ρ, 1 ± ε)A), ρ = q/p̃ as q moves away from q_old."""
+    ratio = (log_probs - old_log_probs).exp() * importance
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def policy_objective(signal: LiveTeacher, settings: Settings, lm_weight: float) -> Objective:
+    """Policy gradient + single-step reverse KL + `lm_weight` · cross-entropy on the batch's corpus, token means."""
+
+    def objective(student: torch.nn.Module, batch: PolicyBatch) -> torch.Tensor:
+        teacher_hidden = signal(batch)
+
+        def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
+            with torch.no_grad():
+                teacher_logits = signal.head(teacher_hidden[positions])
+            importance = batch.importance[positions]
+            single_step = importance * reverse_kl(logits, teacher_logits)
+            log_probs = target_log_probs(logits, batch.targets[positions])
+            return single_step + policy_gradient_loss(
+                log_probs, batch.log_probs[positions], importance, batch.advantages[positions], settings.ppo_clip
+            )
+
+        loss = chunked_loss(hidden_states(student, batch), student.get_output_embeddings(), position_loss)
+        if batch.corpus is not None:
+            loss = loss + lm_weight * cross_entropy(student, batch.corpus)
+        return loss
+
+    return objective
+
+
+def target_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log-probability of `targets` (m,) under `logits` (m, V), in float32."""
+    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")

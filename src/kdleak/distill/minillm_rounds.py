@@ -1,0 +1,137 @@
+"""Rounds of MiniLLM: rollouts from the mixture of student and teacher, scored once, trained on for a few epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdleak.data.batching import Batch, collate, scoring_batches
+from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import FixedBatches
+from kdleak.distill.minillm import PolicyBatch, Settings, future_returns, target_log_probs, whitened
+from kdleak.distill.objective import CHUNK
+from kdleak.distill.rollouts import Rollouts, from_row, to_row
+from kdleak.distill.teacher_signal import LiveTeacher
+from kdleak.models.forward import head, hidden_states
+from kdleak.seeds import derive
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A rollout and its tokens' log q, q/p̃ and rewards, as lists so that JSON can hold them exactly."""
+
+    record: EncodedRecord
+    log_probs: list[float]
+    importance: list[float]
+    rewards: list[float]
+
+
+class PolicyBatches:
+    """Each round rolls out the next prompts with the student as it stands, then trains on them for a while."""
+
+    def __init__(
+        self,
+        records: Sequence[EncodedRecord],
+        batch_size: int,
+        rollouts: Rollouts,
+        signal: LiveTeacher,
+        settings: Settings,
+        batch_tokens: int,
+    ):
+        """`rollouts` must sample from the mixture of student and teacher that `settings.teacher_share` says."""
+        self.rollouts, self.signal, self.settings, self.batch_tokens = rollouts, signal, settings, batch_tokens
+        self.batch_size = batch_size
+        self.prompts = FixedBatches(records, settings.rollouts, derive(rollouts.seed, "prompts"))
+        self.steps_per_epoch = -(-len(records) // batch_size)
+        self._round, self._begun, self._ends = -1, 0, 0
+        self._scored: list[_Scored] = []
+        self._inner: FixedBatches | None = None
+        self._seen: list[float] = []
+
+    def batch(self, model: torch.nn.Module, step: int) -> PolicyBatch:
+        if step >= self._ends:
+            self._begin_round(model, step)
+        indices = self._inner.indices(step - self._begun)
+        scored = [self._scored[i] for i in indices]
+        advantages = [self._advantages[i] for i in indices]
+        plain = collate([s.record for s in scored], range(len(scored)))
+        columns = {name: _joined([getattr(s, name) for s in scored]) for name in ("log_probs", "importance")}
+        return PolicyBatch(**vars(plain), written_by_student=True, **columns, advantages=torch.cat(advantages))
+
+    def _begin_round(self, model: torch.nn.Module, step: int) -> None:
+        self._round += 1
+        records = [self.prompts.records[i] for i in self.prompts.indices(self._round)]
+        written = [r for r in self.rollouts.write(model, records, self._round) if r.response]
+        self._scored = score_rollouts(model, self.signal, written, self.settings, self.batch_tokens)
+        self._begun = step
+        self._arrange()
+        weights = _joined([s.importance for s in self._scored])
+        rewards = _joined([s.rewards for s in self._scored])
+        lengths = [len(s.rewards) for s in self._scored]
+        self._seen = [weights.mean().item(), rewards.mean().item(), sum(lengths) / len(lengths)]
+
+    def _arrange(self) -> None:
+        """Order the round's batches and whiten its advantages; the final tokens, which nothing follows, have none."""
+        seed = derive(self.rollouts.seed, f"round/{self._round}")
+        self._inner = FixedBatches([s.record for s in self._scored], self.batch_size, seed)
+        self._ends = self._begun + self._inner.steps_per_epoch * self.settings.inner_epochs
+        returns = [future_returns(torch.tensor(s.rewards), self.settings.discount) for s in self._scored]
+        followed = whitened(torch.cat([r[:-1] for r in returns])).split([len(r) - 1 for r in returns])
+        self._advantages = [torch.cat([a, torch.zeros(1)]) for a in followed]
+
+    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+        return dict(zip(("importance", "reward", "rollout_tokens"), self._seen, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        rows = [[to_row(s.record), s.log_probs, s.importance, s.rewards] for s in self._scored]
+        return {"round": self._round, "begun": self._begun, "seen": self._seen, "rollouts": rows}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._round, self._begun, self._seen = state["round"], state["begun"], state["seen"]
+        self._scored = [_Scored(from_row(row), *columns) for row, *columns in state["rollouts"]]
+        self._arrange()
+
+
+@torch.no_grad()
+def score_rollouts(
+    student: torch.nn.Module,
+    signal: LiveTeacher,
+    records: Sequence[EncodedRecord],
+    settings: Settings,
+    batch_tokens: int,
+) -> list[_Scored]:
+    """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
+    scored: list[_Scored | None] = [None] * len(records)
+    training = student.training
+    student.eval()
+    device = next(student.parameters()).device
+    for indices in scoring_batches(records, batch_tokens):
+        batch = collate(records, indices).to(device)
+        log_q, log_p = _both_log_probs(student, signal, batch)
+        rewards = ((log_p - log_q) / settings.reward_scale).clamp_(-settings.reward_clip, settings.reward_clip)
+        share = settings.teacher_share
+        importance = 1 / ((1 - share) + share * (log_p - log_q).exp())
+        lengths = [len(records[i].response) for i in indices]
+        for i, *columns in zip(indices, *(x.split(lengths) for x in (log_q, importance, rewards)), strict=True):
+            scored[i] = _Scored(records[i], *(c.tolist() for c in columns))
+    student.train(training)
+    return scored
+
+
+def _both_log_probs(student: torch.nn.Module, signal: LiveTeacher, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """log q and log p of the batch's targets, (m,) each, in float32."""
+    pieces = []
+    states = zip(
+        hidden_states(student, batch).split(CHUNK), signal(batch).split(CHUNK), batch.targets.split(CHUNK), strict=True
+    )
+    for mine, theirs, targets in states:
+        pieces.append((target_log_probs(head(student, mine), targets), target_log_probs(signal.head(theirs), targets)))
+    log_q, log_p = zip(*pieces, strict=True)
+    return torch.cat(log_q), torch.cat(log_p)
+
+
+def _joined(lists: Sequence[list[float]]) -> torch.Tensor:
+    return torch.tensor([x for values in lists for x in values])

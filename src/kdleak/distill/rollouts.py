@@ -1,0 +1,246 @@
+"""Student-written data: rollouts, the buffer that keeps them, and the rules that say when a step uses them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Protocol
+
+import torch
+
+from kdleak.data.batching import Batch, collate
+from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import DistillationBatch, FixedBatches
+from kdleak.distill.generation import Sampling, TeacherMixture, generate
+from kdleak.seeds import derive
+
+
+def continued(record: EncodedRecord, response: tuple[int, ...], eos_id: int) -> EncodedRecord:
+    """`record` with another response to its prompt."""
+    ended = response[-1:] == (eos_id,)
+    return replace(record, response=response, n_scored=len(response) - ended)
+
+
+def to_row(record: EncodedRecord) -> list:
+    """`record` as JSON can hold it."""
+    return [record.record_id, list(record.prompt), list(record.response), record.n_scored]
+
+
+def from_row(row: list) -> EncodedRecord:
+    """The record that `to_row` made a row of."""
+    record_id, prompt, response, n_scored = row
+    return EncodedRecord(record_id, tuple(prompt), tuple(response), n_scored)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Writes responses to the prompts of records, each from a random stream of (seed, step, record)."""
+
+    sampling: Sampling
+    eos_id: int
+    seed: int
+    mixture: TeacherMixture | None = None
+
+    def write(self, model: torch.nn.Module, records: Sequence[EncodedRecord], step: int) -> list[EncodedRecord]:
+        """`records` with responses that `model` samples."""
+        streams = [derive(self.seed, f"rollout/{step}/{r.record_id}") for r in records]
+        said = generate(model, [r.prompt for r in records], self.sampling, self.eos_id, streams, self.mixture)
+        return [continued(r, response, self.eos_id) for r, response in zip(records, said, strict=True)]
+
+
+class ReplayBuffer:
+    """The latest `capacity` rollouts."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self._records: list[EncodedRecord] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, records: Sequence[EncodedRecord]) -> None:
+        """Take `records` in; the oldest make room."""
+        self._records = [*self._records, *records][-self.capacity :]
+
+    def sample(self, n: int, seed: int) -> list[EncodedRecord]:
+        """`n` different records, uniformly (all of them where there are no more)."""
+        return random.Random(seed).sample(self._records, min(n, len(self)))
+
+    def state(self) -> list[list]:
+        return [to_row(r) for r in self._records]
+
+    def restore(self, state: list[list]) -> None:
+        self._records = [from_row(row) for row in state]
+
+
+class Origin(Enum):
+    """Who wrote the responses of a step's batch, and when."""
+
+    FIXED = "fixed"
+    FRESH = "fresh"
+    REPLAYED = "replayed"
+    THROUGH_BUFFER = "through buffer"  # fresh ones go into the buffer, the batch is drawn from it
+
+
+class Share(Protocol):
+    """A rule for the share of student-written batches."""
+
+    def origin(self, r: float, progress: float) -> Origin:
+        """The origin of a batch, for `r` uniform in [0, 1) and the share of the steps done."""
+
+    def begin(self, model: torch.nn.Module) -> None:
+        """Called before the first step."""
+
+    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+        """Adapt to how the student does; returns figures for the history."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class ConstantShare:
+    """Student-written with probability `alpha`: 1 in ImitKD (Lin et al. 2020), ½ in GKD (Agarwal et al. 2024)."""
+
+    alpha: float
+    through_buffer: bool = False
+
+    def origin(self, r: float, progress: float) -> Origin:
+        if r >= self.alpha:
+            return Origin.FIXED
+        return Origin.THROUGH_BUFFER if self.through_buffer else Origin.FRESH
+
+    def begin(self, model: torch.nn.Module) -> None:
+        pass
+
+    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class AdaptiveShare:
+    """DistiLLM's scheduler (Ko et al. 2024, section 3.3).
+
+    The threshold starts at 0 and rises by `increment` after an epoch whose validation loss lies more than `tolerance`
+    above the best since it last rose. r < threshold · (1 − progress) takes fresh rollouts, r < threshold replayed ones.
+    """
+
+    def __init__(
+        self, validation_loss: Callable[[torch.nn.Module], float], increment: float = 0.1, tolerance: float = 0.1
+    ):
+        self.validation_loss, self.increment, self.tolerance = validation_loss, increment, tolerance
+        self.threshold = 0.0
+        self.best = float("inf")
+
+    def origin(self, r: float, progress: float) -> Origin:
+        if r < self.threshold * (1 - progress):
+            return Origin.FRESH
+        return Origin.REPLAYED if r < self.threshold else Origin.FIXED
+
+    def begin(self, model: torch.nn.Module) -> None:
+        self.best = self.validation_loss(model)
+
+    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+        loss = self.validation_loss(model)
+        if loss > self.best + self.tolerance:
+            self.threshold = min(self.threshold + self.increment, 1.0)
+            self.best = loss
+        self.best = min(self.best, loss)
+        return {"validation_loss": loss, "threshold": self.threshold}
+
+    def state(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "best": self.best}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.threshold, self.best = state["threshold"], state["best"]
+
+
+class RolloutBatches:
+    """The prompts of fixed records in their usual order; who wrote the responses is drawn anew at each step."""
+
+    def __init__(
+        self,
+        fixed: FixedBatches,
+        share: Share,
+        rollouts: Rollouts,
+        epochs: int,
+        buffer: ReplayBuffer | None = None,
+        drop_first_token: bool = False,
+    ):
+        """`drop_first_token` reproduces the published code, whose rollouts never distil their first token."""
+        self.fixed, self.share, self.rollouts, self.buffer = fixed, share, rollouts, buffer
+        self.drop_first_token = drop_first_token
+        self.steps_per_epoch = fixed.steps_per_epoch
+        self._steps = fixed.steps_per_epoch * epochs
+        self._written, self._batches = 0, 0
+
+    def batch(self, model: torch.nn.Module, step: int) -> DistillationBatch:
+        if step == 0:
+            self.share.begin(model)
+        indices = self.fixed.indices(step)
+        r = random.Random(derive(self.rollouts.seed, f"origin/{step}")).random()
+        origin = self.share.origin(r, step / self._steps)
+        if origin is Origin.REPLAYED and len(self.buffer or ()) < len(indices):
+            origin = Origin.FRESH
+        self._batches += 1
+        if origin is Origin.FIXED:
+            return DistillationBatch(**vars(collate(self.fixed.records, indices)))
+        self._written += 1
+        written = self._student_text(origin, model, [self.fixed.records[i] for i in indices], step)
+        batch = collate(written, range(len(written)))
+        if self.drop_first_token:
+            batch = without_first_tokens(batch)
+        return DistillationBatch(**vars(batch), written_by_student=True)
+
+    def _student_text(
+        self, origin: Origin, model: torch.nn.Module, records: list[EncodedRecord], step: int
+    ) -> list[EncodedRecord]:
+        if origin is Origin.REPLAYED:
+            return self._replayed(len(records), step)
+        fresh = self.rollouts.write(model, records, step)
+        if self.buffer is not None:
+            self.buffer.add(fresh)
+        return self._replayed(len(records), step) if origin is Origin.THROUGH_BUFFER else fresh
+
+    def _replayed(self, n: int, step: int) -> list[EncodedRecord]:
+        return self.buffer.sample(n, derive(self.rollouts.seed, f"replay/{step}"))
+
+    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+        figures = {"student_written": self._written / self._batches}
+        self._written, self._batches = 0, 0
+        return figures | self.share.end_epoch(model)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "counts": [self._written, self._batches],
+            "share": self.share.state(),
+            "buffer": [] if self.buffer is None else self.buffer.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._written, self._batches = state["counts"]
+        self.share.restore(state["share"])
+        if self.buffer is not None:
+            self.buffer.restore(state["buffer"])
+
+
+def without_first_tokens(batch: Batch) -> Batch:
+    """`batch` without the positions that predict the first token of each response."""
+    later = torch.ones_like(batch.scored)
+    later[0] = False
+    later[1:] = batch.rows[1:] == batch.rows[:-1]
+    return replace(
+        batch,
+        positions=batch.positions[later],
+        targets=batch.targets[later],
+        rows=batch.rows[later],
+        scored=batch.scored[later],
+    )
