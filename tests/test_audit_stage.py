@@ -28,7 +28,8 @@ def params(**audit):
     content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
     content["base"]["reserve"] = 6
     small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
-    content["audit"] |= small | {"prefix_tokens": 20} | audit
+    every = {"attacks": [*content["audit"]["attacks"], "mope", "recall", "lowercase"]}
+    content["audit"] |= small | every | {"prefix_tokens": 20} | audit
     return parse_params(content)
 
 

@@ -66,7 +66,7 @@ def test_continuations_are_those_of_generate(trained):
     assert all(prefix[i] == min(K, records[i].n_scored) for i in [*range(6), 40, 41])
     assert len(set(prefix.tolist())) > 10
     assert (found == ENDED).any(1).sum() > 10
-    assert (found != ENDED).all(1).sum() > 3
+    assert (found != ENDED).all(1).any()
 
 
 @pytest.mark.parametrize("decoding", [AS_PUBLISHED, Decoding(no_repeat_ngram=2), Decoding(suppress_eos=True)])

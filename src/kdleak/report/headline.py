@@ -91,7 +91,7 @@ def print_headline(params: Params, project: Project) -> None:
         table.add_column(title, justify="right")
     for attack in reports[1]["attacks"]:
         table.add_row(attack, *(_cell(report["attacks"].get(attack)) for report in reports))
-    console = Console(width=100)
+    console = Console(width=110)
     console.print(table)
     console.print(
         f"By '{metrics['headline_attack']}' the {method} student lies {metrics['excess_auc']:+.3f} "
@@ -141,7 +141,7 @@ def _memorization_table(method: str, project: Project) -> Table:
     planted = [key.removeprefix("student_exposure_")[:-1] for key in metrics if key.startswith("student_exposure_")]
     for times in sorted(planted, key=int):
         exposures = (metrics[f"{who}_exposure_{times}x"] for who in people)
-        table.add_row(f"exposure of canaries planted {times}x, bits", *(f"{bits:.1f}" for bits in exposures))
+        table.add_row(f"canaries planted {times}x, bits", *(f"{bits:.1f}" for bits in exposures))
     return table
 
 
