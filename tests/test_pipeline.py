@@ -21,6 +21,7 @@ def project(tmp_path_factory) -> PipelineProject:
     made = PipelineProject(tmp_path_factory.mktemp("pipeline"))
     done = made.experiment()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "kdleak: warning" not in done.stdout + done.stderr
     slower = [
         f"study/dvc.yaml:{audit}{of}" for audit in ("blocks", "memorization") for of in ("-teacher", "-sft", "@kd")
     ]
