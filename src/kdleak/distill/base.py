@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdleak.artifacts import write_json
-from kdleak.data.encoding import Encoder, prompt_text
-from kdleak.data.records import read_role
-from kdleak.distill.finetune import as_language_modelling, cross_entropy
+from kdleak.data.encoding import prompt_text
+from kdleak.distill.corpus import auxiliary_text, read_auxiliary
+from kdleak.distill.finetune import cross_entropy
 from kdleak.distill.run import run_training
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import save_checkpoint
@@ -37,14 +37,10 @@ def make_bases(params: Params, project: Project) -> None:
                 f"families.yaml: {params.model.family}.{part} comes from a hub, which this version cannot load; "
                 "use a family with scratch"
             )
-    # The first records by id, a hash, stay unseen: an attacker's population must not be what its reference learned.
-    auxiliary = read_role(project.records, "auxiliary").iloc[params.base.reserve :]
+    auxiliary = read_auxiliary(params, project)
     texts = (prompt_text(r.instruction, r.context) + r.response for r in auxiliary.itertuples())
     tokenizer = train_tokenizer(texts, family.tokenizer.vocab_size)
-    encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
-    skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
-    encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
-    records = [as_language_modelling(record, tokenizer.eos_token_id, skip) for record, skip in encoded]
+    records = auxiliary_text(auxiliary, params, tokenizer)
     folders = {"teacher": project.base_teacher, "student": project.base_student, "external": project.base_external}
     for part, origin in origins.items():
         model = build_from_scratch(origin.scratch, tokenizer, derive(params.seed, f"init/{part}"))

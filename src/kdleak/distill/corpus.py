@@ -21,6 +21,22 @@ if TYPE_CHECKING:
     from kdleak.paths import Project
 
 
+def read_auxiliary(params: Params, project: Project) -> pd.DataFrame:
+    """The auxiliary records that models may learn from.
+
+    The first by id, a hash, stay unseen: an attacker's population must not be what its reference learned.
+    """
+    return read_role(project.records, "auxiliary").iloc[params.base.reserve :]
+
+
+def auxiliary_text(auxiliary: pd.DataFrame, params: Params, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
+    """Rows of a records table with a loss on all of their tokens, the template's introduction left out."""
+    encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
+    skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
+    encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
+    return [as_language_modelling(record, tokenizer.eos_token_id, skip) for record, skip in encoded]
+
+
 def lm_corpus(params: Params, project: Project, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
     """The records of kd.lm_corpus, with a loss on all of their tokens.
 
@@ -29,9 +45,7 @@ def lm_corpus(params: Params, project: Project, tokenizer: PreTrainedTokenizerBa
     """
     path, room = Path(params.kd.lm_corpus), params.model.max_tokens - 1
     if (project.root / path).resolve() == project.records.resolve():
-        encoder = Encoder(tokenizer, params.model.max_prompt_tokens, room)
-        auxiliary = encoder.encode_frame(read_role(project.records, "auxiliary"))
-        return [as_language_modelling(r, tokenizer.eos_token_id) for r in auxiliary]
+        return auxiliary_text(read_auxiliary(params, project), params, tokenizer)
     documents = list(_documents(project.root / path))
     _refuse_private(documents, read_role(project.records, "private"), params.checks.ngram, params.checks.max_overlap)
     return [block for text in documents for block in _blocks(text, tokenizer, room)]
