@@ -184,6 +184,18 @@ def test_members_are_known_by_id_and_by_content():
             refuse_members([*others, spoiled], members)
 
 
+def test_a_teacher_with_another_vocabulary_is_refused(project, tmp_path):
+    mixed = Project(tmp_path)
+    write_parquet(corpus(), mixed.records)
+    sizes = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 512}
+    for words, folders in ((300, [mixed.base_student]), (320, [mixed.model("teacher")])):
+        tokenizer = train_tokenizer(corpus()["instruction"] + corpus()["response"], words)
+        for folder in folders:
+            save_checkpoint(build_from_scratch(sizes, tokenizer, 0), tokenizer, folder)
+    with pytest.raises(KdleakError, match="the student predicts 300 words, the teacher 320"):
+        make_student("kd", params(), mixed)
+
+
 def test_distillm_keeps_whole_groups_of_public_for_validation(project):
     public = read_role(project.records, "public")
     kept = held_out_part(public, 0.3, seed=5)

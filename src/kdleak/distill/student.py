@@ -26,6 +26,7 @@ from kdleak.distill.teacher_signal import HiddenStateCache, LiveTeacher, cached_
 from kdleak.distill.techniques import POLICY_GRADIENT, Text
 from kdleak.distill.training import Objective
 from kdleak.distill.training_text import with_teacher_text
+from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer, save_checkpoint
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.seeds import derive
@@ -61,6 +62,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
     objective, source, identity = cross_entropy, None, ()
     if plan.technique.needs_teacher:
         teacher = load_model(project.model(TEACHER)).requires_grad_(False)
+        _same_vocabulary(student, teacher)
         identity = (content_hash(project.model(TEACHER)),)
         if plan.technique.loss == POLICY_GRADIENT:
             objective, source = _policy_gradient(setting, teacher)
@@ -80,6 +82,15 @@ def make_student(method: str, params: Params, project: Project) -> None:
     )
     save_checkpoint(student, setting.tokenizer, project.model(method))
     write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(method))
+
+
+def _same_vocabulary(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    sizes = [m.get_output_embeddings().out_features for m in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        raise KdleakError(
+            f"the student predicts {sizes[0]} words, the teacher {sizes[1]}; distributions can only be compared "
+            "over one vocabulary: take both from one family"
+        )
 
 
 def _set_up(plan: Plan, params: Params, project: Project) -> _Setting:
