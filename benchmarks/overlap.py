@@ -9,7 +9,6 @@ duplicates, as the original. Prints JSON; `ratio` must stay at or below 2.2, `se
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -22,12 +21,19 @@ DOLLY = Path(__file__).resolve().parents[2] / "shared" / "data" / "databricks-do
 FIELDS = ["instruction", "context", "response"]
 
 
+_LOWER, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+_ROTATED = str.maketrans(
+    _LOWER + _LOWER.upper() + _DIGITS,
+    _LOWER[13:] + _LOWER[:13] + (_LOWER[13:] + _LOWER[:13]).upper() + _DIGITS[5:] + _DIGITS[:5],
+)
+
+
 def substituted(text: str) -> str:
-    """Every word replaced by a word of its own, the same each time."""
-    return re.sub(r"\w+", lambda word: word[0][::-1] + "q", text)
+    """Every word replaced by a word of its own, of the same length and the same each time."""
+    return text.translate(_ROTATED)
 
 
-def fastest(function, tables: dict[str, pd.DataFrame], repeats: int = 3) -> dict[str, tuple[float, float]]:
+def fastest(function, tables: dict[str, pd.DataFrame], repeats: int = 6) -> dict[str, tuple[float, float]]:
     """(wall, processor) seconds, the least of some calls on each table, taken in turns so that other load meets all.
 
     The search runs in one thread, so processor time is what a quiet machine's clock would show.

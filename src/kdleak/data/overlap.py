@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,7 +88,7 @@ def ngram_overlap(
     role = frame["role"].to_numpy()
     seen = np.unique(shingles.hashes[np.isin(role, list(against))[rows]])
     asked = np.isin(role, list(of))[rows]
-    found = asked & _contains(seen, shingles.hashes)
+    found = asked & np.isin(shingles.hashes, seen)
     total = np.bincount(rows[asked], minlength=len(frame))
     repeated = np.bincount(rows[found], minlength=len(frame))
     return np.where(total > 0, repeated / np.maximum(total, 1), np.nan)
@@ -103,11 +104,11 @@ class _Shingles:
 
 def _shingles(texts: Iterable[str], n: int, whole_if_short: bool) -> _Shingles:
     """Hashes of all word n-grams, in order. A text of fewer words yields none, or one of the whole text if asked."""
-    vocabulary: dict[str, int] = {}
+    vocabulary: dict[str, int] = defaultdict(count().__next__)  # a new word gets the next number
     ids: list[int] = []
     ends = []
     for text in texts:
-        ids.extend(vocabulary.setdefault(word, len(vocabulary)) for word in _WORD.findall(text))
+        ids.extend(map(vocabulary.__getitem__, _WORD.findall(text)))
         ends.append(len(ids))
     ends = np.array(ends, dtype=np.int64)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
@@ -195,14 +196,6 @@ class _UnionFind:
     def join(self, i: int, j: int) -> None:
         i, j = self.root(i), self.root(j)
         self.parent[max(i, j)] = min(i, j)
-
-
-def _contains(sorted_values: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(m,) whether each of `values` occurs in `sorted_values`."""
-    if not len(sorted_values):
-        return np.zeros(len(values), bool)
-    at = np.searchsorted(sorted_values, values)
-    return sorted_values[np.minimum(at, len(sorted_values) - 1)] == values
 
 
 def _digest(kind: str, text: str) -> str:
