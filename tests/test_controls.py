@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
+from kdleak.audit.comparisons import between_techniques, exposed_overlap, inherited, paired_differences
 from kdleak.audit.controls import blind_control, overlap_control, permutation_control
 from kdleak.audit.statistics import auc, auc_difference, inheritance
 from kdleak.errors import KdleakError
@@ -97,6 +97,18 @@ def test_two_models_are_compared_record_by_record():
     assert found["p_holm"] >= found["p_value"]
     ratio = inheritance(*pair)
     assert inherited(student, shuffled)["loss"] == {"share": ratio.value, "ci95": [ratio.low, ratio.high]}
+
+
+def test_techniques_are_compared_pair_by_pair_and_pay_for_the_number_of_pairs():
+    tables = {"kd": scores(0, shift=2.0), "rkl": scores(1, shift=0.5), "jsd": scores(2, shift=0.5)}
+    found = {(row["first"], row["second"]): row for row in between_techniques(tables, "loss")}
+    assert set(found) == {("kd", "rkl"), ("kd", "jsd"), ("rkl", "jsd")}
+    assert found["kd", "rkl"]["difference"] == paired_differences(tables["kd"], tables["rkl"])["loss"]["difference"]
+    assert found["kd", "rkl"]["p_holm"] < 0.01 and found["rkl", "jsd"]["p_holm"] > 0.05
+    strongest = min(found.values(), key=lambda row: row["p_value"])
+    assert strongest["p_holm"] == pytest.approx(3 * strongest["p_value"])
+    with pytest.raises(KdleakError, match="did you mean 'loss'"):
+        between_techniques(tables, "los")
 
 
 def test_undefined_scores_leave_both_sides_of_a_comparison():

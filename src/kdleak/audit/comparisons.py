@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak.audit import statistics
 from kdleak.audit.membership import KEYS, LEVEL
-from kdleak.errors import KdleakError
+from kdleak.errors import KdleakError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,32 @@ def paired_differences(
         name: {"difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": float(p)}
         for (name, d), p in zip(found.items(), adjusted, strict=True)
     }
+
+
+def between_techniques(
+    scores: Mapping[str, pd.DataFrame],
+    attack: str,
+    *,
+    member_role: str = "private",
+    nonmember_role: str = "heldout",
+) -> list[dict[str, Any]]:
+    """Every pair of techniques by one attack: AUC(first) - AUC(second), paired DeLong, Holm-corrected over the pairs.
+
+    scores: technique -> its scores table. Raises KdleakError where a table lacks the attack or holds other records.
+    """
+    for name, table in scores.items():
+        if attack not in table.columns:
+            raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
+    found = []
+    for first, second in combinations(scores, 2):
+        tables = (scores[name][[*KEYS, attack]] for name in (first, second))
+        pair = _pairs(*tables, member_role, nonmember_role)[attack]
+        found.append((first, second, statistics.auc_difference(*pair, LEVEL)))
+    adjusted = statistics.holm([difference.p_value for _, _, difference in found])
+    return [
+        {"first": a, "second": b, "difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": p}
+        for (a, b, d), p in zip(found, adjusted.tolist(), strict=True)
+    ]
 
 
 def inherited(
