@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 #: What the published code did, by number.
 DEFECTS = {
-    1: "SeqKD trains on the references with forward KL, at ten times KD's learning rate",
+    1: "SeqKD trains on the references with forward KL, at ten times its learning rate",
     2: "MiniLLM rolls out on private prompts too",
     3: "the init checkpoint is not read: the student starts from its pretrained base",
     4: "the first token of student-written responses is never distilled",
-    7: "the No-KD baseline has half of KD's epochs, and KD's learning rate",
+    7: "the No-KD baseline has half of the epochs that the students have",
 }
 
 
@@ -75,7 +75,7 @@ def make_plan(method: str, kd: Distillation) -> Plan:
     plan = Plan(
         method, kd.protocol, technique, recipe.lr, recipe.epochs, recipe.batch_size, options, technique.on_policy
     )
-    return _as_published(plan, kd) if kd.protocol == "as_published" else plan
+    return _as_published(plan) if kd.protocol == "as_published" else plan
 
 
 def _with_student_text(
@@ -91,16 +91,16 @@ def _with_student_text(
     return replace(technique, text=Text.MIXED), {**options, "student_fraction": fraction}
 
 
-def _as_published(plan: Plan, kd: Distillation) -> Plan:
-    """`plan` with the published code's departures."""
+def _as_published(plan: Plan) -> Plan:
+    """`plan` with the published code's departures, from the recipe of the method itself: a recipe of KD's own rate
+    for SeqKD, and of KD's own budget for the baseline, are what the corrected protocol starts from."""
     if plan.method == "seqkd":
         technique = replace(plan.technique, text=Text.REFERENCES, loss="fkl")
-        return replace(plan, technique=technique, lr=min(1.0, 10 * kd.recipes["kd"].lr), defects=(1,))
+        return replace(plan, technique=technique, lr=min(1.0, 10 * plan.lr), defects=(1,))
     if plan.method == "minillm":
         return replace(plan, from_sft=False, private_prompts=True, defects=(2, 3))
     if plan.technique.on_policy:
         return replace(plan, from_sft=False, drop_first_token=True, defects=(3, 4))
     if plan.technique.loss == CROSS_ENTROPY:
-        kd_recipe = kd.recipes["kd"]
-        return replace(plan, lr=kd_recipe.lr, epochs=max(1, kd_recipe.epochs // 2), defects=(7,))
+        return replace(plan, epochs=max(1, plan.epochs // 2), defects=(7,))
     return plan
