@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "kdleak"
 _KEY, _CONTENT, _SUPERSEDED = "kdleak.key", "kdleak.content", "kdleak.superseded"
+_METRICS_A_CALL = 1000  # MLflow's limit
 _DVC_TAGS = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
 
 
@@ -137,9 +138,7 @@ class _Store:
         known = {_KEY: key, "mlflow.parentRunId": parent, "stage": run.stage, "data.digest": run.dataset.digest}
         new = self._create(run.title, {**known, **(checkpoint or {}), **tags})
         self._describe(new, run.params)
-        for entry in run.history:
-            self._measure(new, {k: v for k, v in entry.items() if k != "step"}, step=int(entry.get("step", 0)))
-        self._measure(new, run.metrics)
+        self._measure(new, run.metrics, *run.history)
         self._read(new, run)
         if run.roc:
             self._draw(new, run)
@@ -166,13 +165,19 @@ class _Store:
         if params:
             self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
-    def _measure(self, run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
+    def _measure(self, run: Run, *entries: Mapping[str, float]) -> None:
+        """Log the entries' figures, each at the entry's `step`, in as few calls as MLflow allows."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        if entries:
-            self._client.log_batch(run.info.run_id, metrics=entries)
+        metrics = [
+            Metric(key, float(value), now, int(entry.get("step", 0)))
+            for entry in entries
+            for key, value in entry.items()
+            if key != "step"
+        ]
+        for start in range(0, len(metrics), _METRICS_A_CALL):
+            self._client.log_batch(run.info.run_id, metrics=metrics[start : start + _METRICS_A_CALL])
 
     def _read(self, run: Run, content: StageRun) -> None:
         """The identity of the records that the stage read."""
