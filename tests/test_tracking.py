@@ -64,6 +64,7 @@ def project(tmp_path, monkeypatch, empty_database) -> Project:
         write(made.membership(name), membership(0.9 - i / 10))
         write(made.blocks(name), blocks(0.8 - i / 10))
         write(made.memorization(name), memorization(0.6 - i / 10))
+        write(made.utility(name), {"perplexity": 20.0 + i, "rouge_l": 0.3, "rouge_l_ci95": [0.2, 0.4], "records": 2})
         write(made.roc(name), "attack,fpr,tpr\nloss,0.0,0.0\nloss,0.01,0.5\nloss,1.0,1.0\n")
         write(made.model(name) / "config.json", {"name": name})
         write(made.model(name) / "model.safetensors", "weights")
@@ -124,10 +125,10 @@ ALL = {
 
 
 def test_sync_logs_every_run_under_its_parent_and_a_second_time_none(project, params):
-    assert tracking.sync(project, params) == 23
+    assert tracking.sync(project, params) == 28
     assert titles(project) == ALL
     assert tracking.sync(project, params) == 0
-    assert sum(map(len, logged(project).values())) == 23
+    assert sum(map(len, logged(project).values())) == 28
 
 
 def test_an_emptied_store_is_filled_again(project, params, empty_database, monkeypatch):
@@ -137,7 +138,7 @@ def test_an_emptied_store_is_filled_again(project, params, empty_database, monke
     elsewhere.parent.mkdir()
     shutil.copy(empty_database, elsewhere)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
-    assert tracking.sync(project, params) == 23
+    assert tracking.sync(project, params) == 28
     assert (elsewhere.parent / "mlartifacts").is_dir()
 
 
@@ -152,7 +153,7 @@ def test_stages_logged_as_they_end_leave_nothing_to_sync(project, params, monkey
         tracking.log_stage(project, params, stage, name)
     assert capsys.readouterr().err == ""
     found = logged(project)
-    assert sum(map(len, found.values())) == 20  # the teacher's audits stand under the headline student alone
+    assert sum(map(len, found.values())) == 24  # the teacher's audits stand under the headline student alone
     kd = {run.info.run_name: run.data.tags for run in found["kd seed 0"]}
     assert kd["distill kd"]["dvc.stage"] == "distill@kd"
     assert kd["distill kd"]["dvc.exp_name"] == kd["kd seed 0"]["dvc.exp_name"] == "puny-gnat"
@@ -168,6 +169,7 @@ def test_the_parent_shows_the_headline_and_the_recipe(project, params):
     assert parents["kd seed 0"].metrics["auc_zlib"] == pytest.approx(0.65)
     assert parents["kd seed 0"].metrics["tpr_at_1pct_fpr"] == pytest.approx(0.35)
     assert parents["kd seed 0"].metrics["token_accuracy_members"] == pytest.approx(0.4)
+    assert parents["kd seed 0"].metrics["perplexity"] == pytest.approx(22.0)
     assert parents["kd seed 0"].metrics["excess_auc"] == pytest.approx(0.2)
     assert "excess_auc" not in parents["rkl seed 0"].metrics
     assert parents["rkl seed 0"].params["kd.lr"] == str(params.kd.recipes["rkl"].lr)
@@ -239,9 +241,9 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tracking._Store, "_draw", killed)
         tracking.log_stage(project, params, "membership", "sft")
-    assert tracking.sync(project, params) == 21
+    assert tracking.sync(project, params) == 26
     assert titles(project) == ALL
-    assert sum(map(len, logged(project).values())) == 23
+    assert sum(map(len, logged(project).values())) == 28
 
 
 @pytest.mark.parametrize("uri", ["http://someone:hunter2@127.0.0.1:9", "file:///tmp/runs"])

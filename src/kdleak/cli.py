@@ -158,9 +158,11 @@ def memorization(name: Annotated[str, typer.Argument(help="teacher, or the techn
 @app.command()
 def utility(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
     """What a model is good for: held-out perplexity and ROUGE-L."""
-    from kdleak.audit.utility import measure_utility
+    settings = _params()
+    with _tracked("utility", name):
+        from kdleak.audit.utility import measure_utility
 
-    measure_utility(name, _params(), PROJECT)
+        measure_utility(name, settings, PROJECT)
 
 
 @app.command()

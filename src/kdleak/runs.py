@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 Step = tuple[str, str]
 #: The stages that measure a model.
-AUDITS = ("membership", "blocks", "memorization")
+AUDITS = ("membership", "blocks", "memorization", "utility")
 #: Which roles' records a step reads.
 _ROLES = {"teacher": ("private",), "distill": ("public",)}
-_ROLES |= dict.fromkeys(AUDITS, ("private", "heldout"))
+_ROLES |= dict.fromkeys(AUDITS, ("private", "heldout")) | {"utility": ("heldout",)}
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
@@ -95,11 +95,11 @@ def steps_until(stage: str, name: str) -> list[Step]:
     match stage:
         case "teacher":
             return teacher
-        case "membership" | "blocks" | "memorization" if name == TEACHER:
+        case "membership" | "blocks" | "memorization" | "utility" if name == TEACHER:
             return [*teacher, (stage, TEACHER)]
         case "distill":
             return [*before, ("distill", name)]
-        case "membership" | "blocks" | "memorization":
+        case "membership" | "blocks" | "memorization" | "utility":
             return [*before, ("distill", name), (stage, name)]
         case "summary":  # of the audits it is made from membership alone
             return [*teacher, ("membership", TEACHER), ("distill", name), ("membership", name), ("summary", name)]
@@ -115,6 +115,7 @@ def result_of(step: Step, project: Project) -> Path:
         "membership": project.membership(name),
         "blocks": project.blocks(name),
         "memorization": project.memorization(name),
+        "utility": project.utility(name),
         "summary": project.metrics,
     }[stage]
 
@@ -162,6 +163,9 @@ def _stage_run(
     if stage == "memorization":
         metrics = headline_figures(read_json(project.memorization(name)))
         return StageRun(stage, name, _flat({stage: params.memorization.model_dump()}), _numbers(metrics), dataset)
+    if stage == "utility":
+        used = params.kd.model_dump(include={"generation"})
+        return StageRun(stage, name, _flat({"kd": used}), _numbers(read_json(project.utility(name))), dataset)
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
@@ -199,8 +203,8 @@ def _headline(run: StageRun, attack: str) -> dict[str, float]:
     """What the parent shows of its student, in columns that sort."""
     if run.stage == "blocks":
         return {name.replace("/", "_"): value for name, value in run.metrics.items() if name.startswith("auc/")}
-    if run.stage == "memorization":
-        return dict(run.metrics)
+    if run.stage in ("memorization", "utility"):
+        return {name: value for name, value in run.metrics.items() if name != "records"}
     if run.stage != "membership":
         return {"train_loss": run.metrics["final_loss"]} if "final_loss" in run.metrics else {}
     columns = {
