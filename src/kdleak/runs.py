@@ -101,8 +101,8 @@ def steps_until(stage: str, name: str) -> list[Step]:
             return [*before, ("distill", name)]
         case "membership" | "blocks" | "memorization" | "utility":
             return [*before, ("distill", name), (stage, name)]
-        case "summary":  # of the audits it is made from membership alone
-            return [*teacher, ("membership", TEACHER), ("distill", name), ("membership", name), ("summary", name)]
+        case "summary":
+            return steps_of(name)
     raise ValueError(f"no stage '{stage}'")
 
 

@@ -33,6 +33,8 @@ def write_headline(params: Params, project: Project) -> None:
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
     metrics |= _excess(method, params.audit.headline, project)
+    for who, name in names.items():
+        metrics |= {f"{who}_{key}": value for key, value in _beside_membership(name, project).items()}
     _draw(method, params.audit.headline, reports, project)
     write_json(metrics, project.metrics)
 
@@ -53,6 +55,21 @@ def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -
         "baseline": curve(BASELINE, "no_kd", "student without KD"),
     }
     write_svg(roc_figure(curves, attack, 1 / reports["student"]["n_nonmembers"]), project.roc_figure)
+
+
+def _beside_membership(name: str, project: Project) -> dict[str, float | None]:
+    """What a model is good for, what it gives back, and its most exposed block."""
+    from kdleak.audit.memorization_report import headline_figures
+
+    utility, blocks = read_json(project.utility(name)), read_json(project.blocks(name))["blocks"]
+    exposed = max(blocks, key=lambda block: block["auc"])
+    return {
+        "perplexity": utility["perplexity"],
+        "rouge_l": utility["rouge_l"],
+        **headline_figures(read_json(project.memorization(name))),
+        "most_exposed_block": exposed["index"],
+        "most_exposed_block_auc": exposed["auc"],
+    }
 
 
 def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
@@ -98,31 +115,28 @@ def print_headline(params: Params, project: Project) -> None:
         f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
         "an AUC of .5 is chance."
     )
-    if all(project.utility(name).is_file() for name in (TEACHER, method, BASELINE)):
-        console.print(_utility_line(method, project))
-    if all(project.memorization(name).is_file() for name in (TEACHER, method, BASELINE)):
-        console.print(_memorization_table(method, project))
+    console.print(_memorization_table(method, metrics))
+    console.print(_other_figures(metrics))
 
 
-def _utility_line(method: str, project: Project) -> str:
-    """What the models are good for."""
-    figures = {"teacher": TEACHER, "student": method, "student without KD": BASELINE}
-    utility = {title: read_json(project.utility(name)) for title, name in figures.items()}
-    perplexities = ", ".join(f"{title} {given['perplexity']:.1f}" for title, given in utility.items())
-    rouge = ", ".join(f"{title} {given['rouge_l']:.2f}" for title, given in utility.items())
-    return f"Held-out perplexity: {perplexities}; ROUGE-L: {rouge}."
+def _other_figures(metrics: dict[str, Any]) -> str:
+    """What the models are good for, and where in them the members show."""
+    people = {"teacher": "teacher", "student": "student", "student without KD": "no_kd"}
+
+    def line(template: str, *keys: str) -> str:
+        return ", ".join(
+            f"{title} {template.format(*(metrics[f'{who}_{key}'] for key in keys))}" for title, who in people.items()
+        )
+
+    return (
+        f"Held-out perplexity: {line('{:.1f}', 'perplexity')}; ROUGE-L: {line('{:.2f}', 'rouge_l')}.\n"
+        f"Most exposed block: {line('{} (AUC {:.3f})', 'most_exposed_block', 'most_exposed_block_auc')}."
+    )
 
 
-def _memorization_table(method: str, project: Project) -> Table:
+def _memorization_table(method: str, metrics: dict[str, Any]) -> Table:
     """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
     from rich.table import Table
-
-    from kdleak.audit.memorization_report import headline_figures
-
-    metrics: dict[str, Any] = {}
-    for who, name in {"teacher": TEACHER, "student": method, "no_kd": BASELINE}.items():
-        figures = headline_figures(read_json(project.memorization(name)))
-        metrics |= {f"{who}_{figure}": value for figure, value in figures.items()}
 
     table = Table(title="Memorization: members / non-members, and the gap's 95 % interval")
     table.add_column("figure")
