@@ -1,5 +1,6 @@
 # make repro   set-up and the main job: the headline pipeline, then its table
 # make test    set-up and the tests
+# make faults  set-up and the long tests that kill the pipeline and fill its disk
 # make bench   set-up and the benchmarks (JSON on standard output)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ export GX_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro study test bench lint setup clean
+.PHONY: repro study test faults bench lint setup clean
 
 repro: setup
 	dvc repro
@@ -20,6 +21,9 @@ study: setup
 
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+
+faults: setup
+	OMP_NUM_THREADS=1 python -m pytest -m faults -p no:cacheprovider
 
 bench: setup
 	@for b in benchmarks/*.py; do python $$b || exit 1; done
