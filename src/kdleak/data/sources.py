@@ -156,7 +156,7 @@ def _text(row: dict[str, Any], names: tuple[str, ...], place: str, default: str 
         if (value := row.get(name)) is not None:
             if not isinstance(value, str):
                 raise KdleakError(f"{place}: field '{name}' is {type(value).__name__}, not a text")
-            return value
+            return well_formed(value)
     if default is not None:
         return default
     have = ", ".join(f"'{name}'" for name in list(row)[:8]) or "no field"
@@ -166,12 +166,17 @@ def _text(row: dict[str, Any], names: tuple[str, ...], place: str, default: str 
     )
 
 
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which JSON can spell and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _facts(value: object, response: str, place: str) -> tuple[Fact, ...]:
     """Optional `facts`: a list of {kind, value} whose values stand verbatim in the response."""
     if not value:
         return ()
     try:
-        facts = tuple(Fact(str(f["kind"]), str(f["value"])) for f in value)  # type: ignore[union-attr]
+        facts = tuple(Fact(well_formed(str(f["kind"])), well_formed(str(f["value"]))) for f in value)  # type: ignore[union-attr]
     except (TypeError, KeyError):
         raise KdleakError(f"{place}: facts must be a list of {{kind, value}}") from None
     for fact in facts:
