@@ -18,7 +18,7 @@ import torch
 from scoring import MAX_TOKENS, SHAPES, make_model, make_records
 
 from kdleak.audit.blocks import transformer_blocks
-from kdleak.audit.perturbation import Noise, block_mope, disturbed, record_log_probs
+from kdleak.audit.perturbation import Noise, block_mope, disturbed, record_log_probs, shifts
 from kdleak.audit.scoring import evaluating, scored_only
 from kdleak.data.batching import collate, scoring_batches
 from kdleak.models.forward import hidden_states
@@ -48,8 +48,9 @@ def full_passes(model: torch.nn.Module, records: list, noise: Noise, every_posit
             weights = [(f"block.{index}.{name}", p) for name, p in block.named_parameters()]
             falls = []
             for draw in range(noise.draws):
+                both = list(shifts(weights, noise, draw))
                 for sign in noise.signs:
-                    with disturbed(weights, noise, draw, sign):
+                    with disturbed(weights, both, sign):
                         falls.append(clean - likelihoods())
             scores.append(np.mean(falls, 0))
     return scores

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kdleak.audit import passes
+from kdleak.audit.attacks import ATTACKS
 from kdleak.audit.block_report import block_report
 from kdleak.audit.perturbation import Noise, PerturbationScores
 from kdleak.audit.stage import attack_model, measure_blocks
@@ -28,8 +29,7 @@ def params(**audit):
     content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
     content["base"]["reserve"] = 6
     small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
-    every = {"attacks": [*content["audit"]["attacks"], "mope", "recall", "lowercase"]}
-    content["audit"] |= small | every | {"prefix_tokens": 20} | audit
+    content["audit"] |= small | {"prefix_tokens": 20} | audit
     return parse_params(content)
 
 
@@ -63,7 +63,11 @@ def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
     first = [path.read_bytes() for path in files]
     report = json.loads(project.membership("kd").read_text())
     assert set(report["attacks"]) == set(params().audit.attacks) and not report["not_applicable"]
-    assert set(report["controls"]) == {"blind", "permutation", "overlap", "no_kd"}
+    assert set(report["attacks"]) == set(ATTACKS)
+    assert set(report["controls"]) == {"blind", "permutation", "overlap", "placebo", "no_kd"}
+    teacher = json.loads(project.membership("teacher").read_text())
+    assert teacher["not_applicable"] == {"teacher_aware": "needs reference 'teacher' and reference 'no_kd'"}
+    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware"}
     scores = pd.read_parquet(project.scores("kd"))
     assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc"]]).all(axis=None)
     for path in project.cache.iterdir():

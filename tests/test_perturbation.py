@@ -7,7 +7,7 @@ import torch
 from kdleak.audit import perturbation
 from kdleak.audit.attacks.paper import mean_log_prob
 from kdleak.audit.blocks import transformer_blocks
-from kdleak.audit.perturbation import Noise, PerturbationScores, block_mope, disturbed, mope
+from kdleak.audit.perturbation import Noise, PerturbationScores, block_mope, disturbed, mope, shifts
 from kdleak.audit.scoring import token_statistics
 from kdleak.audit.statistics import auc
 from kdleak.errors import KdleakError
@@ -52,7 +52,7 @@ def test_block_scores_equal_full_passes_with_that_block_disturbed(family, antith
         for draw in range(noise.draws):
             falls = []
             for sign in noise.signs:
-                with disturbed(weights, noise, draw, sign):
+                with disturbed(weights, shifts(weights, noise, draw), sign):
                     falls.append(clean - mean_log_prob(token_statistics(model, RECORDS)))
             np.testing.assert_allclose(found[index].drops[draw], np.mean(falls, 0), rtol=1e-4, atol=1e-5)
 
@@ -64,7 +64,8 @@ def test_weights_come_back_bit_for_bit(dtype):
     noise = Noise(sigma=0.1, draws=2)
     mope(model, RECORDS, noise)
     block_mope(model, RECORDS, noise)
-    with pytest.raises(ZeroDivisionError), disturbed(list(model.named_parameters()), noise, 0, 1):
+    weights = list(model.named_parameters())
+    with pytest.raises(ZeroDivisionError), disturbed(weights, shifts(weights, noise, 0), 1):
         assert not torch.equal(model.transformer.wte.weight, before["transformer.wte.weight"])
         raise ZeroDivisionError
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
@@ -100,17 +101,16 @@ def test_relative_noise_follows_the_scale_of_the_block():
     """A block whose matrices are three times as large gets noise three times as large."""
     block = [("w", torch.nn.Parameter(torch.randn(50, 40))), ("b", torch.nn.Parameter(torch.zeros(40)))]
     noise = Noise(sigma=0.1, draws=1)
-    shifts = []
+    moved = []
     for scale in (1.0, 3.0):
         with torch.no_grad():
             block[0][1].mul_(scale)
         before = [p.detach().clone() for _, p in block]
-        with disturbed(block, noise, 0, 1):
-            shifts.append([p - b for (_, p), b in zip(block, before, strict=True)])
-    shifts = [[s.detach() for s in pair] for pair in shifts]
+        with disturbed(block, shifts(block, noise, 0), 1):
+            moved.append([(p - b).detach() for (_, p), b in zip(block, before, strict=True)])
     rms = float(before[0].square().mean().sqrt())
-    assert float(shifts[1][0].std()) == pytest.approx(0.1 * rms, rel=0.05)
-    for small, large in zip(*shifts, strict=True):
+    assert float(moved[1][0].std()) == pytest.approx(0.1 * rms, rel=0.05)
+    for small, large in zip(*moved, strict=True):
         torch.testing.assert_close(large, 3 * small, rtol=1e-3, atol=1e-5)
 
 

@@ -355,6 +355,9 @@ def check_environment(params: Params, project: Project) -> None:
     for name in params.audit.attacks:
         if name not in ATTACKS:
             raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
+    if {"teacher", "no_kd"} & set(ATTACKS[params.audit.headline].needs.references):
+        headline = params.audit.headline
+        raise KdleakError(f"{project.params}: audit.headline: '{headline}' has no score for the teacher; name another")
     load_family(project.families, params.model.family).student(params.model.student)
     if params.data.source == "file":
         from kdleak.data.sources import check_path

@@ -1,4 +1,4 @@
-"""Running a decoder from one of its blocks upwards, for any family.
+"""Running a decoder from one of its blocks upwards, for any family, and no further than its predictions need.
 
 The list of blocks is the only thing that differs between GPT-2, OPT and LLaMA. What stands below a block is replaced
 by a module that hands out its cached output; the model's own forward does the rest (masks, positions, final norm).
@@ -32,12 +32,14 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
     return getattr(owner, name)
 
 
-def hidden_from(model: PreTrainedModel, batch: Batch, first: int, states: torch.Tensor | None) -> torch.Tensor:
+def hidden_from(
+    model: PreTrainedModel, batch: Batch, first: int = 0, states: torch.Tensor | None = None
+) -> torch.Tensor:
     """Last hidden states at the response positions (m, hidden_size), computed from block `first` upwards.
 
     states: (n, t, hidden_size), the input of block `first`; None for `first` = 0, which starts at the embeddings.
     """
-    with _starting_at(model, first, states):
+    with _starting_at(model, first, states), _feed_forward_at(model, batch.positions):
         return hidden_states(model, batch)
 
 
@@ -86,6 +88,38 @@ def _stopping_after(model: PreTrainedModel, block: int, sink: _Sink) -> Iterator
 
 
 @contextlib.contextmanager
+def _feed_forward_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
+    """The topmost block's feed-forward, which no other position reads, runs at the flat `positions` alone; elsewhere
+    it gives zero. A family without such a module (OPT) runs as it is."""
+    feed_forward = _top_feed_forward(model)
+    if feed_forward is None:
+        yield
+        return
+    shape: list[torch.Size] = []
+
+    def select(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        shape.append(args[0].shape)
+        return args[0].flatten(0, 1).index_select(0, positions)[None]
+
+    def scatter(module: nn.Module, args: object, chosen: torch.Tensor) -> torch.Tensor:
+        everywhere = chosen.new_zeros(shape[-1])
+        everywhere.flatten(0, 1).index_copy_(0, positions, chosen[0])
+        return everywhere
+
+    hooks = [feed_forward.register_forward_pre_hook(select), feed_forward.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _top_feed_forward(model: PreTrainedModel) -> nn.Module | None:
+    found = _find_blocks(model)
+    return None if found is None else getattr(getattr(*found)[-1], "mlp", None)
+
+
+@contextlib.contextmanager
 def _blocks_as(model: PreTrainedModel, change: Callable[[list], list]) -> Iterator[None]:
     owner, name = _owner(model)
     blocks = getattr(owner, name)
@@ -97,6 +131,15 @@ def _blocks_as(model: PreTrainedModel, change: Callable[[list], list]) -> Iterat
 
 
 def _owner(model: PreTrainedModel) -> tuple[nn.Module, str]:
+    found = _find_blocks(model)
+    if found is None:
+        name = type(decoder(model)).__name__
+        raise KdleakError(f"{name}: its list of transformer blocks is not known to kdleak.audit.blocks")
+    return found
+
+
+def _find_blocks(model: PreTrainedModel) -> tuple[nn.Module, str] | None:
+    """The module that holds the list of blocks, and the list's name there."""
     body = decoder(model)
     for path in _BLOCK_LISTS:
         parent, _, name = path.rpartition(".")
@@ -104,4 +147,4 @@ def _owner(model: PreTrainedModel) -> tuple[nn.Module, str]:
             owner = attrgetter(parent)(body) if parent else body
             if isinstance(getattr(owner, name), nn.ModuleList):
                 return owner, name
-    raise KdleakError(f"{type(body).__name__}: its list of transformer blocks is not known to kdleak.audit.blocks")
+    return None

@@ -51,21 +51,22 @@ def blind_control(records: pd.DataFrame, *, member_role: str = "private", seed: 
     is_member = (records["role"] == member_role).to_numpy()
     texts = [" ".join(t) for t in zip(records["instruction"], records["context"], records["response"], strict=True)]
     scores = blind_scores(texts, is_member, records["group_id"].to_numpy().astype(str), seed)
-    defined = np.isfinite(scores)
-    area = statistics.auc(scores[defined & is_member], scores[defined & ~is_member], LEVEL)
-    passed = bool(not area.low > 0.5)
-    verdict = (
-        "The text alone does not tell members from non-members."
-        if passed
-        else "The split itself gives membership away: an attack that never saw the model beats chance."
+    return _must_fail(
+        scores,
+        is_member,
+        "The text alone does not tell members from non-members.",
+        "The split itself gives membership away: an attack that never saw the model beats chance.",
     )
-    return {
-        "auc": area.value,
-        "auc_ci95": [area.low, area.high],
-        "p_value": area.p_value,
-        "passed": passed,
-        "verdict": verdict,
-    }
+
+
+def placebo_control(scores: np.ndarray, is_member: np.ndarray) -> dict[str, Any]:
+    """An attack that is given the teacher, with models in the student's and its twin's place that never met it."""
+    return _must_fail(
+        scores,
+        is_member,
+        "Without a student of the teacher the attack finds nothing.",
+        "The attack hears the teacher itself: its figure is no measure of what the student gives away.",
+    )
 
 
 def permutation_control(
@@ -122,3 +123,17 @@ def overlap_control(
             area = statistics.auc(*(column[side & np.isfinite(column)] for side in (is_member, rows)), LEVEL)
             report[stratum]["attacks"][name] = {"auc": area.value, "auc_ci95": [area.low, area.high]}
     return report
+
+
+def _must_fail(scores: np.ndarray, is_member: np.ndarray, failed: str, beat_chance: str) -> dict[str, Any]:
+    """AUC and interval of an attack that has nothing to go by; it passes where the interval reaches down to 1/2."""
+    defined = np.isfinite(scores)
+    area = statistics.auc(scores[defined & is_member], scores[defined & ~is_member], LEVEL)
+    passed = bool(not area.low > 0.5)
+    return {
+        "auc": area.value,
+        "auc_ci95": [area.low, area.high],
+        "p_value": area.p_value,
+        "passed": passed,
+        "verdict": failed if passed else beat_chance,
+    }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ from kdleak.audit.scoring import evaluating, scored_only, target_log_probs
 from kdleak.audit.statistics.auc import placements
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.models.forward import hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -104,7 +103,7 @@ def mope(
         found = np.empty(len(records))
         for indices in batches:
             batch = _batch(model, records, indices)
-            found[indices] = record_log_probs(model, batch, hidden_states(model, batch))
+            found[indices] = record_log_probs(model, batch, hidden_from(model, batch))
         return found
 
     groups = _groups(model)
@@ -114,7 +113,7 @@ def mope(
         for done, (draw, sign) in enumerate(_passes(noise)):
             with contextlib.ExitStack() as stack:
                 for weights in groups:
-                    stack.enter_context(disturbed(weights, noise, draw, sign))
+                    stack.enter_context(disturbed(weights, shifts(weights, noise, draw), sign))
                 drops[draw] += (reference - likelihoods()) / len(noise.signs)
             if progress is not None:
                 progress(done + 1, noise.draws * len(noise.signs))
@@ -135,51 +134,60 @@ def block_mope(
 
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
     """
-    blocks = transformer_blocks(model)
-    drops = np.zeros((len(blocks), noise.draws, len(records)))
+    blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
+    likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
+    reference = np.empty(len(records)) if clean is None else clean
     shards = list(_shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)))
-    steps = len(shards) * len(blocks)
     with evaluating(model):
         for number, shard in enumerate(shards):
             batches = [_batch(model, records, indices) for indices in shard]
             inputs: list[torch.Tensor | None] = [None] * len(batches)
-            reference = [
-                clean[list(b.indices)] if clean is not None else record_log_probs(model, b, hidden_states(model, b))
-                for b in batches
-            ]
-            for index, block in enumerate(blocks):
-                weights = [(f"block.{index}.{name}", p) for name, p in block.named_parameters()]
-                for draw, sign in _passes(noise):
-                    with disturbed(weights, noise, draw, sign):
-                        for batch, states, before in zip(batches, inputs, reference, strict=True):
-                            after = record_log_probs(model, batch, hidden_from(model, batch, index, states))
-                            drops[index, draw, list(batch.indices)] += (before - after) / len(noise.signs)
-                if index + 1 < len(blocks):
-                    inputs = [block_output(model, b, index, s) for b, s in zip(batches, inputs, strict=True)]
+            for index, weights in enumerate(blocks):
+                if index:
+                    inputs = [block_output(model, b, index - 1, s) for b, s in zip(batches, inputs, strict=True)]
+                for draw in range(noise.draws):
+                    both = list(shifts(weights, noise, draw))
+                    for sign in noise.signs:
+                        with disturbed(weights, both, sign):
+                            for batch, states in zip(batches, inputs, strict=True):
+                                found = record_log_probs(model, batch, hidden_from(model, batch, index, states))
+                                likelihoods[index, draw, list(batch.indices)] += found / len(noise.signs)
                 if progress is not None:
-                    progress(number * len(blocks) + index + 1, steps)
-    return [PerturbationScores(d) for d in drops]
+                    progress(number * len(blocks) + index + 1, len(shards) * len(blocks))
+            if clean is None:  # what the topmost block makes of its cached input
+                for batch, states in zip(batches, inputs, strict=True):
+                    hidden = hidden_from(model, batch, len(blocks) - 1, states)
+                    reference[list(batch.indices)] = record_log_probs(model, batch, hidden)
+    return [PerturbationScores(reference - found) for found in likelihoods]
 
 
 @contextlib.contextmanager
-def disturbed(weights: Weights, noise: Noise, draw: int, sign: int) -> Iterator[None]:
-    """`weights` plus sign * sigma * noise inside; bit for bit what they were outside.
+def disturbed(weights: Weights, by: Iterable[torch.Tensor], sign: int) -> Iterator[None]:
+    """`weights` plus `sign` times the shifts `by` inside; bit for bit what they were outside.
 
     The sum is made in fp32 and stored in the weights' own type; the originals are kept for the while.
     """
-    sigma = noise.sigma * (_scale(weights) if noise.relative else 1.0)
     originals = [p.detach().clone() for _, p in weights]
     try:
         with torch.no_grad():
-            for name, p in weights:
-                generator = torch.Generator().manual_seed(_seed(noise.seed, draw, name))
-                shift = torch.randn(p.shape, generator=generator).to(p.device)
-                p.copy_(p.float().add_(shift, alpha=sign * sigma))
+            for (_, p), shift in zip(weights, by, strict=True):
+                p.copy_(p.float().add_(shift.to(p.device), alpha=sign))
         yield
     finally:
         with torch.no_grad():
             for (_, p), original in zip(weights, originals, strict=True):
                 p.copy_(original)
+
+
+def shifts(weights: Weights, noise: Noise, draw: int) -> Iterator[torch.Tensor]:
+    """sigma times the fp32 noise of each of `weights`, one after the other: all of a model's need not be held at once.
+
+    A generator: exhaust it, or have the first shift made, before the weights change.
+    """
+    sigma = noise.sigma * (_scale(weights) if noise.relative else 1.0)
+    for name, p in weights:
+        generator = torch.Generator().manual_seed(_seed(noise.seed, draw, name))
+        yield torch.randn(p.shape, generator=generator).mul_(sigma)
 
 
 def record_log_probs(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor) -> np.ndarray:
@@ -193,12 +201,14 @@ def record_log_probs(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor)
 
 def _groups(model: PreTrainedModel) -> list[Weights]:
     """Every parameter once: one group for each block, one for the rest (embeddings, final norm, head)."""
-    blocks = [
-        [(f"block.{i}.{name}", p) for name, p in block.named_parameters()]
-        for i, block in enumerate(transformer_blocks(model))
-    ]
+    blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
     inside = {id(p) for group in blocks for _, p in group}
     return [*blocks, [(name, p) for name, p in model.named_parameters() if id(p) not in inside]]
+
+
+def _named(index: int, block: torch.nn.Module) -> Weights:
+    """The weights of block `index`, under names that are theirs in the whole model and in every family."""
+    return [(f"block.{index}.{name}", p) for name, p in block.named_parameters()]
 
 
 def _scale(weights: Weights) -> float:

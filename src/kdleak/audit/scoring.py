@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kdleak.audit.blocks import hidden_from
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.models.forward import head, hidden_states
+from kdleak.models.forward import head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +51,7 @@ def token_statistics(
             batch = scored_only(collate(records, indices)).to(device)
             where = _destinations(offsets, indices)
             start = 0
-            for chunk in head_chunks(model, hidden_states(model, batch)):
+            for chunk in head_chunks(model, hidden_from(model, batch)):
                 rows = slice(start, start + len(chunk))
                 for column, values in zip(columns.values(), logit_statistics(chunk, batch.targets[rows]), strict=True):
                     column[where[rows]] = values.cpu().numpy()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.artifacts import read_parquet, replacing_file, write_csv, write_parquet
-from kdleak.audit.attacks import ATTACKS, attack_scores
+from kdleak.audit.attacks import ATTACKS, AttackInput, attack_scores
+from kdleak.audit.attacks.teacher_aware import without_teacher
 from kdleak.audit.block_report import block_report
 from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
-from kdleak.audit.controls import blind_control, overlap_control, permutation_control
+from kdleak.audit.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.audit.membership import KEYS, membership_report, to_json
 from kdleak.audit.passes import Scorer, gather, noise_of
 from kdleak.audit.statistics import roc_curve
@@ -39,7 +40,7 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     missing = {attack: ATTACKS[attack].needs.missing(given) for attack in params.audit.attacks}
     applicable = [attack for attack in params.audit.attacks if not missing[attack]]
     scores = records[["record_id", "role", "task"]].assign(**attack_scores(given, applicable))
-    report = membership_report(scores, controls=_controls(name, scores, records, params, project))
+    report = membership_report(scores, controls=_controls(name, scores, records, given, params, project))
     report["not_applicable"] = {attack: f"needs {' and '.join(lacks)}" for attack, lacks in missing.items() if lacks}
     if disturbed is not None:
         error = disturbed.auc_error((records["role"] == "private").to_numpy())
@@ -83,7 +84,7 @@ def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _controls(
-    name: str, scores: pd.DataFrame, records: pd.DataFrame, params: Params, project: Project
+    name: str, scores: pd.DataFrame, records: pd.DataFrame, given: AttackInput, params: Params, project: Project
 ) -> dict[str, Any]:
     overlap = ngram_overlap(records, params.checks.ngram)
     shares = dict(zip(records["record_id"], overlap, strict=True))
@@ -93,6 +94,9 @@ def _controls(
         "permutation": permutation_control(scores, permutations=params.audit.permutations, seed=seed),
         "overlap": {"ngram": params.checks.ngram, **overlap_control(scores, shares)},
     }
+    if "teacher_aware" in scores:
+        placebo = ATTACKS["teacher_aware"].score(without_teacher(given))
+        controls["placebo"] = {"teacher_aware": placebo_control(placebo, (records["role"] == "private").to_numpy())}
     if name not in (TEACHER, BASELINE):
         controls["no_kd"] = _beside(scores, read_parquet(project.scores(BASELINE)))
     return controls

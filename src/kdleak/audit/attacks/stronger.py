@@ -52,12 +52,7 @@ def ez(given: AttackInput) -> np.ndarray:
     tokens that the target does not rank first, P the sum of the positive deltas and N of the negative ones' sizes, the
     paper's P / N. Here P / (P + N), which ranks alike and stays finite: without a mispredicted token, or with N = 0,
     it is 1, the strongest sign of membership (apps. E.5, E.6)."""
-    delta = np.where(given.target.rank > 0, shift(given.target, given.references["pretrained"]), 0.0)
-    up = ragged.total(np.maximum(delta, 0.0), given.target.offsets)
-    both = ragged.total(np.abs(delta), given.target.offsets)
-    errors = ragged.total(given.target.rank > 0, given.target.offsets)
-    undecided = np.where(errors == 0, 1.0, 0.5)  # no error at all, or errors without any shift
-    return np.where(np.isnan(both), np.nan, np.where(both > 0, up / np.where(both > 0, both, 1.0), undecided))
+    return up_share(shift(given.target, given.references["pretrained"]), given.target.rank > 0, given.target.offsets)
 
 
 @attack("wbc", references=("pretrained",))
@@ -84,6 +79,14 @@ def shift(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
     if not np.array_equal(target.offsets, reference.offsets):
         raise KdleakError("a token-by-token comparison needs a reference with the target's tokenizer")
     return target.log_prob.astype(np.float64) - reference.log_prob.astype(np.float64)
+
+
+def up_share(delta: np.ndarray, counted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) EZ-MIA's P / (P + N) over the tokens that are `counted`: 1 where there is none, 1/2 where none shifted."""
+    delta = np.where(counted, delta, 0.0)
+    up, both = ragged.total(np.maximum(delta, 0.0), offsets), ragged.total(np.abs(delta), offsets)
+    undecided = np.where(ragged.total(counted, offsets) == 0, 1.0, 0.5)
+    return np.where(np.isnan(both), np.nan, np.where(both > 0, up / np.where(both > 0, both, 1.0), undecided))
 
 
 def _rmia_ratio(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
