@@ -141,7 +141,7 @@ def curves(
                     axes.errorbar(x, estimate.value, arms, color=look.colour, lw=1, alpha=0.6, fmt="none")
         _reference(axes, reference, reference_label, vertical=False)
         if log_x:
-            axes.set_xscale("log")
+            _logarithmic(axes)
         if integer_x:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if categories is not None:
@@ -200,6 +200,14 @@ def _dot(axes, estimate: Estimate, y: float, look, shown: str) -> None:
         arms = np.reshape(estimate.arms, (2, 1))
         axes.errorbar(estimate.value, y, xerr=arms, color=look.colour, fmt="none", lw=1.4, capsize=0)
     axes.plot(estimate.value, y, color=look.colour, marker=look.marker, mfc=look.face, ls="", label=shown or None)
+
+
+def _logarithmic(axes) -> None:
+    """A logarithmic x axis in plain numbers: 12 and 15, not powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _reference(axes, value: float | None, words: str, *, vertical: bool) -> None:

@@ -93,9 +93,14 @@ def verdict(text: str, kind: str = "note") -> Html:
     return Html(f'<span class="verdict {escape(kind)}">{html(text)}</span>')
 
 
-def absent(text: object) -> Html:
+def marked(text: str) -> Html:
+    """`text` as markup, with what stands in back-ticks as code."""
+    return Html("".join(code(part) if i % 2 else html(part) for i, part in enumerate(text.split("`"))))
+
+
+def absent(text: str) -> Html:
     """The one line that stands where there is nothing to show."""
-    return Html(f'<p class="absent">{html(text)}</p>')
+    return Html(f'<p class="absent">{marked(text)}</p>')
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], caption: object = "", words: int = 1) -> Html:

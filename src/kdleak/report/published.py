@@ -71,7 +71,8 @@ def closest(family: Family, name: str, size: str) -> Published:
         return Published(theirs, size, "the same") if size in sizes else Published(theirs, list(sizes)[1], "the middle")
     shares = {name: _cost(shape) / _cost(_TEACHERS[theirs]) for name, shape in sizes.items()}
     nearest = min(shares, key=lambda name: abs(math.log(shares[name] / share)))
-    reason = f"{shares[nearest]:.0%} of its teacher's blocks, the share nearest to our student's {share:.0%}"
+    theirs_share, ours = (f"{100 * value:.0f} %" for value in (shares[nearest], share))
+    reason = f"{theirs_share} of its teacher's blocks, the share nearest to our student's {ours}"
     return Published(theirs, nearest, reason)
 
 

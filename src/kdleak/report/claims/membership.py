@@ -24,7 +24,7 @@ from kdleak.report.findings import (
 )
 from kdleak.report.palette import label
 from kdleak.report.study import PAPER_TECHNIQUES
-from kdleak.report.wording import listed, p_value, signed
+from kdleak.report.wording import listed, number, p_value, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,9 @@ def ranking(claim: str, says: str, found: Mapping[str, Leak], attack: str, cavea
         return not_measured(claim, says, _paired(attack), "The techniques have not been run.")
     compared = judged([difference(found, a, b) for a, b in pairs])
     order = sorted(found, key=lambda name: -found[name].value)
-    answer = f"From most to least: {', '.join(label(n) for n in order)}."
+    borne_out = sum(c.verdict == REPRODUCED for c in compared)
+    answer = f"From most to least: {', '.join(label(n) for n in order)}. "
+    answer += f"{borne_out} of {len(compared)} pairs are significantly as claimed."
     wrong = [c for c in compared if c.verdict == CONTRADICTED]
     if wrong:
         worst = min(wrong, key=lambda c: c.contrast.value)
@@ -103,7 +105,8 @@ def reverse_below_forward(claim: str, says: str, found: Mapping[str, Leak], atta
         return not_measured(claim, says, _paired(attack), reason)
     compared = judged([difference(found, "kd", "rkl")])
     contrast = compared[0].contrast
-    answer = f"Forward KL leaks {signed(contrast.value)} against reverse KL ({p_value(contrast.p_value)})."
+    more = "more" if contrast.value > 0 else "less"
+    answer = f"Forward KL leaks {number(abs(contrast.value))} {more} than reverse KL ({p_value(contrast.p_value)})."
     test = _paired(attack)
     return Finding(claim, says, together(compared), test, answer, compared, records_needed=records_needed(compared))
 
