@@ -63,7 +63,8 @@ class StudyResults:
     def add(self, name: str, strength: float) -> None:
         """All audits of one model."""
         rng = np.random.default_rng([*name.encode()])
-        write_json({"lr": 0.001, "epochs": 4, "records": self.n, "history": []}, self.project.training(name))
+        recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
+        write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
         self._membership(name, self.project, strength, rng)
         self._memorization(name, strength, rng)

@@ -1,6 +1,7 @@
 """The command line: one thin command a stage. Heavy imports stand inside the commands.
 
 kdleak params | data | checks | canaries | base | teacher | distill METHOD
+       | rate METHOD MULTIPLIER | report
        | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
 kdleak results | sync                                                       (run by people)
 """
@@ -19,6 +20,7 @@ import typer
 
 from kdleak.errors import KdleakError
 from kdleak.paths import Project
+from kdleak.seconds import timed_stage
 
 if TYPE_CHECKING:
     from kdleak.config import Params
@@ -176,6 +178,26 @@ def summary() -> None:
 
 
 @app.command()
+def rate(
+    method: Annotated[str, typer.Argument(help="A technique of study.methods.")],
+    multiplier: Annotated[str, typer.Argument(help="An entry of study.learning_rates.")],
+) -> None:
+    """Train and audit a student at a multiple of its recipe's learning rate."""
+    from kdleak.audit.trial import run_trial
+
+    run_trial(method, multiplier, _params(), PROJECT)
+
+
+@app.command()
+def report() -> None:
+    """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
+    from kdleak.report.study_report import write_report
+
+    write_report(_params(), PROJECT)
+    typer.echo(f"report: {PROJECT.report}")
+
+
+@app.command()
 def results() -> None:
     """Print the figures of kd.method: teacher beside student beside No-KD."""
     from kdleak.report.headline import print_headline
@@ -229,7 +251,8 @@ def main() -> None:
     """Entry point: a known failure is one line on standard error and exit code 1."""
     _end_with_pipeline()
     try:
-        app()
+        with timed_stage(PROJECT):
+            app()
     except KdleakError as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise

@@ -207,13 +207,13 @@ class Study(_Section):
     """The grid."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
-    learning_rates: list[Annotated[float, Field(gt=0)]] = []  # multiples of each recipe's
+    learning_rates: list[Annotated[int | float, Field(gt=0)]]
 
     @model_validator(mode="after")
     def _rates(self) -> Study:
         if 1 in self.learning_rates:
             raise ValueError("learning_rates: 1 is the recipe itself, which always runs; leave it out")
-        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
+        if len(set(self.learning_rates)) < len(self.learning_rates):
             raise ValueError("learning_rates: a number stands twice in the list")
         return self
 

@@ -168,7 +168,7 @@ class Project:
 
     def trial(self, method: str, multiplier: float) -> Trial:
         """The project as a run of `method` at `multiplier` times its recipe's learning rate sees it."""
-        return Trial(self.root, method, f"{multiplier:g}")
+        return Trial(self.root, method, str(multiplier))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdleak.artifacts import read_json, read_parquet
 from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
+from kdleak.seconds import read_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,12 +101,6 @@ def read_study(params: Params, project: Project) -> Study:
         _if_there(project.checks, read_json),
         read_seconds(project),
     )
-
-
-def read_seconds(project: Project) -> dict[str, float]:
-    """Stage -> seconds of its last run in this folder, as the command line noted them."""
-    files = sorted(project.seconds.glob("*.json")) if project.seconds.is_dir() else []
-    return {entry["stage"]: float(entry["seconds"]) for entry in (json.loads(f.read_text()) for f in files)}
 
 
 def _model(name: str, project: Project) -> Model:

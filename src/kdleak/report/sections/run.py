@@ -52,12 +52,13 @@ def what_was_run(study: Study) -> Section:
 def _recipes(study: Study) -> list[list[object]]:
     rows = []
     for name in [BASELINE, *study.params.study.methods]:
-        technique, training = TECHNIQUES[name], study.models[name].training or {}
-        recipe = study.params.kd.recipes[name]
-        used = {key: training.get(key, getattr(recipe, key)) for key in ("lr", "epochs", "batch_size")}
-        text, loss = training.get("text", technique.text.value), training.get("loss", technique.loss)
-        state = [f"{used['lr']:g}", str(used["epochs"]), str(used["batch_size"])]
-        rows.append([label(name), _TEXTS.get(text, text), code(loss), *(state if training else ["not run", "", ""])])
+        technique, training = TECHNIQUES[name], study.models[name].training
+        text, loss = technique.text.value, technique.loss
+        made = ["not run", "", ""]
+        if training:
+            text, loss = training["text"], training["loss"]
+            made = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
+        rows.append([label(name), _TEXTS.get(text, text), code(loss), *made])
     return rows
 
 
