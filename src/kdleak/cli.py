@@ -3,7 +3,7 @@
 kdleak params | data | checks | canaries | base | teacher | distill METHOD
        | rate METHOD MULTIPLIER | report
        | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
-kdleak results | sync                                                       (run by people)
+kdleak results | compare [EXPERIMENT...] | sync                                                       (run by people)
 """
 
 from __future__ import annotations
@@ -203,6 +203,19 @@ def results() -> None:
     from kdleak.report.headline import print_headline
 
     print_headline(_params(), PROJECT)
+
+
+@app.command()
+def compare(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names of DVC experiments, or revisions; by default all of HEAD.")
+    ] = None,
+    all_commits: Annotated[bool, typer.Option(help="Experiments of every commit, not of HEAD alone.")] = False,
+) -> None:
+    """Compare finished experiments and the workspace: a table here, results/comparison.csv and .md."""
+    from kdleak.report.comparison import compare as write_comparison
+
+    write_comparison(PROJECT, experiments or (), all_commits)
 
 
 @app.command()
