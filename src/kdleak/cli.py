@@ -1,8 +1,9 @@
 """The command line: one thin command a stage. Heavy imports stand inside the commands.
 
 kdleak params | data | checks | canaries | base | teacher | distill METHOD
+       | rate METHOD MULTIPLIER | report
        | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
-kdleak results | sync                                                       (run by people)
+kdleak results | compare [EXPERIMENT...] | sync                                                       (run by people)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import typer
 
 from kdleak.errors import KdleakError
 from kdleak.paths import Project
+from kdleak.seconds import timed_stage
 
 if TYPE_CHECKING:
     from kdleak.config import Params
@@ -176,11 +178,44 @@ def summary() -> None:
 
 
 @app.command()
+def rate(
+    method: Annotated[str, typer.Argument(help="A technique of study.methods.")],
+    multiplier: Annotated[str, typer.Argument(help="An entry of study.learning_rates.")],
+) -> None:
+    """Train and audit a student at a multiple of its recipe's learning rate."""
+    from kdleak.audit.trial import run_trial
+
+    run_trial(method, multiplier, _params(), PROJECT)
+
+
+@app.command()
+def report() -> None:
+    """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
+    from kdleak.report.study_report import write_report
+
+    write_report(_params(), PROJECT)
+    typer.echo(f"report: {PROJECT.report}")
+
+
+@app.command()
 def results() -> None:
     """Print the figures of kd.method: teacher beside student beside No-KD."""
     from kdleak.report.headline import print_headline
 
     print_headline(_params(), PROJECT)
+
+
+@app.command()
+def compare(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names of DVC experiments, or revisions; by default all of HEAD.")
+    ] = None,
+    all_commits: Annotated[bool, typer.Option(help="Experiments of every commit, not of HEAD alone.")] = False,
+) -> None:
+    """Compare finished experiments and the workspace: a table here, results/comparison.csv and .md."""
+    from kdleak.report.comparison import compare as write_comparison
+
+    write_comparison(PROJECT, experiments or (), all_commits)
 
 
 @app.command()
@@ -229,7 +264,8 @@ def main() -> None:
     """Entry point: a known failure is one line on standard error and exit code 1."""
     _end_with_pipeline()
     try:
-        app()
+        with timed_stage(PROJECT):
+            app()
     except KdleakError as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise

@@ -207,6 +207,15 @@ class Study(_Section):
     """The grid."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
+    learning_rates: list[Annotated[int | float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _rates(self) -> Study:
+        if 1 in self.learning_rates:
+            raise ValueError("learning_rates: 1 is the recipe itself, which always runs; leave it out")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("learning_rates: a number stands twice in the list")
+        return self
 
     @model_validator(mode="after")
     def _grid(self) -> Study:
@@ -282,6 +291,10 @@ class Params(_Section):
         for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
+        for method in self.study.methods:
+            for rate in self.study.learning_rates:
+                if not self.optimizer.min_lr <= rate * self.kd.recipes[method].lr <= 1:
+                    raise ValueError(f"study.learning_rates: {rate:g} times the lr of '{method}' is out of bounds")
         return self
 
 

@@ -76,6 +76,31 @@ class Project:
         return self.root / "results" / "metrics.json"
 
     @property
+    def report(self) -> Path:
+        """The study's report, one self-contained page."""
+        return self.root / "results" / "report.html"
+
+    @property
+    def findings(self) -> Path:
+        """Whether the paper's claims hold."""
+        return self.root / "results" / "findings.json"
+
+    @property
+    def heatmap(self) -> Path:
+        """AUC by technique and attack, for `dvc plots`."""
+        return self.root / "results" / "heatmap.csv"
+
+    @property
+    def comparison(self) -> Path:
+        """Stem of the tables over experiments: .csv and .md."""
+        return self.root / "results" / "comparison"
+
+    @property
+    def seconds(self) -> Path:
+        """How long each stage took when it last ran in this folder; state, not a result."""
+        return self.root / ".kdleak" / "seconds"
+
+    @property
     def roc_figure(self) -> Path:
         return self.root / "results" / "roc.svg"
 
@@ -140,6 +165,28 @@ class Project:
     def resume(self, name: str) -> Path:
         """Where an unfinished training keeps its state, outside the pipeline's outputs."""
         return self.root / ".kdleak" / "resume" / name
+
+    def trial(self, method: str, multiplier: float) -> Trial:
+        """The project as a run of `method` at `multiplier` times its recipe's learning rate sees it."""
+        return Trial(self.root, method, str(multiplier))
+
+
+@dataclass(frozen=True)
+class Trial(Project):
+    """The same project, but for one technique, whose student and results have places of their own."""
+
+    method: str = ""
+    rate: str = ""
+
+    def model(self, name: str) -> Path:
+        """Of no use once it is audited, so not among the pipeline's outputs."""
+        return self.root / ".kdleak" / "rates" / name / self.rate if name == self.method else super().model(name)
+
+    def results(self, name: str) -> Path:
+        return self.root / "results" / "rates" / name / self.rate if name == self.method else super().results(name)
+
+    def resume(self, name: str) -> Path:
+        return super().resume(f"{name}-{self.rate}")
 
 
 def _branch(name: str) -> Path:

@@ -1,0 +1,44 @@
+"""How long each stage takes. State of this folder, not a result: results are the same bytes at any speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kdleak.artifacts import replacing_file
+
+if TYPE_CHECKING:
+    from kdleak.paths import Project
+
+
+@contextmanager
+def timed_stage(project: Project) -> Iterator[None]:
+    """Note the seconds of the DVC stage that the block is, once it has ended well; outside DVC nothing."""
+    started = time.perf_counter()
+    try:
+        yield
+    except SystemExit as ended:
+        if not ended.code:
+            _note(project, time.perf_counter() - started)
+        raise
+    _note(project, time.perf_counter() - started)
+
+
+def read_seconds(project: Project) -> dict[str, float]:
+    """Stage -> seconds of its last run in this folder."""
+    files = sorted(project.seconds.glob("*.json")) if project.seconds.is_dir() else []
+    notes = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return {note["stage"]: float(note["seconds"]) for note in notes}
+
+
+def _note(project: Project, seconds: float) -> None:
+    """A file a stage: two stages that end at once do not meet."""
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # study/dvc.yaml:distill@kd
+    if stage:
+        with replacing_file(project.seconds / f"{re.sub(r'[^A-Za-z0-9@._-]', '_', stage)}.json") as fresh:
+            fresh.write_text(json.dumps({"stage": stage, "seconds": round(seconds, 2)}) + "\n", encoding="utf-8")
