@@ -11,6 +11,7 @@ from pathlib import Path
 from kdleak.config import METHODS
 
 ROOT = Path(__file__).parent.parent
+WATCHED = Path(__file__).parent / "watched"
 #: Parameters that make the whole pipeline a matter of seconds. Reached by `-S` alone.
 SMOKE = {
     "model.family": "gpt2-smoke",
@@ -32,11 +33,17 @@ SMOKE = {
 
 
 class PipelineProject:
-    """A temporary copy of the project, with git and DVC as a user would have them."""
+    """A temporary copy of the project, with git and DVC as a user would have them.
+
+    shown: what a run has printed, for tests to keep. sockets: a line for every socket that a process has bound.
+    """
+
+    shown = ""
 
     def __init__(self, folder: Path):
         self.folder = folder / "project"
         self.home = folder / "home"
+        self.sockets = folder / "sockets.log"
         self.home.mkdir(parents=True)
         listed = self._git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
         for name in filter(None, listed.split("\0")):
@@ -72,6 +79,8 @@ class PipelineProject:
         return kept | {
             "HOME": str(self.home),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
+            "WATCHED_SOCKETS": str(self.sockets),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "GX_ANALYTICS_ENABLED": "false",
             "GIT_AUTHOR_NAME": "t",

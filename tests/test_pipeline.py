@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 
 import pandas as pd
 import pytest
@@ -22,7 +23,8 @@ def project(tmp_path_factory) -> PipelineProject:
     made = PipelineProject(tmp_path_factory.mktemp("pipeline"))
     done = made.experiment()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "kdleak: warning" not in done.stdout + done.stderr
+    made.shown = done.stdout + done.stderr
+    assert "kdleak: warning" not in made.shown
     return made
 
 
@@ -131,6 +133,33 @@ def test_every_method_has_a_stage(project):
     listed = project.dvc("stage", "list", "--all", "--name-only").stdout
     for method in METHODS:
         assert f"distill@{method}" in listed or method in listed.split()
+
+
+def test_no_private_text_leaves_data_and_models(project):
+    records = pd.read_parquet(project.folder / "data/records.parquet")
+    secrets = pd.read_parquet(project.folder / "data/canaries.parquet")
+    private = [*records.loc[records["role"] == "private", "response"], *secrets["response"]]
+    marks = [text[:40] for text in private if len(text) >= 20]
+    assert len(marks) > SMOKE["data.sizes.private"]
+    written = [project.folder / "mlflow.db"]
+    for place in ("results", "mlartifacts", ".dvc/tmp", "study"):
+        written += [path for path in (project.folder / place).rglob("*") if path.is_file()]
+    assert len(written) > 40 and any(path.suffix == ".html" for path in written)
+    for path in written:
+        if path.suffix == ".parquet":
+            content = pd.read_parquet(path).to_csv()
+        else:
+            content = path.read_bytes().decode("utf-8", "replace")
+        assert not [mark for mark in marks if mark in content], path
+    assert not [mark for mark in marks if mark in project.shown]
+
+
+def test_no_stage_opens_a_socket_to_listen_on(project):
+    watch = "import socket; socket.socket().bind(('127.0.0.1', 0))"
+    assert not project.sockets.exists()
+    assert project.run(sys.executable, "-c", watch).returncode == 0
+    assert "127.0.0.1" in project.sockets.read_text()  # the watch itself works
+    project.sockets.unlink()
 
 
 def test_mlflow_knows_every_run_and_sync_adds_none(project):
