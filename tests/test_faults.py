@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdleak.runs import AUDITS
 from tests.pipeline_project import SMOKE, PipelineProject
 
 pytestmark = pytest.mark.faults
@@ -116,3 +119,41 @@ def test_a_pipeline_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
     assert not left_over
     assert project.kdleak("sync").returncode == 0 and undisturbed.kdleak("sync").returncode == 0
     assert mlflow_runs(project) == mlflow_runs(undisturbed)
+
+
+def test_two_queue_workers_and_a_running_ui_share_one_store(tmp_path):
+    project = smoke_project(tmp_path)
+    assert project.dvc("repro").returncode == 0
+    project.commit("the headline")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", port, "--workers", "1"]
+    ui = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        queued = project.dvc("exp", "run", "--queue", **{"kd.method": "rkl,jsd"})
+        assert queued.returncode == 0, queued.stderr
+        assert project.dvc("queue", "start", "-j", "2").returncode == 0
+        deadline = time.monotonic() + 900
+        while "Running" in (status := project.dvc("queue", "status").stdout) or "Queued" in status:
+            assert time.monotonic() < deadline, status
+            time.sleep(3)
+    finally:
+        os.killpg(ui.pid, signal.SIGTERM)
+        ui.wait()
+    assert status.count("Success") == 2, status
+    found = mlflow_runs(project)
+    for method in ("rkl", "jsd"):
+        for name in (f"{method} seed 0", f"distill {method}", *(f"{audit} {method}" for audit in AUDITS)):
+            assert found.count(name) == 1
+    shown = json.loads(project.dvc("exp", "show", "--json").stdout)
+    methods = {
+        revision["data"]["metrics"]["results/metrics.json"]["data"]["method"]
+        for row in shown
+        for experiment in row.get("experiments") or []
+        for revision in experiment["revs"]
+    }
+    assert methods == {"rkl", "jsd"}
