@@ -1,5 +1,7 @@
 """Claims on token statistics: right, and independent of everything but the record and the model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,17 @@ def test_scoring_leaves_the_model_as_it_was_and_reports_progress():
 
 def test_no_records_give_empty_statistics():
     assert len(token_statistics(tiny_model(), [])) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_template_that_is_read_once_changes_no_score(family):
+    model, plain = tiny_model(family), random_records(12)
+    template = tuple(range(1, 21))
+    records = [replace(r, prompt=template + r.prompt) if i % 4 else r for i, r in enumerate(plain)]
+    together = token_statistics(model, records, max_tokens=300)
+    alone = [token_statistics(model, [r]) for r in records]
+    assert np.array_equal(together.record_ids, [r.record_id for r in records])
+    for name in ("log_prob", "mean", "std"):
+        expected = np.concatenate([getattr(each, name) for each in alone])
+        np.testing.assert_allclose(getattr(together, name), expected, rtol=1e-4, atol=2e-5)
+    assert np.array_equal(together.argmax, np.concatenate([each.argmax for each in alone]))

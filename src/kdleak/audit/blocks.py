@@ -18,7 +18,7 @@ from kdleak.errors import KdleakError
 from kdleak.models.forward import decoder, hidden_states
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
     from kdleak.data.batching import Batch
 
@@ -33,14 +33,19 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def hidden_from(
-    model: PreTrainedModel, batch: Batch, first: int = 0, states: torch.Tensor | None = None
+    model: PreTrainedModel,
+    batch: Batch,
+    first: int = 0,
+    states: torch.Tensor | None = None,
+    past: Cache | None = None,
 ) -> torch.Tensor:
     """Last hidden states at the response positions (m, hidden_size), computed from block `first` upwards.
 
     states: (n, t, hidden_size), the input of block `first`; None for `first` = 0, which starts at the embeddings.
+    past:   for `first` = 0: keys and values of what every row has read before.
     """
     with _starting_at(model, first, states), _feed_forward_at(model, batch.positions):
-        return hidden_states(model, batch)
+        return hidden_states(model, batch, past)
 
 
 def block_output(model: PreTrainedModel, batch: Batch, block: int, states: torch.Tensor | None) -> torch.Tensor:

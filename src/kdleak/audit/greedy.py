@@ -24,7 +24,7 @@ from kdleak.audit.scoring import evaluating
 from kdleak.audit.speculative import FIRST_INSTALMENT, Row, Verifier
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
-from kdleak.models.shared_prefix import common_prefix, shared_prefixes
+from kdleak.models.shared_prefix import common_prefix, reads_whole_text, shared_prefixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +74,9 @@ def greedy_continuations(
         report(len(done))
 
     with evaluating(model):
-        for prefix, members in shared_prefixes([row.prompt for row in rows]):
+        everyone = [((), list(range(len(rows))))]
+        shared = shared_prefixes([row.prompt for row in rows]) if reads_whole_text(model) else everyone
+        for prefix, members in shared:
             verifier.share(prefix)
             for batch in _batches([rows[i] for i in members], len(prefix), max_tokens):
                 finish(list(verifier.read(batch)))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from kdleak.audit.blocks import block_output, hidden_from, transformer_blocks
-from kdleak.audit.scoring import evaluating, scored_only, target_log_probs
+from kdleak.audit.scoring import evaluating, read_responses, scored_only, target_log_probs
 from kdleak.audit.statistics.auc import placements
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
@@ -97,13 +97,11 @@ def mope(
     clean: (n,) mean log-probs under the model as it is, where they are known: it saves a pass.
     progress: called with (passes done, passes in all).
     """
-    batches = list(scoring_batches(records, max_tokens))
 
     def likelihoods() -> np.ndarray:
         found = np.empty(len(records))
-        for indices in batches:
-            batch = _batch(model, records, indices)
-            found[indices] = record_log_probs(model, batch, hidden_from(model, batch))
+        for batch, hidden in read_responses(model, records, max_tokens):
+            found[list(batch.indices)] = record_log_probs(model, batch, hidden)
         return found
 
     groups = _groups(model)

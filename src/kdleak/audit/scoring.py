@@ -19,6 +19,7 @@ from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.models.forward import head
+from kdleak.models.shared_prefix import prefix_cache, reads_whole_text, repeated, shared_prefixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,24 +42,42 @@ def token_statistics(
     max_tokens: padded tokens of one batch (memory, not results, depends on it).
     progress:   called with the number of records done, after each batch.
     """
-    device = next(model.parameters()).device
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
     columns = {name: np.empty(total, np.float32) for name in ("log_prob", "mean", "std")}
     columns |= {name: np.empty(total, np.int32) for name in ("rank", "argmax")}
     with evaluating(model):
-        for indices in scoring_batches(records, max_tokens):
-            batch = scored_only(collate(records, indices)).to(device)
-            where = _destinations(offsets, indices)
+        for batch, hidden in read_responses(model, records, max_tokens):
+            where = _destinations(offsets, batch.indices)
             start = 0
-            for chunk in head_chunks(model, hidden_from(model, batch)):
+            for chunk in head_chunks(model, hidden):
                 rows = slice(start, start + len(chunk))
                 for column, values in zip(columns.values(), logit_statistics(chunk, batch.targets[rows]), strict=True):
                     column[where[rows]] = values.cpu().numpy()
                 start = rows.stop
             if progress is not None:
-                progress(len(indices))
+                progress(len(batch.indices))
     return TokenStatistics(np.array([r.record_id for r in records], dtype=str), offsets, **columns)
+
+
+def read_responses(
+    model: PreTrainedModel, records: Sequence[EncodedRecord], max_tokens: int
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Every record once, in batches of at most `max_tokens` padded tokens: the batch, reduced to positions whose target
+    is text, and its hidden states (m, hidden_size). A template that prompts share is read once, not in every row.
+
+    `indices` of a batch are of `records`; its `input_ids` lack the template.
+    """
+    device = next(model.parameters()).device
+    everyone = [((), list(range(len(records))))]
+    groups = shared_prefixes([r.prompt for r in records]) if reads_whole_text(model) else everyone
+    for prefix, members in groups:
+        past = prefix_cache(model, prefix) if prefix else None
+        rest = [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]
+        for indices in scoring_batches(rest, max_tokens):
+            batch = scored_only(collate(rest, indices)).to(device)
+            read = None if past is None else repeated(past, len(indices))
+            yield replace(batch, indices=tuple(members[i] for i in indices)), hidden_from(model, batch, past=read)
 
 
 def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from kdleak.data.batching import Batch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 
 def decoder(model: PreTrainedModel) -> torch.nn.Module:
@@ -18,9 +18,13 @@ def decoder(model: PreTrainedModel) -> torch.nn.Module:
     return getattr(inner, inner.base_model_prefix)
 
 
-def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the response positions of `batch`: (m, hidden_size)."""
-    states = decoder(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+def hidden_states(model: PreTrainedModel, batch: Batch, past: Cache | None = None) -> torch.Tensor:
+    """Last hidden states at the response positions of `batch`: (m, hidden_size).
+
+    past: keys and values of what every row has read before.
+    """
+    output = decoder(model)(input_ids=batch.input_ids, past_key_values=past, use_cache=past is not None)
+    states = output.last_hidden_state
     return states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
 
 

@@ -32,18 +32,29 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], shortest: int = 16) -> lis
     """Prompts grouped by template: (prefix that all of a group share, indices of the group), in order of appearance.
 
     Prompts that agree in their first `shortest` tokens share a group. A prefix leaves every prompt of its group at
-    least one token, and is empty where the group has no other prompt.
+    least one token. Prompts that share none are one group, the last, whose prefix is empty.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, prompt in enumerate(prompts):
         groups.setdefault(tuple(prompt[:shortest]), []).append(i)
-    shared = []
+    shared: list[tuple[Sequence[int], list[int]]] = []
+    others: list[int] = []
     for members in groups.values():
         # What the first and the last in alphabetical order share, all between them share too.
         first, last = min(prompts[i] for i in members), max(prompts[i] for i in members)
         n = min(common_prefix(first, last), min(len(prompts[i]) for i in members) - 1)
-        shared.append((first[:n] if len(members) > 1 and n >= shortest else (), members))
-    return shared
+        if len(members) > 1 and n >= shortest:
+            shared.append((first[:n], members))
+        else:
+            others += members
+    return [*shared, ((), sorted(others))] if others else shared
+
+
+def reads_whole_text(model: PreTrainedModel) -> bool:
+    """Whether every layer attends to all that stands before: only then keys and values say all there is of a prefix."""
+    config = model.config
+    layers = getattr(config, "layer_types", None) or []
+    return not getattr(config, "sliding_window", None) and set(layers) <= {"full_attention"}
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
