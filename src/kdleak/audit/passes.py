@@ -6,6 +6,7 @@ control costs no pass.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +54,16 @@ class Scorer:
     def __init__(self, params: Params, project: Project):
         self.params = params
         self.cache = ArrayCache(project.cache)
+        self._encoders: dict[object, Encoder] = {}
 
     def encoder(self, folder: Path) -> Encoder:
-        return Encoder(load_tokenizer(folder), self.params.model.max_prompt_tokens, self.params.model.max_tokens)
+        """The encoder of the model in `folder`; models with the same tokenizer have the same one."""
+        file = folder / "tokenizer.json"
+        key = file.read_bytes() if file.is_file() else folder
+        if key not in self._encoders:
+            limits = self.params.model.max_prompt_tokens, self.params.model.max_tokens
+            self._encoders[key] = Encoder(load_tokenizer(folder), *limits)
+        return self._encoders[key]
 
     def statistics(self, folder: Path, records: Sequence[EncodedRecord]) -> TokenStatistics:
         """Token statistics of `records` under the model in `folder`."""
@@ -117,17 +125,22 @@ def gather(
     """Everything that the attacks of params.yaml need to score `records` under the model `name`, and no pass more."""
     needs = [ATTACKS[attack].needs for attack in scorer.params.audit.attacks]
     folder, folders = project.model(name), reference_folders(name, project)
+    frames = {"records": records, "held": population(project, scorer.params)}
+
+    @functools.cache
+    def encode(encoder: Encoder, which: str) -> list[EncodedRecord]:
+        return encoder.encode_frame(frames[which])
+
     encoder = scorer.encoder(folder)
-    encoded = encoder.encode_frame(records)
+    encoded = encode(encoder, "records")
     target = scorer.statistics(folder, encoded)
     references = {
-        role: scorer.statistics(path, scorer.encoder(path).encode_frame(records))
+        role: scorer.statistics(path, encode(scorer.encoder(path), "records"))
         for role, path in folders.items()
         if any(role in n.references for n in needs)
     }
-    held = population(project, scorer.params)
     found = {
-        role: scorer.statistics(path, scorer.encoder(path).encode_frame(held))
+        role: scorer.statistics(path, encode(scorer.encoder(path), "held"))
         for role, path in {"target": folder, **folders}.items()
         if any(role in n.population for n in needs)
     }
@@ -137,7 +150,7 @@ def gather(
         references,
         texts=list(records["response"]),
         argmax_texts=argmax_texts(encoder.tokenizer, target) if _any(needs, "argmax_texts") else (),
-        variants=_variants(needs, folder, encoder, records, encoded, held, scorer),
+        variants=_variants(needs, folder, records, encoded, lambda: encode(encoder, "held"), scorer),
         population=found,
         mope=None if disturbed is None else disturbed.scores,
     )
@@ -147,19 +160,18 @@ def gather(
 def _variants(
     needs: Sequence[Needs],
     folder: Path,
-    encoder: Encoder,
     records: pd.DataFrame,
     encoded: Sequence[EncodedRecord],
-    held: pd.DataFrame,
+    shots: Callable[[], Sequence[EncodedRecord]],
     scorer: Scorer,
 ) -> dict[str, TokenStatistics]:
     wanted = {variant for n in needs for variant in n.variants}
     found = {}
     if "lowercase" in wanted:
-        found["lowercase"] = scorer.statistics(folder, lowercased(encoder, records))
+        found["lowercase"] = scorer.statistics(folder, lowercased(scorer.encoder(folder), records))
     if "prefixed" in wanted:
         limits = {"max_prefix": scorer.params.audit.prefix_tokens, "max_positions": position_limit(folder)}
-        found["prefixed"] = scorer.statistics(folder, prefixed(encoded, encoder.encode_frame(held), **limits))
+        found["prefixed"] = scorer.statistics(folder, prefixed(encoded, shots(), **limits))
     return found
 
 
