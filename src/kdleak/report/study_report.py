@@ -72,10 +72,10 @@ def study_page(study: Study, findings: Sequence[Finding], published: Published) 
         f"{len(study.techniques)} distillation techniques on {study.params.model.family}, {sizes.private} members and "
         f"{sizes.heldout} non-members; after Zhang et al., EMNLP 2025."
     )
-    return page(TITLE, sections, subtitle=subtitle, summary=_summary(study, findings), footer=_FOOTER)
+    return page(TITLE, sections, subtitle=subtitle, summary=summary(study, findings), footer=_FOOTER)
 
 
-def _summary(study: Study, findings: Sequence[Finding]) -> list[Html]:
+def summary(study: Study, findings: Sequence[Finding]) -> list[Html]:
     """What a reader in a hurry should know."""
     said = [gist(study), f"Of the paper's seven claims {tally(findings)}."]
     if study.with_("memorization", study.techniques):

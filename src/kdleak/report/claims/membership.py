@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import chdtrc  # scipy.stats takes longer to import than this to compute
 
 from kdleak.paths import BASELINE
 from kdleak.report.contrasts import Contrast, Leak, leaks
@@ -171,11 +172,9 @@ def _leaks_by_task(study: Study) -> dict[str, Leak]:
 
 def _heterogeneity(found: Sequence[Leak]) -> tuple[float, float]:
     """Cochran's Q over independent AUCs, and its p-value."""
-    from scipy.stats import chi2
-
     weights, values = np.array([1 / leak.error**2 for leak in found]), np.array([leak.value for leak in found])
     q = float(weights @ (values - weights @ values / weights.sum()) ** 2)
-    return q, float(chi2.sf(q, len(found) - 1))
+    return q, float(chdtrc(len(found) - 1, q))
 
 
 def mean_of(found: Sequence[Leak]) -> Leak:
