@@ -27,7 +27,7 @@ TASKS = (
 )  # fmt: skip
 #: How far the members' scores lie above the non-members', in standard deviations.
 STRENGTHS = {
-    TEACHER: 2.0, BASELINE: 0.0, "kd": 1.3, "seqkd": 0.8, "imitkd": 1.0, "gkd": 0.95, "distillm": 0.6, "minillm": 0.3,
+    TEACHER: 2.0, BASELINE: 0.0, "kd": 1.3, "seqkd": 0.8, "imitkd": 0.9, "gkd": 0.95, "distillm": 0.6, "minillm": 0.5,
     "rkl": 1.25,
 }  # fmt: skip
 ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45}

@@ -129,6 +129,25 @@ def test_another_objective_trains_that_student_alone(project):
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 
+def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
+    project.commit("results so far")
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("learning_rates: []", "learning_rates: [0.5]"))
+    done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    swept = project.folder / "results/rates/kd/0.5"
+    assert sorted(f.name for f in swept.iterdir()) == [
+        "membership.json", "scores.parquet", "training.json", "utility.json",
+    ]  # fmt: skip
+    recipe = read(project, "results/students/kd/training.json")["lr"]
+    assert read(project, "results/rates/kd/0.5/training.json")["lr"] == 0.5 * recipe
+    assert not list((project.folder / ".kdleak/rates").rglob("*.safetensors"))
+    done = project.kdleak("report")
+    assert done.returncode == 0, done.stderr
+    page = (project.folder / "results/report.html").read_text()
+    assert "0.5 and 1 times its recipe" in page and "membership@kd" in page
+
+
 def test_every_method_has_a_stage(project):
     listed = project.dvc("stage", "list", "--all", "--name-only").stdout
     for method in METHODS:

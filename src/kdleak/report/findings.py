@@ -81,9 +81,10 @@ def together(compared: Sequence[Compared]) -> str:
 
 
 def records_needed(compared: Sequence[Compared], tests: int | None = None) -> int | None:
-    """Records with which the least certain open contrast would be settled, if the differences are as they seem.
-
-    tests: how many the level is shared among, by default as many as are compared."""
+    """Records with which the least certain contrast of an open claim would be settled, if the differences are as they
+    seem. tests: how many the level is shared among, by default as many as are compared."""
+    if together(compared) != INCONCLUSIVE:
+        return None
     tests = tests or len(compared)
     needed = [c.contrast.records_needed(tests) for c in compared if c.verdict == INCONCLUSIVE]
     return None if not needed or None in needed else max(needed)

@@ -9,6 +9,7 @@ from kdleak.audit.membership import to_json
 from kdleak.models.families import load_family
 from kdleak.report.claims import findings_of
 from kdleak.report.page import Html, bullets, callout, page
+from kdleak.report.palette import label
 from kdleak.report.published import closest
 from kdleak.report.sections import memorization
 from kdleak.report.sections.attacks import by_attack, roc_curves
@@ -20,6 +21,7 @@ from kdleak.report.sections.records import by_block, by_task
 from kdleak.report.sections.run import what_was_run
 from kdleak.report.sections.utility import worth_against_leak
 from kdleak.report.study import Study, read_study
+from kdleak.report.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,13 +71,13 @@ def study_page(study: Study, findings: Sequence[Finding], published: Published) 
     ]
     sizes = study.params.data.sizes
     subtitle = (
-        f"{len(study.techniques)} distillation techniques on {study.params.model.family}, {sizes.private} members and "
-        f"{sizes.heldout} non-members; after Zhang et al., EMNLP 2025."
+        f"{listed([label(name) for name in study.techniques]) or 'A teacher'} on {study.params.model.family}, "
+        f"{sizes.private} members and {sizes.heldout} non-members; after Zhang et al., EMNLP 2025."
     )
-    return page(TITLE, sections, subtitle=subtitle, summary=_summary(study, findings), footer=_FOOTER)
+    return page(TITLE, sections, subtitle=subtitle, summary=summary(study, findings), footer=_FOOTER)
 
 
-def _summary(study: Study, findings: Sequence[Finding]) -> list[Html]:
+def summary(study: Study, findings: Sequence[Finding]) -> list[Html]:
     """What a reader in a hurry should know."""
     said = [gist(study), f"Of the paper's seven claims {tally(findings)}."]
     if study.with_("memorization", study.techniques):

@@ -55,6 +55,11 @@ def seconds(value: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{value:.1f} s"
 
 
+def task_name(task: str) -> str:
+    """open_qa as open QA."""
+    return " ".join("QA" if word == "qa" else word for word in task.split("_"))
+
+
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)

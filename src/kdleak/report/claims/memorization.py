@@ -45,7 +45,7 @@ def measures_disagree(study: Study) -> Finding:
     p_holm = holm(p_both)
     shown = [i for i in range(len(pairs)) if opposite[i] and p_holm[i] < ALPHA]
     scores = [np.array([t[column].to_numpy() for t in both.values()]) for column in ("membership", "memorization")]
-    rho = technique_correlation(*scores, member, derive(study.params.seed, "disagreement"))
+    rho = technique_correlation(*scores, member, derive(study.params.seed, "disagreement"), draws=500)
     agree = not shown and rho.low > 0.5
     verdict = REPRODUCED if shown else CONTRADICTED if agree else INCONCLUSIVE
     said = with_interval(rho.value, (rho.low, rho.high), 2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kdleak.report.contrasts import POWER
 from kdleak.report.findings import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Finding
-from kdleak.report.page import Html, Section, code, details, html, marked, paragraph, table, verdict
+from kdleak.report.page import Html, Section, code, details, marked, paragraph, table, verdict
 from kdleak.report.wording import p_value, with_interval
 
 _KINDS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "note"}
@@ -59,7 +59,7 @@ def tally(findings: Sequence[Finding]) -> str:
 
 
 def _answer(finding: Finding) -> Html:
-    said = [html(finding.answer)]
+    said = [marked(finding.answer)]
     if finding.records_needed:
         many = finding.records_needed > _MANY
         said.append(Html("More than a million records" if many else f"About {finding.records_needed:,} records"))

@@ -54,9 +54,9 @@ def gist(study: Study) -> str:
     inherited = [r["inherited"]["records"]["members"] for r in students.values() if "inherited" in r]
     text = f"{len(shown)} of {len(students)} students say more of the members than the student without KD does"
     if inherited:
-        text += (
-            f"; at most {max(inherited)} members are given back whole by teacher and student alike, and not without KD"
-        )
+        most = max(inherited) or "no"
+        text += f"; {'at most ' if max(inherited) else ''}{most} member{'' if most == 1 else 's'} came back whole from "
+        text += "teacher and student alike and not from the student without KD"
     return text + "."
 
 

@@ -11,7 +11,7 @@ from kdleak.report.page import Section, absent, figure, table
 from kdleak.report.palette import label
 from kdleak.report.sections.headline import estimate
 from kdleak.report.study import PAPER_TECHNIQUES
-from kdleak.report.wording import number, p_value, with_interval
+from kdleak.report.wording import number, p_value, task_name, with_interval
 
 if TYPE_CHECKING:
     from kdleak.report.study import Study
@@ -29,12 +29,10 @@ def by_task(study: Study) -> Section:
     means = {task: _mean([reports[n].get(task, {}).get(study.attack) for n in students]) for task in tasks}
     order = sorted(tasks, key=lambda task: -means[task])
     series = {n: [estimate(reports[n].get(task, {}).get(study.attack)) for task in order] for n in names}
-    drawn = charts.dots(
-        order, series, xlabel=f"AUC of {study.attack}", reference=0.5, group_label=lambda t: t.replace("_", " ")
-    )
+    drawn = charts.dots(order, series, xlabel=f"AUC of {study.attack}", reference=0.5, group_label=task_name)
     lead = (
-        f"Records of {order[0].replace('_', ' ')} leak most (mean AUC of the students {number(means[order[0]])}), "
-        f"those of {order[-1].replace('_', ' ')} least ({number(means[order[-1]])})."
+        f"Records of {task_name(order[0])} leak most (mean AUC of the students {number(means[order[0]])}), "
+        f"those of {task_name(order[-1])} least ({number(means[order[-1]])})."
     )
     caption = f"AUC of {study.attack} within each task, with 95 % intervals; a task has few records, so they are wide."
     return Section(title, [figure(drawn, caption)], lead=lead)
