@@ -52,7 +52,8 @@ def test_a_leak_is_found_and_put_in_words(everything):
     assert "too few non-members for the rate asked for, 1 %" in found["sentences"][1]
     assert f"1/{N} = 3.3 %" in found["sentences"][1]
     assert "distillation added to the leak" in result.verdict and "The teacher's own AUC" in result.verdict
-    assert "gives back the first 32 tokens of 100.0 % of the members and 0.0 % of the non-members" in result.verdict
+    assert "it gets 100.0 % of the members' first 32 tokens right" in result.verdict
+    assert "it gives back all of them for 100.0 % of the members and 0.0 % of the non-members" in result.verdict
 
 
 def test_every_attack_runs_that_has_its_inputs(everything):

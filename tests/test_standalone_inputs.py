@@ -96,6 +96,15 @@ def test_lists_that_share_records_or_near_duplicates_are_refused_with_the_ids():
     assert not {lists_id(near), lists_id(MEMBERS[4])} & set(lists.frame["record_id"])
 
 
+def test_all_pairs_that_overlap_are_written_where_a_folder_is_given(tokenizer, tmp_path):
+    student = model_that_knows([], tmp_path / "m", tokenizer)
+    with pytest.raises(KdleakError, match=r"12 records stand in both.* and 7 more;.*out/overlap.csv"):
+        kdleak.audit(student, MEMBERS, [*MEMBERS, *NONMEMBERS], out=tmp_path / "out")
+    written = pd.read_csv(tmp_path / "out" / "overlap.csv")
+    assert set(written["member"]) == {lists_id(row) for row in MEMBERS}
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["overlap.csv"]
+
+
 def lists_id(row: dict[str, str]) -> str:
     from kdleak.data.records import record_id
 

@@ -47,13 +47,15 @@ def audit(
     fpr:        the share of non-members that an attacker may accuse falsely, in the verdict.
     quick:      leave out the attacks that cost forward passes of their own (mope, recall, lowercase).
     cache:      a folder that keeps what forward passes gave, so that a second audit costs none.
-    out:        a folder for audit.json, scores.parquet and report.html.
+    out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
     Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
     that are no records.
     """
     from kdleak.standalone.encoding import Limits
-    from kdleak.standalone.run import Settings, run_audit
+    from kdleak.standalone.lists import OverlapError
+    from kdleak.standalone.run import run_audit
+    from kdleak.standalone.settings import Settings
 
     settings = Settings(
         template=template,
@@ -75,7 +77,10 @@ def audit(
         "baseline": baseline,
         "pretrained": pretrained,
     }
-    result = run_audit(models, members, nonmembers, population, settings)
+    try:
+        result = run_audit(models, members, nonmembers, population, settings)
+    except OverlapError as error:
+        raise (error if out is None else error.save(Path(out))) from None
     if out is not None:
         result.save(out)
     return result

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdleak.artifacts import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
 from kdleak.data.sources import NO_TASK, raw_rows
@@ -39,6 +40,20 @@ _TASK = ("category", "task")
 _NAMED = 5
 
 
+class OverlapError(KdleakError):
+    """The lists overlap: the text names the first pairs, `pairs` holds all of them (see `overlapping`)."""
+
+    def __init__(self, pairs: pd.DataFrame):
+        self.pairs = pairs
+        super().__init__(_refusal(pairs))
+
+    def save(self, folder: Path) -> OverlapError:
+        """Write overlap.csv into `folder`; the same error, which says so too."""
+        write_csv(self.pairs, folder / "overlap.csv")
+        self.args = (f"{self}; all of them are in {folder / 'overlap.csv'}",)
+        return self
+
+
 @dataclass(frozen=True)
 class Lists:
     """frame: record_id, role (member or nonmember), task, instruction, context, response, place (file and line),
@@ -59,8 +74,8 @@ class Lists:
 def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False) -> Lists:
     """Read both lists, from files (JSONL, Parquet, CSV) or tables.
 
-    Raises KdleakError for a row that is no record, for lists of different shapes, for too few records, and for lists
-    that overlap; with `drop_overlap` the records in question are left out of both.
+    Raises KdleakError for a row that is no record, for lists of different shapes and for too few records, OverlapError
+    for lists that overlap; with `drop_overlap` the records in question are left out of both.
     """
     import pandas as pd
 
@@ -75,7 +90,7 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
     duplicates = _counts(whole) - _counts(frame)
     shared = overlapping(frame)
     if len(shared) and not drop_overlap:
-        raise KdleakError(_refusal(shared))
+        raise OverlapError(shared)
     kept = frame[~frame["record_id"].isin({*shared["member"], *shared["nonmember"]})]
     overlap = _counts(frame) - _counts(kept)
     for role, count in _counts(kept).items():

@@ -28,7 +28,7 @@ from kdleak.report.page import (
     strong,
     table,
 )
-from kdleak.report.wording import UNKNOWN, interval, number, percent, with_interval
+from kdleak.report.wording import UNKNOWN, interval, number, p_value, percent, with_interval
 from kdleak.standalone.lists import MEMBER
 from kdleak.standalone.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
 
@@ -89,9 +89,9 @@ def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[s
     header += [f"AUC of the {_BESIDE[who][1]}" for who in others]
     rows = [
         [
-            code(name),
+            name,
             with_interval(attack["auc"], attack["auc_ci95"]),
-            number(attack["p_holm"]),
+            p_value(attack["p_holm"]).removeprefix("p ").removeprefix("= "),
             *(percent(attack["tpr_at_fpr"][rate]) for rate in _RATES),
             *(with_interval(*_area(areas.get(name))) for areas in others.values()),
         ]
@@ -181,7 +181,7 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
             paragraph(
                 f"With the labels shuffled {controls['permutation']['n_permutations']} times, the best attack's AUC "
                 f"stays below {number(best['null_q95'])} in 95 % of cases; it is {number(best['auc'])} with the true "
-                f"labels (p = {number(best['p_value'])})."
+                f"labels ({p_value(best['p_value'])})."
             ),
         ]
     left_out = records["overlap_left_out"]

@@ -181,7 +181,7 @@ def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]
         )
         said.append(
             f"The baseline, trained without the teacher, has an AUC of {other['auc']:.2f} by the same attack: the "
-            f"student lies {difference:+.2f} [{low:+.2f}, {high:+.2f}] beside it, so {judged}."
+            f"student's is {difference:+.2f} [{low:+.2f}, {high:+.2f}] from it, so {judged}."
         )
     if "teacher" in beside and attack in beside["teacher"]:
         other = beside["teacher"][attack]
@@ -190,14 +190,18 @@ def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]
 
 
 def _given_back(report: Mapping[str, Any]) -> str:
-    back = report["reproduced"]
+    accuracy, back = report["token_accuracy"], report["reproduced"]
+    low, high = (100 * end for end in accuracy["gap_ci95"])
+    said = (
+        f"Word for word, it gets {100 * accuracy['members']:.1f} % of the members' first {report['tokens']} tokens "
+        f"right and {100 * accuracy['nonmembers']:.1f} % of the non-members' (difference {100 * accuracy['gap']:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}])"
+    )
     if not back["n_members"] or not back["n_nonmembers"]:
-        return "No response is long enough (8 tokens) to say what the student gives back word for word."
-    low, high = (100 * end for end in back["gap_ci95"])
+        return f"{said}; no response is long enough (8 tokens) to count as given back whole."
     return (
-        f"Word for word, it gives back the first {report['tokens']} tokens of {100 * back['members']:.1f} % of the "
-        f"members and {100 * back['nonmembers']:.1f} % of the non-members (difference "
-        f"{100 * back['gap']:+.1f} points [{low:+.1f}, {high:+.1f}])."
+        f"{said}; it gives back all of them for {100 * back['members']:.1f} % of the members and "
+        f"{100 * back['nonmembers']:.1f} % of the non-members."
     )
 
 
