@@ -192,10 +192,10 @@ def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]
 def _given_back(report: Mapping[str, Any]) -> str:
     accuracy, back = report["token_accuracy"], report["reproduced"]
     low, high = (100 * end for end in accuracy["gap_ci95"])
+    right, other = (100 * accuracy[side] for side in ("members", "nonmembers"))
     said = (
-        f"Word for word, it gets {100 * accuracy['members']:.1f} % of the members' first {report['tokens']} tokens "
-        f"right and {100 * accuracy['nonmembers']:.1f} % of the non-members' (difference {100 * accuracy['gap']:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}])"
+        f"Word for word, it gets {right:.1f} % of the members' first {report['tokens']} tokens right and {other:.1f} % "
+        f"of the non-members' (difference {100 * accuracy['gap']:+.1f} points [{low:+.1f}, {high:+.1f}])"
     )
     if not back["n_members"] or not back["n_nonmembers"]:
         return f"{said}; no response is long enough (8 tokens) to count as given back whole."
