@@ -60,8 +60,9 @@ def test_every_attack_runs_that_has_its_inputs(everything):
     result, _ = everything
     from kdleak.audit.attacks import ATTACKS
 
-    assert set(result.figures["membership"]["attacks"]) == {a for a in ATTACKS if not a.endswith("_published")}
-    assert not result.figures["left_out"]
+    expected = {name for name in ATTACKS if not name.endswith("_published")} - {"teacher_aware"}
+    assert set(result.figures["membership"]["attacks"]) == expected
+    assert list(result.figures["left_out"]) == ["teacher_aware"]  # token by token, and the teacher has other tokens
     assert set(result.figures["membership"]["beside"]) == {"teacher", "no_kd"}
     assert result.figures["membership"]["beside"]["teacher"]["loss"]["auc"] == 1
     assert result.figures["inputs"]["models"]["teacher"]["own_tokenizer"]
@@ -81,6 +82,17 @@ def test_the_files_hold_figures_and_no_text(everything):
         for text in ((out / "audit.json").read_text(), page):
             assert row["instruction"] not in text and row["response"] not in text
     assert result._repr_html_().startswith("<iframe")
+
+
+def test_the_attack_that_knows_the_teacher_runs_beside_its_placebo(student, fresh, tokenizer, tmp_path):
+    teacher = model_that_knows(MEMBERS, tmp_path / "teacher", tokenizer, family="opt", seed=5)
+    base = model_that_knows([], tmp_path / "base", tokenizer, seed=9)
+    models = {"teacher": teacher, "baseline": fresh, "pretrained": base}
+    result = kdleak.audit(student, MEMBERS, NONMEMBERS, quick=True, memorization=False, **models, **TEMPLATE)
+    control = result.figures["membership"]["controls"]["placebo"]
+    assert control["passed"] == ("teacher_aware" in result.figures["membership"]["attacks"])
+    assert control["passed"] == ("teacher_aware" not in result.figures["left_out"])
+    assert control["verdict"] in result.report
 
 
 def test_an_attack_without_its_inputs_is_named_with_what_it_lacks(student):

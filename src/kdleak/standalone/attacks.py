@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.audit.attacks import ATTACKS, AttackInput
+from kdleak.audit.attacks.teacher_aware import without_teacher
 from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
-from kdleak.audit.controls import blind_control, overlap_control, permutation_control
+from kdleak.audit.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.audit.membership import KEYS, membership_report
 from kdleak.audit.memorization_report import Memorization, memorization_report
 from kdleak.data.overlap import ngram_overlap
@@ -40,6 +41,8 @@ _REMEDIES = {
     "variant 'lowercase'": "a run without --quick",
     "perturbed passes": "a run without --quick",
 }
+#: The attack that is given the teacher, and so needs a placebo.
+TEACHER_AWARE = "teacher_aware"
 _SIDES = {"member_role": MEMBER, "nonmember_role": NONMEMBER}
 #: Records in the list of the most exposed; words in a shared run.
 _EXPOSED, _NGRAM = 20, 13
@@ -64,6 +67,13 @@ def score_table(
             except KdleakError as error:
                 left_out[name] = str(error)
     return frame[list(KEYS)].assign(**columns), left_out
+
+
+def placebo(answers: Mapping[str, Answer], frame: pd.DataFrame) -> dict[str, Any]:
+    """The teacher-aware attack on models that never met the teacher: where it succeeds, it hears the teacher itself."""
+    given = _input("student", answers, list(frame["response"]))
+    scores = ATTACKS[TEACHER_AWARE].score(without_teacher(given))
+    return placebo_control(scores, (frame["role"] == MEMBER).to_numpy())
 
 
 def _input(option: str, answers: Mapping[str, Answer], texts: Sequence[str]) -> AttackInput:

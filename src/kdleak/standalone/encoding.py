@@ -101,8 +101,8 @@ class ModelEncoder:
 
     def encode(self, frame: pd.DataFrame) -> Encoded:
         """Encode the rows of a table (record_id, instruction, context, response), in its order."""
-        prompts = [_clean(self.prompt(i, c)) for i, c in zip(frame["instruction"], frame["context"], strict=True)]
-        responses = [_clean(text) for text in frame["response"]]
+        prompts = [self.prompt(i, c) for i, c in zip(frame["instruction"], frame["context"], strict=True)]
+        responses = list(frame["response"])
         found = self.tokenizer(
             [p + r for p, r in zip(prompts, responses, strict=True)],
             add_special_tokens=False,
@@ -169,8 +169,3 @@ def encode_alike(frame: pd.DataFrame, encoders: dict[str, ModelEncoder]) -> tupl
         for name, each in found.items()
     }
     return same, int((shortest < lengths).sum())
-
-
-def _clean(text: str) -> str:
-    """A lone surrogate is no character and cannot be encoded: it becomes the replacement character."""
-    return text.encode("utf-8", "replace").decode()

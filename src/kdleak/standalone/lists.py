@@ -16,7 +16,7 @@ import numpy as np
 from kdleak.artifacts import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
-from kdleak.data.sources import NO_TASK, raw_rows
+from kdleak.data.sources import NO_TASK, raw_rows, well_formed
 from kdleak.errors import KdleakError
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _text(row: Mapping[str, Any], names: Sequence[str], place: str) -> str:
         if not _absent(value := row.get(name)):
             if not isinstance(value, str):
                 raise KdleakError(f"{place}: field '{name}' is {type(value).__name__}, not a text")
-            return value
+            return well_formed(value)
     return ""
 
 

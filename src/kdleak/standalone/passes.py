@@ -33,7 +33,7 @@ TEXT_PREFIX = 50
 #: Tokens of a greedy continuation, and of the shortest response that counts as given back.
 CONTINUED, SHORTEST = 32, 8
 #: MoPe: noise in units of each block's weights, in antithetic pairs.
-MOPE = Noise(sigma=0.1, draws=3)
+MOPE = Noise(sigma=0.5, draws=2)
 #: ReCaLL: tokens of the prefix of non-members.
 RECALL_PREFIX = 128
 

@@ -171,7 +171,7 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
         heading("A blind attack"),
         callout(
             f"{blind['verdict']} AUC {with_interval(blind['auc'], blind['auc_ci95'])}.",
-            "good" if blind["passed"] else "bad",
+            _passed(blind),
         ),
         paragraph("A classifier that sees the texts and no model. Where it succeeds, the lists differ in themselves."),
     ]
@@ -184,6 +184,10 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
                 f"labels ({p_value(best['p_value'])})."
             ),
         ]
+    if "placebo" in controls:
+        sham = controls["placebo"]
+        said = f"{sham['verdict']} AUC {with_interval(sham['auc'], sham['auc_ci95'])}."
+        blocks += [heading("A placebo for the attack that knows the teacher"), callout(said, _passed(sham))]
     left_out = records["overlap_left_out"]
     blocks += [
         heading("Overlap of the lists"),
@@ -217,6 +221,10 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
     settings = [[name, value] for name, value in {**inputs["records"], **inputs["settings"]}.items()]
     blocks = [table(header, models, words=6), details("Records and settings", table(["", ""], settings))]
     return Section("What was audited", blocks)
+
+
+def _passed(control: Mapping[str, Any]) -> str:
+    return "good" if control["passed"] else "bad"
 
 
 def _curve(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,15 @@ from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
 from kdleak.models.hub import model_folder
 from kdleak.seeds import derive
-from kdleak.standalone.attacks import ROLES, membership_figures, memorization_figures, most_exposed, score_table
+from kdleak.standalone.attacks import (
+    ROLES,
+    TEACHER_AWARE,
+    membership_figures,
+    memorization_figures,
+    most_exposed,
+    placebo,
+    score_table,
+)
 from kdleak.standalone.encoding import Limits, ModelEncoder, choose_template, encode_alike
 from kdleak.standalone.lists import MEMBER, NONMEMBER, Lists, read_lists, read_population
 from kdleak.standalone.passes import CONTINUED, Answer, Interviewer, Question
@@ -62,6 +70,12 @@ def run_audit(
     scores, left_out = score_table("student", answers, lists.frame, settings.running)
     if len(scores.columns) == len(KEYS):
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
+    controls = {}
+    if TEACHER_AWARE in scores.columns:
+        controls["placebo"] = placebo(answers, lists.frame)
+        if not controls["placebo"]["passed"]:
+            scores = scores.drop(columns=TEACHER_AWARE)
+            left_out[TEACHER_AWARE] = controls["placebo"]["verdict"]
     quick = [name for name in settings.running if name not in SLOW]
     beside = {
         ROLES[option]: score_table(option, answers, lists.frame, quick)[0]
@@ -69,6 +83,7 @@ def run_audit(
         if option in answers and quick
     }
     membership = membership_figures(scores, beside, lists.frame, derive(settings.seed, "controls"))
+    membership["controls"] |= controls
     memorization = memorization_figures(answers)
     strongest = strongest_attack(scores, settings.fpr)
     skipped = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
