@@ -35,6 +35,18 @@ def test_parquet_gives_the_same_record_as_jsonl(tmp_path):
     assert list(read_file(tmp_path / "rows.parquet")) == list(read_file(write(tmp_path, ROW)))
 
 
+def test_csv_gives_the_same_record_as_jsonl_commas_and_lines_in_it_too(tmp_path):
+    row = {**ROW, "response": 'Ada, "the first".\nAnd Grace.'}
+    pd.DataFrame([row]).to_csv(tmp_path / "rows.csv", index=False)
+    assert list(read_file(tmp_path / "rows.csv")) == list(read_file(write(tmp_path, row)))
+
+
+def test_a_csv_row_of_too_many_or_too_few_fields_is_named(tmp_path):
+    for line in ("Who?,,Ada, the first", "Who?"):
+        (tmp_path / "rows.csv").write_text(f"instruction,context,response\nA?,,B\n{line}\n")
+        assert "line 3: not as many fields" in refused(tmp_path / "rows.csv")
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -62,8 +74,8 @@ def test_a_missing_file_a_folder_an_empty_file_and_an_unknown_format_are_told_ap
     assert "is a folder" in refused(tmp_path)
     (tmp_path / "empty.jsonl").touch()
     assert "is empty" in refused(tmp_path / "empty.jsonl")
-    (tmp_path / "rows.csv").write_text("a,b\n")
-    assert "unknown format '.csv'" in refused(tmp_path / "rows.csv")
+    (tmp_path / "rows.xlsx").write_text("a,b\n")
+    assert "unknown format '.xlsx'" in refused(tmp_path / "rows.xlsx")
     (tmp_path / "rows.parquet").write_text("no parquet")
     assert "not a readable Parquet file" in refused(tmp_path / "rows.parquet")
 

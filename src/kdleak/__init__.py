@@ -1,3 +1,10 @@
-"""kdleak: what a distilled student gives away of its teacher's private training data."""
+"""kdleak: what a distilled student gives away of its teacher's private training data.
+
+`kdleak.audit(student, members, nonmembers, ...)` audits a model; the parts it is made of are in the subpackages.
+"""
+
+from kdleak import audit
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "audit"]

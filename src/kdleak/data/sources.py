@@ -5,6 +5,7 @@ Every source yields `SourceRow`s; a row that cannot be one is an error that name
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -47,22 +48,28 @@ def read_source(data: Data, seed: int) -> Iterator[SourceRow]:
     raise KdleakError(f"data.source: '{data.source}' is unknown")
 
 
-def check_path(path: Path) -> None:
-    """Refuse what is no readable, non-empty file."""
+def check_path(path: Path, option: str = "data.path") -> None:
+    """Refuse what is no readable, non-empty file; `option` is where its name was given."""
     if path.is_dir():
-        raise KdleakError(f"data.path: {path} is a folder; name the JSONL or Parquet file in it")
+        raise KdleakError(f"{option}: {path} is a folder; name the JSONL, Parquet or CSV file in it")
     if not path.is_file():
-        raise KdleakError(f"data.path: {path}: no such file (queued experiments need an absolute path)")
+        hint = " (queued experiments need an absolute path)" if option == "data.path" else ""
+        raise KdleakError(f"{option}: {path}: no such file{hint}")
     if path.stat().st_size == 0:
-        raise KdleakError(f"data.path: {path} is empty; it needs one record a line")
+        raise KdleakError(f"{option}: {path} is empty; it needs one record a line")
     if path.suffix not in _READERS:
-        raise KdleakError(f"data.path: {path}: unknown format '{path.suffix}'; {nearest(path.suffix, _READERS)}")
+        raise KdleakError(f"{option}: {path}: unknown format '{path.suffix}'; {nearest(path.suffix, _READERS)}")
+
+
+def raw_rows(path: Path, option: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, fields) of each row of a JSONL, Parquet or CSV file; place says which line or row it is."""
+    check_path(path, option)
+    return _READERS[path.suffix](path)
 
 
 def read_file(path: Path, needs_role: bool = False) -> Iterator[SourceRow]:
-    """Rows of a JSONL or Parquet file with Dolly's or Alpaca's fields, and `role` where the split is given."""
-    check_path(path)
-    return _rows(_READERS[path.suffix](path), str(path), needs_role)
+    """Rows of a JSONL, Parquet or CSV file with Dolly's or Alpaca's fields, and `role` where the split is given."""
+    return _rows(raw_rows(path), str(path), needs_role)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -104,7 +111,25 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise KdleakError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 
 
-_READERS = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".parquet": _read_parquet}
+def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)  # a text may be long
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            for row in reader:
+                place = f"line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise KdleakError(f"{path}, {place}: not as many fields as the header names; quote what has commas")
+                yield place, row
+    except UnicodeDecodeError as error:
+        raise KdleakError(f"{path}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+    except csv.Error as error:
+        raise KdleakError(
+            f"{path}, line {reader.line_num}: not valid CSV ({error}); quote texts as RFC 4180 says"
+        ) from None
+
+
+_READERS = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".parquet": _read_parquet, ".csv": _read_csv}
 
 
 def read_hub(hub: Hub) -> Iterator[tuple[str, dict[str, Any]]]:

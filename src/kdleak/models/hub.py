@@ -1,0 +1,42 @@
+"""Models by name: a local folder in hub layout, or a model id of the Hugging Face hub at a revision.
+
+From the hub only weights in safetensors, configuration and tokenizer are fetched: no pickle, no code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdleak.errors import KdleakError
+
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+#: Exports to other frameworks stand in folders of their own.
+_UNWANTED = ("*/*",)
+
+
+def model_folder(name: str, revision: str | None = None) -> Path:
+    """The folder that `name` stands for: a local folder as it is, else the hub's model of that id, fetched.
+
+    `id@revision` names a revision too. Raises KdleakError where there is neither, or the hub is out of reach.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise KdleakError(f"{name}: no such model folder")
+    model, _, named = name.partition("@")
+    return _fetch(model, named or revision)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except Exception as error:  # what it raises depends on the HTTP library of its version
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        at = f" at revision {revision}" if revision else ""
+        raise KdleakError(
+            f"{name}: no such folder here, and no model of that name{at} can be fetched from the hub ({reason}); "
+            "download it elsewhere and give its folder"
+        ) from None
