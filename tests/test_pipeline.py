@@ -135,12 +135,12 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     params.write_text(params.read_text().replace("learning_rates: []", "learning_rates: [0.5]"))
     done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    swept = project.folder / "results/rates/kd/0.5"
+    swept = project.folder / "results/students/kd/rates/0.5"
     assert sorted(f.name for f in swept.iterdir()) == [
         "membership.json", "scores.parquet", "training.json", "utility.json",
     ]  # fmt: skip
     recipe = read(project, "results/students/kd/training.json")["lr"]
-    assert read(project, "results/rates/kd/0.5/training.json")["lr"] == 0.5 * recipe
+    assert read(project, "results/students/kd/rates/0.5/training.json")["lr"] == 0.5 * recipe
     assert not list((project.folder / ".kdleak/rates").rglob("*.safetensors"))
     done = project.kdleak("report")
     assert done.returncode == 0, done.stderr

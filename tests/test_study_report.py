@@ -16,6 +16,8 @@ from kdleak.errors import KdleakError
 from kdleak.models.families import load_family
 from kdleak.paths import Project
 from kdleak.report.published import agreement, closest
+from kdleak.report.sections.attacks import by_attack
+from kdleak.report.sections.checks import corrected_against_published
 from kdleak.report.sections.run import what_was_run
 from kdleak.report.study import read_study
 from kdleak.report.study_report import summary, write_report
@@ -84,6 +86,15 @@ def test_a_section_without_inputs_says_so_in_one_line(tmp_path):
     for name in ("by-transformer-block", "what-the-models-say-word-for-word", "usefulness-against-leak"):
         assert 'class="absent"' in found[name] and "<svg" not in found[name]
     assert "<svg" in found["what-leaked"]
+
+
+def test_an_attack_that_was_asked_for_but_not_run_yet_leaves_no_gap(results):
+    params = params_of(audit__attacks=["loss", "mope", "zlib", "zlib_published", "mink", "mink_published"])
+    study = read_study(params, results.project)
+    published = closest(load_family(ROOT / "families.yaml", "gpt2-tiny"), "gpt2-tiny", "small")
+    shown = "".join(str(block) for block in by_attack(study, published).blocks)
+    assert ">loss<" in shown and ">mope<" not in shown
+    assert "mink" not in "".join(str(block) for block in corrected_against_published(study).blocks)
 
 
 def test_a_teacher_alone_makes_a_report_and_nothing_at_all_does_not(tmp_path):
@@ -160,7 +171,7 @@ def test_a_trial_is_the_same_recipe_at_another_rate():
 
 def test_a_trial_has_places_of_its_own_and_shares_the_rest():
     trial, project = Project().trial("kd", 0.5), Project()
-    assert trial.membership("kd") == project.root / "results/rates/kd/0.5/membership.json"
+    assert trial.membership("kd") == project.root / "results/students/kd/rates/0.5/membership.json"
     assert trial.model("kd") != project.model("kd") and trial.resume("kd") != project.resume("kd")
     assert trial.scores("sft") == project.scores("sft") and trial.model("teacher") == project.model("teacher")
     assert Project().trial("kd", 3).rate == "3"

@@ -183,7 +183,8 @@ class Trial(Project):
         return self.root / ".kdleak" / "rates" / name / self.rate if name == self.method else super().model(name)
 
     def results(self, name: str) -> Path:
-        return self.root / "results" / "rates" / name / self.rate if name == self.method else super().results(name)
+        own = super().results(name)
+        return own / "rates" / self.rate if name == self.method else own
 
     def resume(self, name: str) -> Path:
         return super().resume(f"{name}-{self.rate}")

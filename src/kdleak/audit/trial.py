@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
-    """Write results/rates/<method>/<rate>/: training.json, membership.json, scores.parquet and utility.json.
+    """Write results/students/<method>/rates/<rate>/: training.json, membership.json, scores.parquet and utility.json.
 
     rate: an entry of study.learning_rates, as it is written there. The student itself is not kept.
     """

@@ -29,8 +29,9 @@ PUBLISHED = "_published"
 
 def by_attack(study: Study, published: Published) -> Section:
     """Every model by every attack."""
-    attacks = [name for name in study.params.audit.attacks if not name.endswith(PUBLISHED)]
     models = study.with_("membership")
+    run = [attack for attack in study.params.audit.attacks if any(study.auc(model, attack) for model in models)]
+    attacks = [attack for attack in run if not attack.endswith(PUBLISHED)]
     ours = charts.heatmap(models, attacks, auc_matrix(study, models, attacks), width=charts.WIDE)
     return Section(
         "Technique by attack",
@@ -51,11 +52,14 @@ def auc_matrix(study: Study, models: list[str], attacks: list[str]) -> np.ndarra
 def _lead(study: Study, attacks: list[str]) -> str:
     if not study.techniques:
         return ""
-    means = np.nanmean(auc_matrix(study, study.techniques, attacks), axis=0)
-    best, worst = attacks[int(np.nanargmax(means))], attacks[int(np.nanargmin(means))]
+    on_all = [a for a in attacks if all((study.auc(name, a) or {}).get("auc") is not None for name in study.techniques)]
+    if not on_all:
+        return ""
+    means = auc_matrix(study, study.techniques, on_all).mean(axis=0)
+    best, worst = on_all[int(means.argmax())], on_all[int(means.argmin())]
     return (
-        f"On average over the students {best} finds most (mean AUC {number(float(np.nanmax(means)))}), "
-        f"{worst} least ({number(float(np.nanmin(means)))})."
+        f"On average over the students {best} finds most (mean AUC {number(float(means.max()))}), "
+        f"{worst} least ({number(float(means.min()))})."
     )
 
 

@@ -18,8 +18,8 @@ def corrected_against_published(study: Study) -> Section:
     """The attacks and the memorization figure as their papers define them, beside what the study's code computed."""
     title = "Corrected against as published"
     attacks = [a.removesuffix(PUBLISHED) for a in study.params.audit.attacks if a.endswith(PUBLISHED)]
-    attacks = [a for a in attacks if a in study.params.audit.attacks]
     names = study.with_("membership")
+    attacks = [a for a in attacks if any(study.auc(n, a) and study.auc(n, a + PUBLISHED) for n in names)]
     blocks: list[Html] = []
     if attacks:
         header = ["model"] + [text for a in attacks for text in (a, f"{a}, as published")]
