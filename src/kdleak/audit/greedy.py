@@ -29,6 +29,8 @@ from kdleak.models.shared_prefix import common_prefix, reads_whole_text, shared_
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: Bytes of keys and values that rows may wait with until they are continued side by side.
+POOL_BYTES = 128 * 2**20
 #: Stands in a row of continuations from the place on where the model had ended the text (no token id is negative).
 ENDED = -1
 
@@ -50,13 +52,15 @@ def greedy_continuations(
 
     plain:      the continuations under PLAIN where they are known: a better draft under `decoding`, and what breaks
                 none of its rules needs no pass at all.
-    max_tokens: padded tokens of one teacher-forced batch, and of the keys and values that are held for continuation
-                (memory, not results, depends on it).
+    max_tokens: padded tokens of one teacher-forced batch; keys and values of as many, or POOL_BYTES of them, are held
+                for continuation (memory, not results, depends on it).
     progress:   called with the number of records done.
     Raises KdleakError where a prompt and k tokens do not fit the model's positions.
     """
     _check_room(model, records, k)
-    verifier = Verifier(model, eos_id, k, decoding, pool_tokens=max_tokens)
+    config = model.config
+    token_bytes = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+    verifier = Verifier(model, eos_id, k, decoding, pool_tokens=max(max_tokens, POOL_BYTES // token_bytes))
     drafts: list[Sequence[int] | None] = [r.response for r in records]
     continuations = np.full((len(records), k), ENDED, dtype=np.int64)
     if plain is not None:
