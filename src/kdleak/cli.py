@@ -4,6 +4,7 @@ kdleak params | data | checks | canaries | base | teacher | distill METHOD
        | rate METHOD MULTIPLIER | report
        | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
 kdleak results | compare [EXPERIMENT...] | sync                             (run by people)
+kdleak family NAME [SIZE]                                                   (the settings of a family)
 kdleak audit --student DIR --members FILE --nonmembers FILE                 (anywhere: no project, no DVC)
 """
 
@@ -227,6 +228,20 @@ def sync() -> None:
 
     created = tracking.sync(PROJECT, _params())
     typer.echo(f"sync: {created} run(s) added")
+
+
+@app.command()
+def family(
+    name: Annotated[str, typer.Argument(help="An entry of families.yaml.")],
+    size: Annotated[str | None, typer.Argument(help="A student's size; the first if left out.")] = None,
+) -> None:
+    """Print the settings that go with a family, for `dvc exp run $(kdleak family gpt2 large)`."""
+    from kdleak.models.families import load_family
+
+    entry = load_family(PROJECT.families, name)
+    size = size or next(iter(entry.students))
+    settings = {"model.family": name, "model.student": size, **entry.settings(size)}
+    typer.echo(" ".join(f"-S {key}={value}" for key, value in settings.items()))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from kdleak.distill.training import Objective
 from kdleak.distill.training_text import with_teacher_text
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.lora import merged, read_lora, with_lora
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.seeds import derive
 
@@ -58,7 +59,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
     plan = make_plan(method, params.kd)
     start = project.model(BASELINE) if plan.from_sft else project.base_student
     setting = _set_up(plan, params, project)
-    student = load_model(start)
+    student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
     objective, source, identity = cross_entropy, None, ()
     if plan.technique.needs_teacher:
         teacher = load_model(project.model(TEACHER)).requires_grad_(False)
@@ -80,7 +81,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
         source=source or FixedBatches(setting.records, plan.batch_size, setting.seed),
         optimizer=plan.technique.optimizer,
     )
-    save_checkpoint(student, setting.tokenizer, project.model(method))
+    save_checkpoint(merged(student), setting.tokenizer, project.model(method))
     write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(method))
 
 

@@ -11,7 +11,9 @@ from kdleak.data.records import read_role
 from kdleak.distill.finetune import cross_entropy
 from kdleak.distill.run import run_training
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from kdleak.models.lora import merged, read_lora, with_lora
 from kdleak.paths import TEACHER
+from kdleak.seeds import derive
 
 if TYPE_CHECKING:
     from kdleak.config import Params
@@ -24,11 +26,12 @@ def fine_tune_teacher(params: Params, project: Project) -> None:
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
     planted = planted_rows(read_parquet(project.canaries))
     records = encoder.encode_frame(read_role(project.records, "private")) + encoder.encode_frame(planted)
-    model = load_model(project.base_teacher)
+    base = project.base_teacher
+    model = with_lora(load_model(base), read_lora(base), derive(params.seed, "lora/teacher"))
     history = run_training(
         model, records, cross_entropy, params.teacher, params, name=TEACHER, state=project.resume(TEACHER)
     )
-    save_checkpoint(model, tokenizer, project.model(TEACHER))
+    save_checkpoint(merged(model), tokenizer, project.model(TEACHER))
     write_json(
         {"history": history, "records": len(records) - len(planted), "canary_rows": len(planted)},
         project.training(TEACHER),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdleak.artifacts import replacing_folder
 from kdleak.errors import KdleakError
-from kdleak.models.hub import model_folder
+from kdleak.models.hub import MODEL_FILES, model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +29,15 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh, safe_serialization=True)
         tokenizer.save_pretrained(fresh)
+
+
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy what there is of a model in `source` to `folder`: weights, configuration and tokenizer, bit for bit."""
+    check_folder(source)
+    with replacing_folder(folder) as fresh:
+        for pattern in MODEL_FILES:
+            for path in sorted(source.glob(pattern)):
+                shutil.copyfile(path, fresh / path.name)
 
 
 #: What a folder holds of a LoRA adapter, in place of a model's configuration.

@@ -18,12 +18,17 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+Setting = str | int | float | bool | None
+
+
 class Origin(_Entry):
-    """Where one model comes from: built from `scratch` (a Transformers configuration), or `hub`."""
+    """Where one model comes from: built from `scratch` (a Transformers configuration), or `hub`: a model id at a
+    `revision`, or a local folder in hub layout. params: settings of params.yaml that go with it, by dotted key."""
 
     scratch: dict[str, Any] | None = None
     hub: str | None = None
     revision: str | None = None
+    params: dict[str, Setting] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Origin:
@@ -31,7 +36,12 @@ class Origin(_Entry):
             raise ValueError("give either scratch or hub")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type")
+        if self.hub is not None and self.revision is None and not Path(self.hub).expanduser().is_dir():
+            raise ValueError(f"hub: '{self.hub}' is no folder here, and as a hub id it needs a revision")
         return self
+
+    def __str__(self) -> str:
+        return f"a new {self.scratch['model_type']}" if self.scratch else f"{self.hub}@{(self.revision or '')[:8]}"
 
 
 class TokenizerSpec(_Entry):
@@ -40,10 +50,21 @@ class TokenizerSpec(_Entry):
     vocab_size: Annotated[int, Field(ge=257 + 1)]
 
 
+class Lora(_Entry):
+    """Low-rank adapters (Hu et al. 2022, arXiv 2106.09685): rank r, scale alpha / r, on the named projections."""
+
+    r: Annotated[int, Field(ge=1)]
+    alpha: Annotated[int, Field(ge=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[list[str], Field(min_length=1)]
+
+
 class Family(_Entry):
     """One entry of families.yaml."""
 
     tokenizer: TokenizerSpec | None = None
+    lora: Lora | None = None
+    params: dict[str, Setting] = Field(default_factory=dict)
     teacher: Origin
     external: Origin
     students: Annotated[dict[str, Origin], Field(min_length=1)]
@@ -60,6 +81,10 @@ class Family(_Entry):
         if size not in self.students:
             raise KdleakError(f"model.student: unknown size '{size}'; {nearest(size, self.students)}")
         return self.students[size]
+
+    def settings(self, size: str) -> dict[str, Setting]:
+        """The settings of params.yaml that go with this family and that size, by dotted key."""
+        return self.params | self.student(size).params
 
 
 def load_family(path: Path, name: str) -> Family:
