@@ -86,6 +86,10 @@ CASES: dict[str, tuple[bytes | None, dict, str]] = {
 }
 
 
+#: One failure of each stage is met through `dvc repro` too, which shows what the stage says.
+THROUGH_DVC = ("an unknown method", "an empty file", "a near-duplicate")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> PipelineProject:
     """A project with earlier results, which no failure may touch."""
@@ -133,10 +137,11 @@ def test_bad_input_is_one_line_and_leaves_earlier_results_alone(project, case):
     assert len(said) == 1, said
     assert said[0].startswith("kdleak: error: ")
     assert words in said[0]
-    repro = project.dvc("repro")
-    assert repro.returncode != 0
-    assert words in repro.stdout + repro.stderr
-    assert "Traceback" not in repro.stdout + repro.stderr
+    if case in THROUGH_DVC:
+        repro = project.dvc("repro")
+        assert repro.returncode != 0
+        assert words in repro.stdout + repro.stderr
+        assert "Traceback" not in repro.stdout + repro.stderr
     assert digests(project.folder / "results" / "students") | digests(project.folder / "results" / "teacher") == before
     assert (project.folder / "results/metrics.json").read_text() == '{"earlier": "result"}\n'
 
