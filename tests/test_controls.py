@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.audit.cache import ArrayCache
 from kdleak.audit.comparisons import between_techniques, exposed_overlap, inherited, paired_differences
 from kdleak.audit.controls import blind_control, overlap_control, permutation_control
 from kdleak.audit.statistics import auc, auc_difference, inheritance
@@ -130,3 +131,17 @@ def test_the_same_ranking_exposes_the_same_records_and_an_unrelated_one_as_many_
     chance = exposed_overlap(table, other)["zlib"]["top"]["0.1"]
     assert chance["k"] == 100 and chance["overlap"] == pytest.approx(chance["by_chance"], abs=0.08)
     assert chance["p_value"] > 0.01 and same["top"]["0.1"]["p_value"] < 1e-10
+
+
+def test_the_blind_attack_runs_once_for_all_models(tmp_path, monkeypatch):
+    cache, words = ArrayCache(tmp_path), ("red", "blue")
+    rows = [{"record_id": str(i), "group_id": str(i), "role": ("private", "heldout")[i % 2]} for i in range(40)]
+    table = pd.DataFrame(
+        [{**r, "instruction": words[i % 2], "context": "", "response": ""} for i, r in enumerate(rows)]
+    )
+    first = blind_control(table, cache=cache)
+    assert first == blind_control(table)
+    monkeypatch.setattr("kdleak.audit.controls.blind_scores", lambda *_: pytest.fail("made anew"))
+    assert blind_control(table, cache=cache) == first
+    with pytest.raises(pytest.fail.Exception):
+        blind_control(table.assign(response="other words"), cache=cache)

@@ -6,6 +6,8 @@ audit can be read as a leak of the model (Das, Zhang and Tramer 2024, arXiv 2406
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from kdleak.audit.membership import KEYS, LEVEL
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from kdleak.audit.cache import ArrayCache
 
 FOLDS = 5
 
@@ -45,12 +49,24 @@ def blind_scores(texts: list[str], is_member: np.ndarray, groups: np.ndarray, se
     return scores
 
 
-def blind_control(records: pd.DataFrame, *, member_role: str = "private", seed: int = 0) -> dict[str, Any]:
-    """The blind attack on `records` (record_id, role, group_id and the text): AUC, interval, verdict in words."""
+def blind_control(
+    records: pd.DataFrame, *, member_role: str = "private", seed: int = 0, cache: ArrayCache | None = None
+) -> dict[str, Any]:
+    """The blind attack on `records` (record_id, role, group_id and the text): AUC, interval, verdict in words.
+
+    cache: keeps the attack's scores, which are the same for every model.
+    """
     records = records.sort_values("record_id", ignore_index=True)
     is_member = (records["role"] == member_role).to_numpy()
     texts = [" ".join(t) for t in zip(records["instruction"], records["context"], records["response"], strict=True)]
-    scores = blind_scores(texts, is_member, records["group_id"].to_numpy().astype(str), seed)
+    groups = records["group_id"].to_numpy().astype(str)
+
+    def compute() -> dict[str, np.ndarray]:
+        return {"scores": blind_scores(texts, is_member, groups, seed)}
+
+    content = json.dumps([texts, is_member.tolist(), groups.tolist(), seed, FOLDS])
+    key = hashlib.sha256(f"blind attack {content}".encode()).hexdigest()
+    scores = (compute() if cache is None else cache.get_or_compute(key, compute))["scores"]
     return _must_fail(
         scores,
         is_member,

@@ -11,6 +11,7 @@ from kdleak.artifacts import read_parquet, replacing_file, write_csv, write_parq
 from kdleak.audit.attacks import ATTACKS, AttackInput, attack_scores
 from kdleak.audit.attacks.teacher_aware import without_teacher
 from kdleak.audit.block_report import block_report
+from kdleak.audit.cache import ArrayCache
 from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differences
 from kdleak.audit.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.audit.membership import KEYS, membership_report, to_json
@@ -90,7 +91,7 @@ def _controls(
     shares = dict(zip(records["record_id"], overlap, strict=True))
     seed = derive(params.seed, "controls")
     controls = {
-        "blind": blind_control(records, seed=seed),
+        "blind": blind_control(records, seed=seed, cache=ArrayCache(project.cache)),
         "permutation": permutation_control(scores, permutations=params.audit.permutations, seed=seed),
         "overlap": {"ngram": params.checks.ngram, **overlap_control(scores, shares)},
     }
