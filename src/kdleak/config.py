@@ -121,6 +121,8 @@ class Optimizer(_Section):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     min_lr: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+    precision: Literal["fp32", "bf16"]
+    checkpointing: bool
 
 
 class Training(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,18 +14,23 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.batch_source import BatchSource, FixedBatches
 from kdleak.distill.resume import ResumeStore
 from kdleak.distill.training import Objective, Recipe, train
+from kdleak.models.memory import available_memory, training_memory
 from kdleak.progress import progress
 from kdleak.seeds import derive
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from transformers import PreTrainedModel
 
     from kdleak.config import Params, Training
     from kdleak.distill.plan import Plan
 
 
+#: Bytes from which on a training's need of memory is printed before it starts.
+LARGE = 2**31
+
+
 def run_training(
-    model: Module,
+    model: PreTrainedModel,
     records: Sequence[EncodedRecord],
     objective: Objective,
     training: Training | Plan,
@@ -35,21 +41,38 @@ def run_training(
     identity: tuple[str, ...] = (),
     source: BatchSource | None = None,
     optimizer: Mapping[str, Any] = MappingProxyType({}),
+    teacher: PreTrainedModel | None = None,
 ) -> list[dict]:
     """Train `model` in place as `training` says; returns the history. An interrupted run goes on from `state`.
 
     `source` makes the batches, by default of `records` alone; `optimizer` overrides fields of the recipe.
+    A `teacher` that stands beside the model counts in the estimate of memory that a large run prints first.
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
     settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
     recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
+    _announce(name, model, records, recipe, teacher)
     resume = ResumeStore(state, _key(model, records, recipe, seed, name, identity))
     with progress(name) as show:
         history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=show)
     resume.clear()
     return history
+
+
+def _announce(
+    name: str, model: PreTrainedModel, records: Sequence[EncodedRecord], recipe: Recipe, teacher: PreTrainedModel | None
+) -> None:
+    """Print what a large training will take of memory, and what there is."""
+    longest = max(len(r.prompt) + len(r.response) for r in records)
+    options = {"half": recipe.precision == "bf16", "checkpointing": recipe.checkpointing, "beside": teacher}
+    needed = training_memory(model, recipe.batch_size * longest, **options)
+    if needed.total < LARGE:
+        return
+    free = available_memory(next(model.parameters()).device)
+    remedy = "" if needed.total < free else "; a smaller batch_size or optimizer.checkpointing=true takes less"
+    print(f"{name}: {needed}, {free / 2**30:.1f} GiB free{remedy}", file=sys.stderr, flush=True)
 
 
 def training_seed(params: Params, name: str) -> int:
@@ -58,7 +81,12 @@ def training_seed(params: Params, name: str) -> int:
 
 
 def _key(
-    model: Module, records: Sequence[EncodedRecord], recipe: Recipe, seed: int, name: str, identity: tuple[str, ...]
+    model: PreTrainedModel,
+    records: Sequence[EncodedRecord],
+    recipe: Recipe,
+    seed: int,
+    name: str,
+    identity: tuple[str, ...],
 ) -> str:
     digest = hashlib.sha256(json.dumps([repr(recipe), seed, name, identity]).encode())
     for record in records:

@@ -60,7 +60,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
     start = project.model(BASELINE) if plan.from_sft else project.base_student
     setting = _set_up(plan, params, project)
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
-    objective, source, identity = cross_entropy, None, ()
+    objective, source, teacher, identity = cross_entropy, None, None, ()
     if plan.technique.needs_teacher:
         teacher = load_model(project.model(TEACHER)).requires_grad_(False)
         _same_vocabulary(student, teacher)
@@ -80,6 +80,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
         identity=(*identity, repr(plan), repr(params.kd.generation)),
         source=source or FixedBatches(setting.records, plan.batch_size, setting.seed),
         optimizer=plan.technique.optimizer,
+        teacher=teacher,
     )
     save_checkpoint(merged(student), setting.tokenizer, project.model(method))
     write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(method))

@@ -21,7 +21,8 @@ Progress = Callable[[int, int, dict], None]
 @dataclass(frozen=True)
 class Recipe:
     """How to train. AdamW, gradients clipped to `max_grad_norm`; the rate warms up linearly over a share of the steps,
-    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant)."""
+    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant). `precision` bf16: forward passes
+    run under autocast. `checkpointing`: activations are computed again in the backward pass."""
 
     lr: float
     epochs: int
@@ -32,6 +33,8 @@ class Recipe:
     max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "cosine"
+    precision: str = "fp32"
+    checkpointing: bool = False
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -75,12 +78,15 @@ def train(
     sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
     saved_at = time.monotonic()
     model.train()
+    if recipe.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     for step in range(done, total):
         batch = source.batch(model, step).to(device)
         lr = learning_rate(step, total, recipe)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss = objective(model, batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = objective(model, batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
@@ -96,6 +102,8 @@ def train(
             partial = [{"partial": vars(sums)}] if position else []
             resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
             saved_at = time.monotonic()
+    if recipe.checkpointing:
+        model.gradient_checkpointing_disable()
     model.eval()
     return history
 
