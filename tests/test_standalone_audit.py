@@ -92,6 +92,9 @@ def test_the_attack_that_knows_the_teacher_runs_beside_its_placebo(student, fres
     assert control["passed"] == ("teacher_aware" in result.figures["membership"]["attacks"])
     assert control["passed"] == ("teacher_aware" not in result.figures["left_out"])
     assert control["verdict"] in result.report
+    assert result.figures["verdict"]["strongest"]["attack"] != "teacher_aware"  # an attacker does not hold the teacher
+    assert control["passed"] == ("by 'teacher_aware': what no outsider can" in result.verdict)
+    assert "The teacher's own AUC by this attack" in result.verdict
 
 
 def test_an_attack_without_its_inputs_is_named_with_what_it_lacks(student):

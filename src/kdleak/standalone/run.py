@@ -88,7 +88,13 @@ def run_audit(
     strongest = strongest_attack(scores, settings.fpr)
     skipped = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
     figures = {
-        "verdict": verdict(strongest, membership["controls"], beside=membership["beside"], memorization=memorization),
+        "verdict": verdict(
+            strongest,
+            membership["attacks"],
+            membership["controls"],
+            beside=membership["beside"],
+            memorization=memorization,
+        ),
         "membership": membership,
         "memorization": memorization,
         "left_out": skipped | left_out,

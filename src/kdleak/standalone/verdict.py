@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.audit import statistics
+from kdleak.audit.attacks import ATTACKS
 from kdleak.audit.membership import KEYS, LEVEL
 from kdleak.standalone.lists import MEMBER
 
@@ -52,8 +53,11 @@ class Strongest:
 
 def strongest_attack(scores: pd.DataFrame, fpr: float) -> Strongest:
     """The attack of `scores` (record_id, role, task, one column an attack) whose AUC lies farthest from one half,
-    on whichever side; where that distance shows nothing, the attack with the highest AUC."""
-    names = [name for name in scores.columns if name not in KEYS]
+    on whichever side; where that distance shows nothing, the attack with the highest AUC.
+
+    Attacks that are given the teacher or the baseline are left out where there are others: an attacker has neither."""
+    every = [name for name in scores.columns if name not in KEYS]
+    names = [name for name in every if not auditors_own(name)] or every
     member = (scores["role"] == MEMBER).to_numpy()
     level = 1.0 - (1.0 - LEVEL) / len(names)
     found = {}
@@ -85,8 +89,14 @@ def strongest_attack(scores: pd.DataFrame, fpr: float) -> Strongest:
     )
 
 
+def auditors_own(attack: str) -> bool:
+    """Whether `attack` is given what only an auditor holds: the teacher, or the student's twin without one."""
+    return bool({"teacher", "no_kd"} & set(ATTACKS[attack].needs.references))
+
+
 def verdict(
     strongest: Strongest,
+    attacks: Mapping[str, Mapping[str, Any]],
     controls: Mapping[str, Any],
     *,
     beside: Mapping[str, Mapping[str, Any]],
@@ -94,7 +104,8 @@ def verdict(
 ) -> dict[str, Any]:
     """{kind, headline, sentences, strongest}: the outcome, in the order in which it should be read.
 
-    beside: `no_kd` and `teacher` where they were given: {auc, auc_ci95}, and for `no_kd` the `excess` over it.
+    attacks: {auc, auc_ci95} of the student by attack.
+    beside:  the same of `no_kd` and `teacher` where they were given, and for `no_kd` the `excess` over it.
     """
     blind = controls["blind"]
     kind = _kind(strongest, blind)
@@ -105,7 +116,7 @@ def verdict(
         NONE: "No leak was found by these attacks on these records.",
     }[kind]
     sentences = [_named(strongest), *_warnings(strongest, blind, kind), *_area(strongest, kind)]
-    sentences += _compared(beside, strongest.attack)
+    sentences += [*_compared(beside, strongest.attack), *_auditors(attacks)]
     if memorization is not None:
         sentences.append(_given_back(memorization))
     return {"kind": kind, "headline": headline, "sentences": sentences, "strongest": vars(strongest)}
@@ -187,6 +198,15 @@ def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]
         other = beside["teacher"][attack]
         said.append(f"The teacher's own AUC by this attack is {other['auc']:.2f}.")
     return said
+
+
+def _auditors(attacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"An auditor, who holds the teacher and the baseline too, reaches {attacks[name]['auc']:.2f} "
+        f"[{attacks[name]['auc_ci95'][0]:.2f}, {attacks[name]['auc_ci95'][1]:.2f}] by '{name}': what no outsider can."
+        for name in attacks
+        if auditors_own(name)
+    ]
 
 
 def _given_back(report: Mapping[str, Any]) -> str:
