@@ -134,7 +134,7 @@ def test_two_queue_workers_and_a_running_ui_share_one_store(tmp_path):
         start_new_session=True,
     )  # fmt: skip
     try:
-        queued = project.dvc("exp", "run", "--queue", **{"kd.method": "rkl,jsd"})
+        queued = project.dvc("exp", "run", "--queue", **{"kd.method": "rkl,seqkd"})
         assert queued.returncode == 0, queued.stderr
         assert project.dvc("queue", "start", "-j", "2").returncode == 0
         deadline = time.monotonic() + 900
@@ -146,7 +146,7 @@ def test_two_queue_workers_and_a_running_ui_share_one_store(tmp_path):
         ui.wait()
     assert status.count("Success") == 2, status
     found = mlflow_runs(project)
-    for method in ("rkl", "jsd"):
+    for method in ("rkl", "seqkd"):
         for name in (f"{method} seed 0", f"distill {method}", *(f"{audit} {method}" for audit in AUDITS)):
             assert found.count(name) == 1
     shown = json.loads(project.dvc("exp", "show", "--json").stdout)
@@ -156,4 +156,4 @@ def test_two_queue_workers_and_a_running_ui_share_one_store(tmp_path):
         for experiment in row.get("experiments") or []
         for revision in experiment["revs"]
     }
-    assert methods == {"rkl", "jsd"}
+    assert methods == {"rkl", "seqkd"}

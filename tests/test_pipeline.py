@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -149,7 +150,14 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
 
 
 def test_every_method_has_a_stage(project):
-    listed = project.dvc("stage", "list", "--all", "--name-only").stdout
+    params = project.folder / "params.yaml"
+    before = params.read_text()
+    grid = ", ".join(method for method in METHODS if method != "sft")
+    params.write_text(re.sub(r"methods: \[.*?\]", f"methods: [{grid}]", before, flags=re.DOTALL))
+    try:
+        listed = project.dvc("stage", "list", "--all", "--name-only").stdout
+    finally:
+        params.write_text(before)
     for method in METHODS:
         assert f"distill@{method}" in listed or method in listed.split()
 
