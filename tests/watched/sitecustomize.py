@@ -1,13 +1,25 @@
-"""Python reads this at its start where the folder is on PYTHONPATH: a process that binds a socket leaves a line."""
+"""Python reads this at its start where the folder is on PYTHONPATH: a process that binds a socket leaves a line.
+
+urllib3 binds one for a moment as it is imported, to see whether the machine has IPv6; that one is let pass.
+"""
 
 import os
 import sys
 
 
 def _watch(event: str, args: tuple) -> None:
-    if event == "socket.bind":
+    if event == "socket.bind" and not _is_probe():
         with open(os.environ["WATCHED_SOCKETS"], "a") as log:
             log.write(f"{sys.argv} {args[1:]}\n")
+
+
+def _is_probe() -> bool:
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_has_ipv6":
+            return True
+        frame = frame.f_back
+    return False
 
 
 if "WATCHED_SOCKETS" in os.environ:

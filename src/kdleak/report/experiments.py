@@ -95,7 +95,10 @@ def _checked_out(project: Project, revision: str) -> Iterator[Project]:
         if wanted:
             packed = _run(project, "archive", "--format=tar", revision, "--", *wanted)
             with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(folder, filter="data")
+                for member in filter(tarfile.TarInfo.isfile, archive):
+                    path = Path(folder) / member.name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(archive.extractfile(member).read())
         yield Project(Path(folder))
 
 
