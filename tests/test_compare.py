@@ -62,7 +62,7 @@ def experiment(project: Project, name: str, aucs: dict[str, float], **changes: o
 def test_seeds_are_pooled_and_other_settings_kept_apart(project):
     for seed, auc in ((0, 0.7), (1, 0.8), (2, 0.9)):
         experiment(project, f"s{seed}", {"kd": auc}, seed=seed)
-    experiment(project, "hot", {"kd": 0.95}, teacher={"lr": 0.004, "epochs": 4, "batch_size": 8})
+    experiment(project, "hot", {"kd": 0.95}, teacher={"lr": 0.004, "epochs": 6, "batch_size": 8})
     table = summarised(results_of(project)[0]).set_index("settings")
     assert sorted(table.index) == ["teacher.lr=0.002", "teacher.lr=0.004"]
     pooled, hot = table.loc["teacher.lr=0.002"], table.loc["teacher.lr=0.004"]
@@ -82,7 +82,7 @@ def test_a_result_that_several_experiments_share_comes_once(project):
 
 def test_a_baseline_is_not_told_apart_by_its_teachers_settings(project):
     experiment(project, "a", {"sft": 0.5, "kd": 0.7})
-    experiment(project, "b", {"sft": 0.5, "kd": 0.8}, teacher={"lr": 0.004, "epochs": 4, "batch_size": 8})
+    experiment(project, "b", {"sft": 0.5, "kd": 0.8}, teacher={"lr": 0.004, "epochs": 6, "batch_size": 8})
     table = summarised(results_of(project)[0])
     assert list(table.loc[table["method"] == "sft", "settings"]) == [""]
 
