@@ -246,7 +246,7 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
     assert sum(map(len, logged(project).values())) == 28
 
 
-@pytest.mark.parametrize("uri", ["http://someone:hunter2@127.0.0.1:9", "file:///tmp/runs"])
+@pytest.mark.parametrize("uri", ["http://someone:hunter2@127.0.0.1:9", "file:///nowhere/runs"])
 def test_a_store_that_cannot_be_reached_is_one_warning_and_sync_an_error(project, params, monkeypatch, capsys, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     tracking.log_stage(project, params, "distill", "kd")

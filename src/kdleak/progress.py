@@ -57,3 +57,15 @@ def _lines(label: str, every_s: float) -> Progress:
 
 def _text(figures: dict) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def counting(show: Progress, total: int) -> Callable[[int], None]:
+    """For work that reports how much it has just done: adds up, and shows the sum."""
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        show(done, total, {})
+
+    return count

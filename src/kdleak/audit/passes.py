@@ -23,7 +23,7 @@ from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
 from kdleak.paths import BASELINE, TEACHER
-from kdleak.progress import progress
+from kdleak.progress import counting, progress
 from kdleak.seeds import derive
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Scorer:
                     load_model(folder),
                     records,
                     max_tokens=self.params.audit.batch_tokens,
-                    progress=_counting(show, len(records)),
+                    progress=counting(show, len(records)),
                 )
 
         return StatisticsCache(self.cache).get_or_compute(content_key(model_digest(folder), records), compute)
@@ -177,14 +177,3 @@ def _variants(
 
 def _any(needs: Sequence[Needs], field: str) -> bool:
     return any(getattr(n, field) for n in needs)
-
-
-def _counting(show: Callable[[int, int, dict], None], total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        show(done, total, {})
-
-    return count

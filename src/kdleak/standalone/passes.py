@@ -22,7 +22,7 @@ from kdleak.audit.variants import argmax_texts, prefixed
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import load_model, position_limit
-from kdleak.progress import progress
+from kdleak.progress import counting, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ class _Passes:
             model = self.model()
             check_vocabulary(records, model, self.model)
             with progress(f"{self.name}: {what}") as show:
-                options = {"max_tokens": self.setting.batch_tokens, "progress": _counting(show, len(records))}
+                options = {"max_tokens": self.setting.batch_tokens, "progress": counting(show, len(records))}
                 return token_statistics(model, records, **options)
 
         if self.setting.cache is None:
@@ -172,7 +172,7 @@ class _Passes:
         def compute() -> dict[str, np.ndarray]:
             with progress(f"{self.name}: continuing prompts") as show:
                 options = {"k": CONTINUED, "max_tokens": self.setting.batch_tokens}
-                count = _counting(show, 2 * len(records))
+                count = counting(show, 2 * len(records))
                 plain = greedy_continuations(self.model(), records, eos_id, **options, progress=count)
                 rules = {"decoding": AS_PUBLISHED, "plain": plain, "progress": count}
                 published = greedy_continuations(self.model(), records, eos_id, **options, **rules)
@@ -214,14 +214,3 @@ def check_vocabulary(records: Sequence[EncodedRecord], model: PreTrainedModel, o
             f"{of.folder}: its tokenizer ({type(of.tokenizer).__name__}, {len(of.tokenizer)} words) writes token "
             f"{highest}, its model ({type(model).__name__}) knows {words} words; they do not belong together"
         )
-
-
-def _counting(show: Callable[[int, int, dict], None], total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        show(done, total, {})
-
-    return count
