@@ -133,6 +133,19 @@ def test_roc_passes_the_ends_and_encloses_the_auc():
     assert np.trapezoid(tpr, fpr) == pytest.approx(stats.auc(members, nonmembers).value)
 
 
+def test_roc_is_the_curve_over_all_thresholds_without_points_on_a_straight_line():
+    generator = np.random.default_rng(3)
+    members, nonmembers = generator.normal(1, 1, 60).round(2), generator.normal(0, 1, 90).round(2)
+    corners = np.column_stack(stats.roc_curve(members, nonmembers))
+    turns = np.diff(corners[:-1], axis=0)[:, ::-1] * np.diff(corners[1:], axis=0)
+    assert (np.abs(turns[:, 0] - turns[:, 1]) > 1e-12).all() and len(corners) < 100
+    for threshold in np.concatenate([members, nonmembers]):
+        point = np.array([(nonmembers >= threshold).mean(), (members >= threshold).mean()])
+        detour = np.linalg.norm(corners - point, axis=1)
+        segments = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+        assert np.isclose(detour[:-1] + detour[1:], segments, atol=1e-12).any()
+
+
 def test_epsilon_bound_takes_the_stronger_of_direct_and_mirrored_form():
     assert stats.epsilon_bound(0.5, 0.01) == pytest.approx(np.log(50))
     assert stats.epsilon_bound(0.99, 0.5) == pytest.approx(np.log(50))

@@ -146,8 +146,8 @@ def test_stages_logged_as_they_end_leave_nothing_to_sync(project, params, monkey
     monkeypatch.setenv("DVC_STAGE", "distill@kd")
     monkeypatch.setenv("DVC_EXP_NAME", "puny-gnat")
     for stage, name in (
-        [("teacher", "teacher"), *((audit, "teacher") for audit in AUDITS)]
-        + [(stage, m) for m in ("sft", "kd", "rkl") for stage in ("distill", *AUDITS)]
+        [("teacher", "teacher"), ("measure", "teacher")]
+        + [(stage, m) for m in ("sft", "kd", "rkl") for stage in ("distill", "measure")]
         + [("summary", "kd")]
     ):
         tracking.log_stage(project, params, stage, name)
@@ -240,7 +240,7 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tracking._Store, "_draw", killed)
-        tracking.log_stage(project, params, "membership", "sft")
+        tracking.log_stage(project, params, "measure", "sft")
     assert tracking.sync(project, params) == 26
     assert titles(project) == ALL
     assert sum(map(len, logged(project).values())) == 28
@@ -267,7 +267,7 @@ from kdleak.config import load_params
 from kdleak.paths import Project
 project = Project(Path(sys.argv[1]))
 for name in sys.argv[2:]:
-    for stage in ("distill", "membership"):
+    for stage in ("distill", "measure"):
         tracking.log_stage(project, load_params(project.params), stage, name)
 """
 
@@ -280,8 +280,10 @@ def test_processes_that_log_at_once_lose_and_double_no_run(project):
     with ThreadPoolExecutor() as pool:
         for done in pool.map(log, [["kd", "rkl"], ["rkl", "kd"]]):
             assert (done.returncode, done.stderr) == (0, "")
-    assert titles(project) == {f"{m} seed 0": {"teacher", f"distill {m}", f"membership {m}"} for m in ("kd", "rkl")}
-    assert sum(map(len, logged(project).values())) == 8
+    assert titles(project) == {
+        f"{m} seed 0": {"teacher", f"distill {m}", *(f"{audit} {m}" for audit in AUDITS)} for m in ("kd", "rkl")
+    }
+    assert sum(map(len, logged(project).values())) == 14
 
 
 def test_the_store_of_a_queued_experiment_is_the_repository_s(project, monkeypatch):

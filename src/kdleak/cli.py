@@ -1,8 +1,7 @@
 """The command line: one thin command a stage. Heavy imports stand inside the commands.
 
 kdleak params | data | checks | canaries | base | teacher | distill METHOD
-       | rate METHOD MULTIPLIER | report
-       | membership NAME | blocks NAME | memorization NAME | summary        (run by DVC)
+       | measure NAME | summary | rate METHOD MULTIPLIER | report           (run by DVC)
 kdleak results | compare [EXPERIMENT...] | sync                             (run by people)
 kdleak family NAME [SIZE]                                                   (the settings of a family)
 kdleak audit --student DIR --members FILE --nonmembers FILE                 (anywhere: no project, no DVC)
@@ -131,43 +130,13 @@ def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipe
 
 
 @app.command()
-def membership(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
-    """Attack a model: which records were in the teacher's private data?"""
+def measure(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
+    """Audit a model of the pipeline: membership, exposure of each block, memorization, utility."""
     settings = _params()
-    with _tracked("membership", name):
-        from kdleak.audit.stage import attack_model
+    with _tracked("measure", name):
+        from kdleak.audit.measure import measure_model
 
-        attack_model(name, settings, PROJECT)
-
-
-@app.command()
-def blocks(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
-    """Measure how exposed the private records are in each transformer block of a model."""
-    settings = _params()
-    with _tracked("blocks", name):
-        from kdleak.audit.stage import measure_blocks
-
-        measure_blocks(name, settings, PROJECT)
-
-
-@app.command()
-def memorization(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
-    """Measure what a model gives back, word for word, of the teacher's private data."""
-    settings = _params()
-    with _tracked("memorization", name):
-        from kdleak.audit.memorization_stage import measure_memorization
-
-        measure_memorization(name, settings, PROJECT)
-
-
-@app.command()
-def utility(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
-    """What a model is good for: held-out perplexity and ROUGE-L."""
-    settings = _params()
-    with _tracked("utility", name):
-        from kdleak.audit.utility import measure_utility
-
-        measure_utility(name, settings, PROJECT)
+        measure_model(name, settings, PROJECT)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """What MLflow is told of a stage, read from the files that the stage has written.
 
 Result files are the truth: a run logged as its stage ends and a run rebuilt from the files later are the same content.
-A method's runs are steps `(stage, name)` as the command line names them, under one parent run.
+A method's runs are steps `(stage, name)`, under one parent run: a command of that name, or one of the audits that
+`kdleak measure` makes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kdleak.paths import Project
 
 Step = tuple[str, str]
-#: The stages that measure a model.
+#: The audits of a model, in the order in which they run.
 AUDITS = ("membership", "blocks", "memorization", "utility")
 #: Which roles' records a step reads.
 _ROLES = {"teacher": ("private",), "distill": ("public",)}
@@ -88,22 +89,19 @@ def steps_of(method: str, with_teacher: bool = True) -> list[Step]:
     return [("teacher", TEACHER), *((audit, TEACHER) for audit in AUDITS), *student] if with_teacher else student
 
 
+def steps_of_stage(stage: str, name: str) -> list[Step]:
+    """The steps that a stage is, as the command line names it."""
+    return [(audit, name) for audit in AUDITS] if stage == "measure" else [(stage, name)]
+
+
 def steps_until(stage: str, name: str) -> list[Step]:
-    """The steps whose files are sure to be up to date when a stage has just run: itself and what it was made from."""
-    teacher: list[Step] = [("teacher", TEACHER)]
-    before = [] if name == BASELINE else teacher
-    match stage:
-        case "teacher":
-            return teacher
-        case "membership" | "blocks" | "memorization" | "utility" if name == TEACHER:
-            return [*teacher, (stage, TEACHER)]
-        case "distill":
-            return [*before, ("distill", name)]
-        case "membership" | "blocks" | "memorization" | "utility":
-            return [*before, ("distill", name), (stage, name)]
-        case "summary":
-            return steps_of(name)
-    raise ValueError(f"no stage '{stage}'")
+    """The steps whose files are sure to be up to date when a stage has just run: its own and what it was made from."""
+    if stage == "summary":
+        return steps_of(name)
+    made: list[Step] = [] if name == BASELINE else [("teacher", TEACHER)]
+    if stage == "measure" and name != TEACHER:
+        made.append(("distill", name))
+    return list(dict.fromkeys([*made, *steps_of_stage(stage, name)]))
 
 
 def result_of(step: Step, project: Project) -> Path:

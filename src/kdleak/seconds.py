@@ -29,16 +29,25 @@ def timed_stage(project: Project) -> Iterator[None]:
     _note(project, time.perf_counter() - started)
 
 
+@contextmanager
+def timed_part(project: Project, part: str) -> Iterator[None]:
+    """Note the seconds of a part of the DVC stage, once it has ended well; its start-up belongs to no part."""
+    started = time.perf_counter()
+    yield
+    _note(project, time.perf_counter() - started, part)
+
+
 def read_seconds(project: Project) -> dict[str, float]:
-    """Stage -> seconds of its last run in this folder."""
+    """Stage -> seconds of its last run in this folder; a part of one as `stage: part`."""
     files = sorted(project.seconds.glob("*.json")) if project.seconds.is_dir() else []
     notes = (json.loads(file.read_text(encoding="utf-8")) for file in files)
     return {note["stage"]: float(note["seconds"]) for note in notes}
 
 
-def _note(project: Project, seconds: float) -> None:
+def _note(project: Project, seconds: float, part: str = "") -> None:
     """A file a stage: two stages that end at once do not meet."""
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # study/dvc.yaml:distill@kd
     if stage:
+        stage = f"{stage}: {part}" if part else stage
         with replacing_file(project.seconds / f"{re.sub(r'[^A-Za-z0-9@._-]', '_', stage)}.json") as fresh:
             fresh.write_text(json.dumps({"stage": stage, "seconds": round(seconds, 2)}) + "\n", encoding="utf-8")

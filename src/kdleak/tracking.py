@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.provenance import Provenance
-from kdleak.runs import AUDITS, MethodRuns, StageRun, Step, method_runs, result_of, steps_of, steps_until
+from kdleak.runs import (
+    AUDITS,
+    MethodRuns,
+    StageRun,
+    Step,
+    method_runs,
+    result_of,
+    steps_of,
+    steps_of_stage,
+    steps_until,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +52,8 @@ def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
     method = params.kd.method if name == TEACHER else name
     try:
         with _store(project) as store:
-            store.add(method_runs(project, params, method, steps_until(stage, name)), just_run=(stage, name))
+            runs = method_runs(project, params, method, steps_until(stage, name))
+            store.add(runs, just_run=steps_of_stage(stage, name))
     except Exception as error:  # whatever is wrong with the tracking, the pipeline has its results and goes on
         print(f"kdleak: warning: {_unreachable(project, error)}; 'kdleak sync' logs this stage later", file=sys.stderr)
 
@@ -99,14 +110,14 @@ class _Store:
         self._experiment = experiment
         self._tags = tags
 
-    def add(self, runs: MethodRuns, just_run: Step | None = None) -> int:
+    def add(self, runs: MethodRuns, just_run: Sequence[Step] = ()) -> int:
         """Write the parent and the nested runs that are missing; returns how many that were.
 
-        `just_run` is the step that the current DVC stage is, if any.
+        `just_run` are the steps that the current DVC stage is, if any.
         """
         parent, created = self._parent(runs)
         for run in runs.stages:
-            is_current = (run.stage, run.name) == just_run and "DVC_STAGE" in os.environ
+            is_current = (run.stage, run.name) in just_run and "DVC_STAGE" in os.environ
             tags = {"dvc.stage": os.environ["DVC_STAGE"]} if is_current else {}
             created += self._add_stage(run, f"{runs.key}/{run.stage}/{run.name}", parent, tags)
         return created

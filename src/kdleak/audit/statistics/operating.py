@@ -122,9 +122,15 @@ def balanced_accuracy(members: np.ndarray, nonmembers: np.ndarray) -> float:
 
 
 def roc_curve(members: np.ndarray, nonmembers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(fpr, tpr) at every distinct threshold, from (0, 0) to (1, 1)."""
+    """The corners (fpr, tpr) of the curve over all thresholds, from (0, 0) to (1, 1).
+
+    A threshold that lies on the straight line between its neighbours' points is left out.
+    """
     _, fp, tp = _calls(members, nonmembers)
-    return np.concatenate([[0.0], fp / len(nonmembers)]), np.concatenate([[0.0], tp / len(members)])
+    fp, tp = np.concatenate([[0], fp]), np.concatenate([[0], tp])
+    right, up = np.diff(fp), np.diff(tp)
+    corner = np.concatenate([[True], right[:-1] * up[1:] != right[1:] * up[:-1], [True]])
+    return fp[corner] / len(nonmembers), tp[corner] / len(members)
 
 
 def _calls(members: np.ndarray, nonmembers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from kdleak.distill.techniques import TECHNIQUES
@@ -20,6 +21,8 @@ _TEXTS = {
     "adaptive": "its own responses, an adaptive share",
     "policy": "its own responses, sampled with the teacher",
 }
+#: measure-teacher, measure@kd: one kind of stage
+_MODEL = re.compile("[@-]")
 _RECIPE = ("technique", "learns from", "minimises", "learning rate", "epochs", "batch")
 
 
@@ -66,15 +69,17 @@ def _seconds(study: Study) -> list[Html]:
     """Where the time went, by stage, the longest first."""
     if not study.seconds:
         return [absent("No stage was run in this folder: its results were made elsewhere.")]
+    whole = {name: took for name, took in study.seconds.items() if ": " not in name}
     by_stage: dict[str, list[float]] = {}
     for name, took in study.seconds.items():
-        by_stage.setdefault(name.partition("@")[0], []).append(took)
+        stage, _, part = name.partition(": ")
+        kind = _MODEL.split(stage)[0]
+        by_stage.setdefault(f"{kind}: {part}" if part else kind, []).append(took)
     rows = [
         [code(stage), str(len(took)), seconds(sum(took)), seconds(max(took))]
         for stage, took in sorted(by_stage.items(), key=lambda item: -sum(item[1]))
     ]
-    total = sum(study.seconds.values())
-    rows.append(["together", str(len(study.seconds)), seconds(total), ""])
+    rows.append(["all stages", str(len(whole)), seconds(sum(whole.values())), ""])
     each = sorted(study.seconds.items(), key=_by_time)
     return [
         table(("stage", "runs", "together", "longest"), rows),
