@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.faults
 #: Kinds of death, in turns: all at once (power, `docker kill`), the stage alone (out of memory), DVC alone.
 VICTIMS = ("group", "stage", "dvc")
 #: Random moments of at most this many seconds after a stage has begun.
-LATEST = 8.0
+LATEST = 10.0
+#: How often each stage is killed.
+DEATHS = 2
 
 
 def smoke_project(folder: Path) -> PipelineProject:
@@ -106,14 +109,18 @@ def test_a_pipeline_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
     undisturbed = smoke_project(tmp_path / "undisturbed")
     assert undisturbed.dvc("repro").returncode == 0
     project = smoke_project(tmp_path / "killed")
-    rng, killed = random.Random(0), []
-    while (stage := run_and_kill(project, set(killed), VICTIMS[len(killed) % len(VICTIMS)], rng)) is not None:
-        killed.append(stage)
+    rng, killed = random.Random(0), Counter[str]()
+    while True:
+        done = {stage for stage, deaths in killed.items() if deaths == DEATHS}
+        stage = run_and_kill(project, done, VICTIMS[killed.total() % len(VICTIMS)], rng)
+        if stage is None:
+            break
+        killed[stage] += 1
         deadline = time.monotonic() + 10
         while (left := processes(project)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left, f"killed in {stage}, and these live on: {left}"
-    assert len(killed) >= 20
+    assert killed.total() >= 20 and set(killed.values()) == {DEATHS}
     assert results(project) == results(undisturbed)
     left_over = [p for top in ("data", "models", "results") for p in (project.folder / top).rglob(".*[0-9]*")]
     assert not left_over
