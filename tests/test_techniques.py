@@ -66,8 +66,12 @@ def corpus() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
+    return untrained(tmp_path_factory.mktemp("project"))
+
+
+def untrained(folder: Path) -> Project:
     """A project with records, bases, a teacher and an `sft` student, none of them trained."""
-    made = Project(tmp_path_factory.mktemp("project"))
+    made = Project(folder)
     write_parquet(corpus(), made.records)
     tokenizer = train_tokenizer(corpus()["response"], 300)
     sizes = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 512}

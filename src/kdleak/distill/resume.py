@@ -1,4 +1,8 @@
-"""Where a training run stands, on disk: weights, optimiser, random state, step and history, without pickle."""
+"""Where a training run stands, on disk: weights, optimiser, random state, step and history, without pickle.
+
+The learning rate and the order of the data are functions of the step and need no state of their own. What a batch
+source carries from step to step (replay buffer, DistiLLM's threshold, MiniLLM's round) it gives as JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from kdleak.artifacts import replacing_folder
+from kdleak.artifacts import replacing_file
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,16 @@ class Progressed:
 class ResumeStore:
     """A folder outside the pipeline's outputs that holds at most one state, of the run named by `key`.
 
-    The key is a digest of everything that determines the run: a state of another run is never taken up.
+    The key is a digest of everything that determines the run: a state of another run is never taken up. A state is one
+    file that takes the place of the one before in one step: whenever a run is killed, one of the two is there, whole.
     """
 
     folder: Path
     key: str
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "state.safetensors"
 
     def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progressed: Progressed) -> None:
         """Write the state, in place of the one before."""
@@ -41,31 +51,34 @@ class ResumeStore:
             for field, value in optimizer.state[parameter].items():
                 tensors[f"optim.{field}.{name}"] = value.detach().contiguous()
         tensors["rng.torch"] = torch.get_rng_state()
-        with replacing_folder(self.folder) as fresh:
-            save_file(tensors, fresh / "state.safetensors")
-            (fresh / "state.json").write_text(json.dumps({"key": self.key, **vars(progressed)}))
+        if torch.cuda.is_available():
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        # A tensor, because a header of safetensors is bounded and a replay buffer is not.
+        meta = json.dumps({"key": self.key, **vars(progressed)}).encode()
+        tensors["progressed"] = torch.frombuffer(bytearray(meta), dtype=torch.uint8)
+        with replacing_file(self.file) as fresh:
+            save_file(tensors, fresh)
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
         """Load the state into model, optimiser and random generator; None where there is none."""
         try:
-            meta = json.loads((self.folder / "state.json").read_text())
+            tensors = load_file(self.file)
+            meta = json.loads(tensors["progressed"].numpy().tobytes())
             if meta.pop("key") != self.key:
                 return None
             progressed = Progressed(**meta)
-            tensors = load_file(self.folder / "state.safetensors")
-        except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError):
-            return None
-        except Exception as error:  # safetensors raises its own type for a damaged file
-            if type(error).__name__ != "SafetensorError":
-                raise
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
         with torch.no_grad():
             for name, parameter in _trainable(model):
                 parameter.copy_(tensors[f"model.{name}"])
                 optimizer.state[parameter] = {
-                    field: tensors[f"optim.{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
+                    field: tensors[f"optim.{field}.{name}"].to(parameter.device)
+                    for field in ("step", "exp_avg", "exp_avg_sq")
                 }
         torch.set_rng_state(tensors["rng.torch"])
+        if "rng.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
         return progressed
 
     def clear(self) -> None:
