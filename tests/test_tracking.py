@@ -20,6 +20,7 @@ from kdleak.config import Params, load_params
 from kdleak.data.records import ROLES, record_id
 from kdleak.errors import KdleakError
 from kdleak.paths import Project
+from kdleak.provenance import Provenance
 from kdleak.report.attack_roc import attack_roc_figure
 from kdleak.runs import AUDITS
 
@@ -362,3 +363,13 @@ def test_a_result_that_is_not_what_its_stage_wrote_is_left_out(project, params):
     lock(project, **{"results/students/rkl/membership.json": "0" * 32})
     tracking.sync(project, params)
     assert titles(project) == {**ALL, "rkl seed 0": ALL["rkl seed 0"] - {"membership rkl"}}
+
+
+def test_the_results_table_refuses_figures_of_other_runs_than_params_yaml_s(project, params):
+    lock(project)
+    known = Provenance(project)
+    assert known.outdated(project.membership("kd"), params) is None
+    other = params.model_copy(update={"teacher": params.teacher.model_copy(update={"epochs": 99})})
+    assert known.outdated(project.membership("kd"), other) == "teacher.epochs"
+    lock(project, **{"models/teacher": "dir-of-another-teacher"})
+    assert Provenance(project).outdated(project.membership("kd"), params) == "what it was made from"

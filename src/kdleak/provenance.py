@@ -8,7 +8,7 @@ if everything it was made from is still what the pipeline would hand it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,14 @@ class Provenance:
         except KdleakError:
             return None  # of a version with other parameters
 
+    def outdated(self, result: Path, params: Params) -> str | None:
+        """What has changed since the file `result` was made: a parameter's name, or other words; None if nothing."""
+        made_with = self.settings(result, params)
+        if made_with is None:
+            return "what it was made from"
+        before, now = made_with.model_dump(), params.model_dump()
+        return next((name for name, value in _leaves(now) if dict(_leaves(before)).get(name) != value), None)
+
     def _collect(self, name: str, found: dict[str, LockedStage]) -> None:
         """Add the stage and all that it was made from, the earliest first."""
         for dep in self._stages[name].deps:
@@ -88,6 +96,14 @@ def _locked(entry: Mapping[str, Any]) -> LockedStage:
     deps, outs = ({e["path"]: e.get("md5", "") for e in entry.get(kind) or []} for kind in ("deps", "outs"))
     params = {key: value for file in (entry.get("params") or {}).values() for key, value in file.items()}
     return LockedStage(params, deps, outs)
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

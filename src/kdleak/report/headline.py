@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import read_json, read_parquet, write_json
+from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
+from kdleak.provenance import Provenance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,11 +95,16 @@ def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
 
 
 def print_headline(params: Params, project: Project) -> None:
-    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval."""
+    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval.
+
+    Raises KdleakError where the results are not those of params.yaml, or of one run.
+    """
     from rich.console import Console
     from rich.table import Table
 
     method, metrics = params.kd.method, read_json(project.metrics)
+    if (changed := Provenance(project).outdated(project.metrics, params)) is not None:
+        raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
     reports = [read_json(project.membership(name)) for name in (TEACHER, method, BASELINE)]
     n, m = reports[1]["n_members"], reports[1]["n_nonmembers"]
     table = Table(
