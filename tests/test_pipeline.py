@@ -115,6 +115,18 @@ def test_a_second_run_changes_nothing(project):
     assert contents(project) == before
 
 
+def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(project):
+    path = project.folder / "models/students/sft/model.safetensors"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert "modified:           models/students/sft" in project.dvc("status", "sft").stdout
+    shutil.rmtree(path.parent)
+    done = project.dvc("repro", "sft")
+    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout + done.stderr
+    assert path.read_bytes() == whole
+
+
 def test_the_results_table_names_teacher_student_and_baseline(project):
     shown = project.kdleak("results").stdout
     titles = ("teacher", "student without KD", "Memorization", "canaries planted 16x", "loss", "95 % interval")

@@ -260,6 +260,23 @@ def test_a_store_that_cannot_be_reached_is_one_warning_and_sync_an_error(project
     assert "hunter2" not in shown + str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda db: b"no database\n" * 99, lambda db: db[: len(db) // 2], lambda db: db[:80]]
+)
+def test_a_damaged_database_is_one_warning_with_the_remedy_and_stops_no_stage(project, params, capsys, damage):
+    path = project.root / "mlflow.db"
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    tracking.prepare(project)
+    tracking.log_stage(project, params, "distill", "kd")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and shown.startswith("kdleak: warning: MLflow at sqlite:///")
+    assert "mlflow.db" in shown and "move it away, a new one is made; 'kdleak sync' logs this stage later" in shown
+    with pytest.raises(KdleakError, match=r"mlflow\.db did not take the run .*; move it away, a new one is made"):
+        tracking.sync(project, params)
+    assert path.read_bytes() == damaged
+
+
 LOGGER = """
 import sys
 from pathlib import Path

@@ -77,15 +77,42 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     assert not store.folder.exists()
 
 
-def test_the_state_of_another_run_and_a_damaged_state_are_not_taken_up(tmp_path):
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:100],
+        lambda content: content[:-30],
+        lambda content: flip(content, len(content) // 2),
+        lambda content: flip(content, 40),
+        lambda content: content.replace(b'"step": 16', b'"step": 12'),
+        lambda content: b"[]",
+        lambda content: b"",
+    ],
+)
+def test_a_damaged_state_is_never_taken_up_and_the_training_begins_anew(tmp_path, caplog, damage):
+    whole, m = model(), model()
+    history = train(whole, SOURCE, cross_entropy, RECIPE, seed=1)
+    store = ResumeStore(tmp_path / "state", key="run")
+    train(model(), SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1)
+    content = store.file.read_bytes()
+    assert damage(content) != content
+    store.file.write_bytes(damage(content))
+    assert train(m, SOURCE, cross_entropy, RECIPE, seed=1, resume=store) == history
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(m), strict=True))
+    assert "state: damaged (" in caplog.text and "begins anew" in caplog.text
+
+
+def test_the_state_of_another_run_is_not_taken_up(tmp_path):
     m = model()
     store = ResumeStore(tmp_path / "state", key="run")
     train(m, SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1)
     fresh = torch.optim.AdamW(m.parameters())
+    assert store.restore(m, fresh) is not None
     assert ResumeStore(tmp_path / "state", key="other").restore(m, fresh) is None
-    path = tmp_path / "state" / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    assert store.restore(m, fresh) is None
 
 
 def test_rate_warms_up_then_falls_to_its_minimum():

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kdleak.distill.plan import make_plan
 from kdleak.distill.techniques import TECHNIQUES
-from kdleak.errors import KdleakError, nearest
+from kdleak.errors import KdleakError, brief, nearest
 
 if TYPE_CHECKING:
     from kdleak.paths import Project
@@ -307,9 +307,11 @@ def load_params(path: Path) -> Params:
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KdleakError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise KdleakError(
+            f"{path}: not valid YAML ({brief(error)}); 'git diff {path}' shows what was changed"
+        ) from None
     if not isinstance(content, dict):
-        raise KdleakError(f"{path}: must hold sections such as 'data:' and 'kd:'")
+        raise KdleakError(f"{path}: must hold sections such as 'data:' and 'kd:'; 'git checkout {path}' brings it back")
     return parse_params(content, str(path))
 
 

@@ -12,6 +12,15 @@ class KdleakError(Exception):
     The command line prints it and exits with 1; nothing is half-written.
     """
 
+    def __str__(self) -> str:
+        """One line, whatever stands in the names it quotes: no line break and no terminal's control sequence."""
+        return "".join(c if c.isprintable() else " " for c in super().__str__())
+
+
+def brief(error: BaseException, at_most: int = 160) -> str:
+    """What another library's exception says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split())[:at_most] or type(error).__name__
+
 
 def nearest(name: object, valid: Iterable[object]) -> str:
     """Say which of `valid` was most likely meant: `did you mean 'kd'?`, else the whole list."""

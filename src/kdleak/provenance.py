@@ -84,12 +84,16 @@ class Provenance:
 
 def _read_lock(path: Path) -> dict[str, LockedStage]:
     """The stages of a dvc.lock; their paths count from the project's root, as every stage's working folder does."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
     if not path.is_file():
         return {}
-    stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")).get("stages") or {}
-    return {f"{path}:{name}": _locked(entry) for name, entry in stages.items()}
+    try:
+        stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")).get("stages") or {}
+        return {f"{path}:{name}": _locked(entry) for name, entry in stages.items()}
+    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        remedy = f"bring it back with 'git checkout {path}', or delete it and run 'dvc repro'"
+        raise KdleakError(f"{path}: damaged (not a lock file of DVC); {remedy}") from None
 
 
 def _locked(entry: Mapping[str, Any]) -> LockedStage:

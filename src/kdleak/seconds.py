@@ -7,10 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from kdleak.artifacts import replacing_file
+from kdleak.errors import KdleakError
 
 if TYPE_CHECKING:
     from kdleak.paths import Project
@@ -38,16 +39,21 @@ def timed_part(project: Project, part: str) -> Iterator[None]:
 
 
 def read_seconds(project: Project) -> dict[str, float]:
-    """Stage -> seconds of its last run in this folder; a part of one as `stage: part`."""
+    """Stage -> seconds of its last run here; a part of one as `stage: part`. A damaged note is left out."""
     files = sorted(project.seconds.glob("*.json")) if project.seconds.is_dir() else []
-    notes = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    return {note["stage"]: float(note["seconds"]) for note in notes}
+    found = {}
+    for file in files:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(file.read_text(encoding="utf-8"))
+            found[note["stage"]] = float(note["seconds"])
+    return found
 
 
 def _note(project: Project, seconds: float, part: str = "") -> None:
-    """A file a stage: two stages that end at once do not meet."""
+    """A file a stage: two stages that end at once do not meet. A stage that has ended well does not fail for it."""
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # study/dvc.yaml:distill@kd
     if stage:
         stage = f"{stage}: {part}" if part else stage
-        with replacing_file(project.seconds / f"{re.sub(r'[^A-Za-z0-9@._-]', '_', stage)}.json") as fresh:
+        path = project.seconds / f"{re.sub(r'[^A-Za-z0-9@._-]', '_', stage)}.json"
+        with suppress(KdleakError), replacing_file(path) as fresh:
             fresh.write_text(json.dumps({"stage": stage, "seconds": round(seconds, 2)}) + "\n", encoding="utf-8")

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.errors import KdleakError
+from kdleak.errors import KdleakError, brief
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.provenance import Provenance
 from kdleak.runs import (
@@ -55,7 +56,8 @@ def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
             runs = method_runs(project, params, method, steps_until(stage, name))
             store.add(runs, just_run=steps_of_stage(stage, name))
     except Exception as error:  # whatever is wrong with the tracking, the pipeline has its results and goes on
-        print(f"kdleak: warning: {_unreachable(project, error)}; 'kdleak sync' logs this stage later", file=sys.stderr)
+        told = f"{_unreachable(project, error)}; {_remedy(project, error)}; 'kdleak sync' logs this stage later"
+        print(f"kdleak: warning: {told}", file=sys.stderr)
 
 
 def prepare(project: Project) -> None:
@@ -79,7 +81,7 @@ def sync(project: Project, params: Params) -> int:
         with _store(project) as store:
             return sum(store.add(runs) for runs in found)
     except Exception as error:
-        raise KdleakError(f"{_unreachable(project, error)}; start it or change MLFLOW_TRACKING_URI") from None
+        raise KdleakError(f"{_unreachable(project, error)}; {_remedy(project, error)}") from None
 
 
 def _current_steps(
@@ -231,6 +233,7 @@ def _store(project: Project) -> Iterator[_Store]:
         from mlflow import MlflowClient
 
         uri = tracking_uri(project)
+        _open_database(uri)
         client = MlflowClient(uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         experiment = client.get_experiment_by_name(name)
@@ -255,6 +258,14 @@ def repository_root(project: Project) -> Path:
     start = project.root.resolve()
     marked = (folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir() or (folder / ".git").exists())
     return next(marked, start)
+
+
+def _open_database(uri: str) -> None:
+    """Raise sqlite3.DatabaseError at once where a local store is no database: MLflow would try for many seconds."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.is_file():
+        with closing(sqlite3.connect(path, timeout=30)) as store:
+            store.execute("select count(*) from sqlite_master").fetchone()
 
 
 def _artifact_location(uri: str) -> str | None:
@@ -285,5 +296,22 @@ def _git(project: Project, *arguments: str) -> str:
 def _unreachable(project: Project, error: Exception) -> str:
     """What a user needs to know, on one line and without a password."""
     uri = re.sub(r"//[^/@]*@", "//", tracking_uri(project))
-    reason = re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))[:160] or type(error).__name__
+    reason = re.sub(r"//[^/@\s]*@", "//", brief(error, at_most=10_000))[:160]
     return f"MLflow at {uri} did not take the run ({reason})"
+
+
+#: What SQLite says of a store -> what to do about it.
+_REMEDIES = {
+    "not a database|malformed|no such table|no such column": "move it away, a new one is made",
+    "is full|disk I/O error": "free some space on the disk",
+    "readonly|unable to open": "make it and its folder writable",
+}
+
+
+def _remedy(project: Project, error: Exception) -> str:
+    if tracking_uri(project).startswith("sqlite:"):
+        for said, remedy in _REMEDIES.items():
+            if re.search(said, str(error)):
+                return remedy
+        return "see to it or change MLFLOW_TRACKING_URI"
+    return "start it or change MLFLOW_TRACKING_URI"

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kdleak.artifacts import replacing_file
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
@@ -64,7 +65,10 @@ def content_key(model: str, records: Iterable[EncodedRecord], what: str = "token
 
 
 class ArrayCache:
-    """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays)."""
+    """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays).
+
+    It saves time and is never needed: what cannot be stored or removed is a warning. Processes may share a folder.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = 2 * 2**30):
         self.folder = folder
@@ -87,7 +91,8 @@ class ArrayCache:
             return None
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             log.warning("cache entry %s is damaged (%s); it is computed again", path.name, error)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -95,13 +100,14 @@ class ArrayCache:
 
     def put(self, key: str, arrays: Arrays) -> None:
         """Store an entry: written beside, then renamed, so that a reader sees all of it or nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(key)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        beside.write_bytes(save(arrays, metadata={"key": key, "checksum": _checksum(arrays)}))
-        beside.replace(path)
-        self._make_room(path)
+        try:
+            with replacing_file(path) as fresh:
+                fresh.write_bytes(save(arrays, metadata={"key": key, "checksum": _checksum(arrays)}))
+            self._make_room(path)
+        except (KdleakError, OSError) as error:
+            log.warning("cache entry not kept (%s); its content is computed again next time", error)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.data.records import ROLES, Fact, Record
-from kdleak.errors import KdleakError, nearest
+from kdleak.errors import KdleakError, brief, nearest
 
 if TYPE_CHECKING:
     from kdleak.config import Data, Hub
@@ -97,7 +97,6 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
     import pyarrow.parquet
 
     try:
@@ -107,8 +106,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise KdleakError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged file makes Arrow stumble over anything: pages, types, encodings
+        raise KdleakError(f"{path}: not a readable Parquet file ({brief(error)}); write or fetch it again") from None
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,9 @@ source carries from step to step (replay buffer, DistiLLM's threshold, MiniLLM's
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from kdleak.artifacts import replacing_file
+from kdleak.errors import brief
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class ResumeStore:
 
     The key is a digest of everything that determines the run: a state of another run is never taken up. A state is one
     file that takes the place of the one before in one step: whenever a run is killed, one of the two is there, whole.
+    One whose checksum is not that of its content is not taken up either.
     """
 
     folder: Path
@@ -57,18 +63,18 @@ class ResumeStore:
         meta = json.dumps({"key": self.key, **vars(progressed)}).encode()
         tensors["progressed"] = torch.frombuffer(bytearray(meta), dtype=torch.uint8)
         with replacing_file(self.file) as fresh:
-            save_file(tensors, fresh)
+            save_file(tensors, fresh, metadata={"checksum": _checksum(tensors)})
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
         """Load the state into model, optimiser and random generator; None where there is none."""
         try:
-            tensors = load_file(self.file)
-            meta = json.loads(tensors["progressed"].numpy().tobytes())
-            if meta.pop("key") != self.key:
-                return None
-            progressed = Progressed(**meta)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            found = self._read()
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s: damaged (%s); the training begins anew", self.folder, brief(error))
             return None
+        if found is None:
+            return None
+        progressed, tensors = found
         with torch.no_grad():
             for name, parameter in _trainable(model):
                 parameter.copy_(tensors[f"model.{name}"])
@@ -81,6 +87,20 @@ class ResumeStore:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         return progressed
 
+    def _read(self) -> tuple[Progressed, dict[str, torch.Tensor]] | None:
+        """The state, None where there is none of this run; what is damaged raises one of many exceptions."""
+        if not self.file.is_file():
+            return None
+        with safe_open(self.file, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            checksum = (file.metadata() or {})["checksum"]
+        if checksum != _checksum(tensors):
+            raise ValueError("checksum mismatch")
+        told = json.loads(tensors.pop("progressed").numpy().tobytes())
+        if told.pop("key") != self.key:
+            return None
+        return Progressed(**told), tensors
+
     def clear(self) -> None:
         """Remove the state: the run is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -90,3 +110,12 @@ class ResumeStore:
 
 def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """sha256 over names, types and content."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

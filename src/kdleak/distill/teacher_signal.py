@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,13 @@ from kdleak.artifacts import replacing_file
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.batch_source import DistillationBatch
+from kdleak.errors import KdleakError
 from kdleak.models.forward import hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 #: Raised when the meaning of a stored tensor changes: older entries are then never found.
 _VERSION = "1"
@@ -67,7 +71,10 @@ class CachedTeacher:
 
 
 class HiddenStateCache:
-    """A folder of hidden states of at most `max_bytes`; what would not fit is not stored."""
+    """A folder of hidden states of at most `max_bytes`; what would not fit is not stored.
+
+    It saves time and is never needed: what cannot be stored or removed is a warning.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = 8 * 2**30):
         self.folder, self.max_bytes = folder, max_bytes
@@ -78,13 +85,14 @@ class HiddenStateCache:
         try:
             with safe_open(path, framework="pt") as file:
                 hidden, checksum = file.get_tensor("hidden"), (file.metadata() or {})["checksum"]
+            if checksum != _checksum(key, hidden):
+                raise ValueError("checksum mismatch")
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, KeyError):
-            path.unlink(missing_ok=True)
-            return None
-        if checksum != _checksum(key, hidden):
-            path.unlink(missing_ok=True)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            log.warning("teacher signal %s is damaged (%s); it is computed again", path.name, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -94,9 +102,12 @@ class HiddenStateCache:
         """Store an entry, the least recently used making room for it."""
         if hidden.nbytes > self.max_bytes:
             return
-        self._make_room(hidden.nbytes + _HEADER_BYTES)
-        with replacing_file(self._path(key)) as fresh:
-            save_file({"hidden": hidden}, fresh, metadata={"checksum": _checksum(key, hidden)})
+        try:
+            self._make_room(hidden.nbytes + _HEADER_BYTES)
+            with replacing_file(self._path(key)) as fresh:
+                save_file({"hidden": hidden}, fresh, metadata={"checksum": _checksum(key, hidden)})
+        except (KdleakError, OSError) as error:
+            log.warning("teacher signal not kept (%s); it is computed again next time", error)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import replacing_folder
-from kdleak.errors import KdleakError
+from kdleak.errors import KdleakError, brief
 from kdleak.models.hub import MODEL_FILES, model_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+#: What to do about a model folder that holds something else than what was once written into it.
+_REMEDY = "if it is damaged, delete it and run 'dvc repro', or fetch it again"
 
 
 def _quiet() -> None:
@@ -21,6 +26,19 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Transformers without its warnings."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -49,14 +67,21 @@ def check_folder(folder: Path) -> None:
     config = folder / (ADAPTER if (folder / ADAPTER).is_file() else "config.json")
     if not config.is_file():
         raise KdleakError(f"{folder}: no model folder (config.json is missing)")
-    try:
-        fields = json.loads(config.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise KdleakError(f"{config}: not valid JSON; fetch or make the model again") from None
-    if "auto_map" in fields:
+    if "auto_map" in _fields(config):
         raise KdleakError(f"{folder}: the model brings code of its own (auto_map), which kdleak never runs")
     if not list(folder.glob("adapter_model.safetensors" if config.name == ADAPTER else "*.safetensors")):
         raise KdleakError(f"{folder}: no safetensors weights; pickle files are never read, convert the model first")
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """Content of a configuration file."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, or not text
+        fields = None
+    if not isinstance(fields, dict):
+        raise KdleakError(f"{path}: damaged (no JSON object); delete the folder and run 'dvc repro', or fetch it again")
+    return fields
 
 
 def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
@@ -76,7 +101,7 @@ def base_folder(folder: Path) -> Path:
     adapter = folder / ADAPTER
     if not adapter.is_file():
         return folder
-    fields = json.loads(adapter.read_text(encoding="utf-8"))
+    fields = _fields(adapter)
     if not fields.get("base_model_name_or_path"):
         raise KdleakError(f"{adapter}: names no base_model_name_or_path, the model that it adapts")
     return model_folder(fields["base_model_name_or_path"], fields.get("revision"))
@@ -84,33 +109,49 @@ def base_folder(folder: Path) -> Path:
 
 def _plain_model(folder: Path) -> PreTrainedModel:
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    config = _config(folder)
+    if getattr(config, "activation_function", None) == "gelu_new":
+        # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
+        config.activation_function = "gelu_pytorch_tanh"
+    options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+    try:
+        with _silent():  # its report of keys that do not match says in many lines what is said below in one
+            model, found = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+    except Exception as error:  # a damaged file, or one of another kind, makes Transformers stumble over anything
+        raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {_REMEDY}") from None
+    # Transformers draws what it does not find at random and says so in a warning: figures of noise would come out.
+    if found["missing_keys"]:
+        first, *more = sorted(found["missing_keys"])
+        lacks = f"'{first}'" + (f" and {len(more)} more" if more else "")
+        raise KdleakError(f"{folder}: its weights lack {lacks}; {_REMEDY}")
+    return model
+
+
+def _config(folder: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if getattr(config, "activation_function", None) == "gelu_new":
-            # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
-            config.activation_function = "gelu_pytorch_tanh"
-        return AutoModelForCausalLM.from_pretrained(
-            folder, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
-        )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise KdleakError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]}); make it again") from None
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise KdleakError(f"{folder}: its config.json describes no model ({brief(error)}); {_REMEDY}") from None
 
 
 def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
+    import warnings
+
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     base = base_folder(folder)
     check_folder(base)
     model = _plain_model(base).to(device)
     try:
-        return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise KdleakError(f"{folder}: this adapter does not fit its base {base} ({reason})") from None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn
+            return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
+    except Exception as error:
+        raise KdleakError(f"{folder}: this adapter does not fit its base {base} ({brief(error)}); {_REMEDY}") from None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -120,11 +161,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not _has_tokenizer(folder):
         folder = base_folder(folder)
     if not _has_tokenizer(folder):
-        raise KdleakError(f"{folder}: no tokenizer beside the model")
+        raise KdleakError(f"{folder}: no tokenizer beside the model; save one there with save_pretrained")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # tokenizers, in Rust, raises nothing more specific
+        raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({brief(error)}); {_REMEDY}") from None
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -133,10 +174,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def position_limit(folder: Path) -> int:
     """The longest sequence, in tokens, that the model in `folder` has positions for; without a limit, 2**31 - 1."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base_folder(folder), local_files_only=True)
-    return getattr(config, "max_position_embeddings", None) or 2**31 - 1
+    return getattr(_config(base_folder(folder)), "max_position_embeddings", None) or 2**31 - 1
 
 
 def content_hash(folder: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdleak.errors import KdleakError, nearest
+from kdleak.errors import KdleakError, brief, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -90,13 +90,15 @@ class Family(_Entry):
 def load_family(path: Path, name: str) -> Family:
     """Read and validate the entry `name` of families.yaml."""
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
-    except yaml.YAMLError as error:
-        raise KdleakError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(entries, dict) or name not in entries:
-        raise KdleakError(f"model.family: '{name}' is not in {path}; {nearest(name, entries or ())}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KdleakError(f"{path}: not valid YAML ({brief(error)}); 'git checkout {path}' brings it back") from None
+    if not isinstance(entries, dict):
+        raise KdleakError(f"{path}: must hold families by name; 'git checkout {path}' brings it back")
+    if name not in entries:
+        raise KdleakError(f"model.family: '{name}' is not in {path}; {nearest(name, entries)}")
     try:
         return Family.model_validate(entries[name])
     except ValidationError as error:

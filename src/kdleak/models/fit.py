@@ -21,8 +21,8 @@ def check_fit(folders: Mapping[str, Path], names: Mapping[str, str], max_tokens:
     """
     sizes, words = {}, {}
     for part, folder in folders.items():
-        check_folder(folder)
         named = f"{part} {names[part]}"
+        check_folder(base_folder(folder))
         config = json.loads((base_folder(folder) / "config.json").read_text(encoding="utf-8"))
         architecture = (config.get("architectures") or ["model without architecture"])[0]
         if not architecture.endswith(_CAUSAL):

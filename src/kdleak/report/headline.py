@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdleak.artifacts import read_json, read_parquet, write_json
+from kdleak.artifacts import read_csv, read_json, read_parquet, write_json
 from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.provenance import Provenance
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
     from kdleak.config import Params
@@ -42,14 +43,12 @@ def write_headline(params: Params, project: Project) -> None:
 
 
 def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -> None:
-    import pandas as pd
-
     from kdleak.report.roc import roc_figure, write_svg
 
     def curve(name: str, who: str, title: str) -> tuple[str, pd.DataFrame]:
         low, high = reports[who]["attacks"][attack]["auc_ci95"]
         auc = reports[who]["attacks"][attack]["auc"]
-        return f"{title}: AUC {auc:.2f} [{low:.2f}, {high:.2f}]", pd.read_csv(project.roc(name))
+        return f"{title}: AUC {auc:.2f} [{low:.2f}, {high:.2f}]", read_csv(project.roc(name))
 
     curves = {
         "teacher": curve(TEACHER, "teacher", "teacher"),
