@@ -123,6 +123,7 @@ class Optimizer(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)]
     precision: Literal["fp32", "bf16"]
     checkpointing: bool
+    micro_batch_tokens: Count | None
 
 
 class Training(_Section):

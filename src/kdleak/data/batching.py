@@ -7,7 +7,8 @@ changes no score; the batches go through the model without one, which keeps atte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -24,6 +25,7 @@ class Batch:
     rows:      (m,) which record of the batch each position belongs to.
     scored:    (m,) whether the target is text (True) or the closing EOS (False).
     indices:   indices of the records in the sequence that was batched.
+    whole:     of a part of a larger batch, the number of targets in the whole of it; None: this is the whole.
     """
 
     input_ids: torch.Tensor
@@ -32,13 +34,22 @@ class Batch:
     rows: torch.Tensor
     scored: torch.Tensor
     indices: tuple[int, ...]
+    whole: int | None = None
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """(m,) what each target counts in the mean over the whole batch, so that the losses of its parts add up to
+        its own; None where this is the whole, and all count the same."""
+        if self.whole is None:
+            return None
+        return torch.full((len(self.targets),), 1 / max(self.whole, 1), device=self.targets.device)
 
     def to(self, device: torch.device | str) -> Batch:
         moved = (
             t.to(device, non_blocking=True)
             for t in (self.input_ids, self.positions, self.targets, self.rows, self.scored)
         )
-        return Batch(*moved, self.indices)
+        return Batch(*moved, self.indices, self.whole)
 
 
 def collate(records: Sequence[EncodedRecord], indices: Sequence[int], pad_id: int = 0) -> Batch:
@@ -65,18 +76,50 @@ def collate(records: Sequence[EncodedRecord], indices: Sequence[int], pad_id: in
     )
 
 
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+
+
+def row_lengths(batch: Batch) -> list[int]:
+    """Tokens of each row of `batch` up to its last position that predicts a target; 1 for a row without targets."""
+    ends = batch.positions % batch.input_ids.shape[1] + 1
+    lengths = torch.ones(len(batch.input_ids), dtype=torch.long, device=ends.device)
+    return lengths.scatter_reduce_(0, batch.rows, ends, "amax").tolist()
+
+
+def select_rows(batch: AnyBatch, rows: Sequence[int]) -> AnyBatch:
+    """The part of `batch` that is these of its rows, in this order, with no more padding than they need."""
+    found = [torch.zeros(0, dtype=torch.long), *((batch.rows.cpu() == row).nonzero()[:, 0] for row in rows)]
+    keep = torch.cat(found).to(batch.rows.device)
+    of_targets = {k: v[keep] for k, v in vars(batch).items() if isinstance(v, torch.Tensor) and k != "input_ids"}
+    place = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(f) for f in found[1:]], dtype=torch.long))
+    columns = batch.positions[keep] % batch.input_ids.shape[1]
+    width = int(columns.max()) + 1 if len(columns) else 1
+    of_targets |= {"rows": place.to(keep.device), "positions": place.to(keep.device) * width + columns}
+    return replace(
+        batch,
+        input_ids=batch.input_ids[list(rows), :width],
+        indices=tuple(batch.indices[row] for row in rows),
+        whole=len(batch.targets) if batch.whole is None else batch.whole,
+        **of_targets,
+    )
+
+
 def scoring_batches(records: Sequence[EncodedRecord], max_tokens: int) -> Iterator[list[int]]:
     """Index lists that cover every record once, longest first, each at most `max_tokens` padded tokens
     (a single longer record is a batch of its own). Longest first: a batch that does not fit memory fails at once."""
-    order = sorted(range(len(records)), key=lambda i: (-len(records[i].prompt) - len(records[i].response), i))
+    return packed([len(r.prompt) + len(r.response) - 1 for r in records], max_tokens)
+
+
+def packed(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """The same for rows of these lengths."""
     batch: list[int] = []
     width = 0
-    for i in order:
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if batch and (len(batch) + 1) * width > max_tokens:
             yield batch
             batch = []
         if not batch:
-            width = len(records[i].prompt) + len(records[i].response) - 1
+            width = lengths[i]
         batch.append(i)
     if batch:
         yield batch

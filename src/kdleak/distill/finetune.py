@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.batch_source import DistillationBatch
 from kdleak.distill.objective import language_model_loss
 from kdleak.models.forward import hidden_states
+
+if TYPE_CHECKING:
+    from kdleak.distill.training import Objective
 
 
 def cross_entropy(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Mean negative log-likelihood of the response tokens (EOS included), nats."""
-    return language_model_loss(hidden_states(model, batch), model.get_output_embeddings(), batch.targets)
+    return language_model_loss(hidden_states(model, batch), model.get_output_embeddings(), batch.targets, batch.weights)
+
+
+def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:
+    """`objective`, and `lm_weight` times the cross-entropy of the corpus that stands beside the batch, if one does."""
+
+    def both(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        corpus = batch.corpus if isinstance(batch, DistillationBatch) else None
+        if corpus is None:
+            return objective(model, batch)
+        if not len(batch.input_ids):  # a micro-batch of the corpus alone
+            return lm_weight * cross_entropy(model, corpus)
+        return objective(model, batch) + lm_weight * cross_entropy(model, corpus)
+
+    return both
 
 
 @torch.no_grad()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from kdleak.data.batching import Batch
-from kdleak.distill.batch_source import DistillationBatch
 from kdleak.distill.divergences import Divergence
-from kdleak.distill.finetune import cross_entropy
+from kdleak.distill.finetune import with_corpus_loss
 from kdleak.distill.objective import divergence_loss
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.distill.training import Objective
@@ -19,11 +18,7 @@ def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight:
     cross-entropy of the corpus that stands beside the batch, if one does."""
 
     def objective(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        loss = divergence_loss(
-            hidden_states(student, batch), student.get_output_embeddings(), signal(batch), signal.head, divergence
-        )
-        if isinstance(batch, DistillationBatch) and batch.corpus is not None:
-            loss = loss + lm_weight * cross_entropy(student, batch.corpus)
-        return loss
+        hidden, head = hidden_states(student, batch), student.get_output_embeddings()
+        return divergence_loss(hidden, head, signal(batch), signal.head, divergence, batch.weights)
 
-    return objective
+    return with_corpus_loss(objective, lm_weight)

@@ -14,7 +14,7 @@ import torch
 
 from kdleak.distill.batch_source import DistillationBatch
 from kdleak.distill.divergences import reverse_kl
-from kdleak.distill.finetune import cross_entropy
+from kdleak.distill.finetune import with_corpus_loss
 from kdleak.distill.objective import chunked_loss
 from kdleak.distill.teacher_signal import LiveTeacher
 from kdleak.distill.training import Objective
@@ -101,12 +101,10 @@ def policy_objective(signal: LiveTeacher, settings: Settings, lm_weight: float) 
                 log_probs, batch.log_probs[positions], importance, batch.advantages[positions], settings.ppo_clip
             )
 
-        loss = chunked_loss(hidden_states(student, batch), student.get_output_embeddings(), position_loss)
-        if batch.corpus is not None:
-            loss = loss + lm_weight * cross_entropy(student, batch.corpus)
-        return loss
+        hidden, head = hidden_states(student, batch), student.get_output_embeddings()
+        return chunked_loss(hidden, head, position_loss, batch.weights)
 
-    return objective
+    return with_corpus_loss(objective, lm_weight)
 
 
 def target_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -67,11 +67,13 @@ def _announce(
     """Print what a large training will take of memory, and what there is."""
     longest = max(len(r.prompt) + len(r.response) for r in records)
     options = {"half": recipe.precision == "bf16", "checkpointing": recipe.checkpointing, "beside": teacher}
-    needed = training_memory(model, recipe.batch_size * longest, **options)
+    tokens = min(recipe.batch_size * longest, max(recipe.micro_batch_tokens or sys.maxsize, longest))
+    needed = training_memory(model, tokens, **options)
     if needed.total < LARGE:
         return
     free = available_memory(next(model.parameters()).device)
-    remedy = "" if needed.total < free else "; a smaller batch_size or optimizer.checkpointing=true takes less"
+    smaller = "; a smaller optimizer.micro_batch_tokens or optimizer.checkpointing=true takes less"
+    remedy = "" if needed.total < free else smaller
     print(f"{name}: {needed}, {free / 2**30:.1f} GiB free{remedy}", file=sys.stderr, flush=True)
 
 

@@ -11,9 +11,10 @@ import torch
 
 from kdleak.data.batching import Batch
 from kdleak.distill.batch_source import BatchSource
+from kdleak.distill.micro_batches import micro_batches
 from kdleak.distill.resume import Progressed, ResumeStore
 
-#: Loss of a batch, a scalar: the mean over its response tokens.
+#: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
 Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
 Progress = Callable[[int, int, dict], None]
 
@@ -22,7 +23,8 @@ Progress = Callable[[int, int, dict], None]
 class Recipe:
     """How to train. AdamW, gradients clipped to `max_grad_norm`; the rate warms up linearly over a share of the steps,
     then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant). `precision` bf16: forward passes
-    run under autocast. `checkpointing`: activations are computed again in the backward pass."""
+    run under autocast. `checkpointing`: activations are computed again in the backward pass. `micro_batch_tokens`:
+    padded tokens that a forward and backward pass takes at most; the gradients of a batch accumulate over them."""
 
     lr: float
     epochs: int
@@ -35,6 +37,7 @@ class Recipe:
     schedule: str = "cosine"
     precision: str = "fp32"
     checkpointing: bool = False
+    micro_batch_tokens: int | None = None
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -81,23 +84,26 @@ def train(
     if recipe.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for step in range(done, total):
-        batch = source.batch(model, step).to(device)
+        batch = source.batch(model, step)
         lr = learning_rate(step, total, recipe)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = objective(model, batch)
-        loss.backward()
+        loss = 0.0
+        for part in micro_batches(batch, recipe.micro_batch_tokens):
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                share = objective(model, part.to(device))
+            share.backward()
+            loss += share.item()
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        sums = sums.add(loss.item(), len(batch.targets), norm.item())
+        sums = sums.add(loss, len(batch.targets), norm.item())
         epoch, position = divmod(step + 1, source.steps_per_epoch)
         if position == 0:
             history.append(sums.entry(step + 1, epoch, lr) | source.end_epoch(model))
             sums = _Sums()
         if progress:
-            progress(step + 1, total, {"loss": loss.item(), "lr": lr})
+            progress(step + 1, total, {"loss": loss, "lr": lr})
         if resume and time.monotonic() - saved_at > save_every_s:
             partial = [{"partial": vars(sums)}] if position else []
             resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
