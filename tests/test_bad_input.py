@@ -159,3 +159,15 @@ def test_a_hub_that_cannot_be_reached_is_one_line(project):
     assert run.returncode == 1
     assert run.stderr.strip().splitlines()[-1].startswith("kdleak: error: data.hub: ")
     assert "use data.source=file" in run.stderr
+
+
+def test_what_a_shell_would_read_is_refused_by_dvc_and_the_first_stage_and_never_run(project):
+    configure(project, None, {})
+    project.commit("parameters")
+    command = "kd; touch x"
+    done = project.dvc("exp", "run", "-P", **{"kd.method": f"'{command}'", "study.methods": f"['{command}']"})
+    assert done.returncode != 0
+    assert "kd.method: 'kd; touch x' is unknown" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(project.folder.rglob("x"))
+    assert not list(project.folder.rglob("*touch*"))

@@ -26,13 +26,15 @@ def _known_method(name: str) -> str:
 
 
 Method = Annotated[str, AfterValidator(_known_method)]
-Count = Annotated[int, Field(ge=1)]
+#: No number of anything is larger: what lies beyond would overflow the integers of the libraries that count it.
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Sizes(_Section):
@@ -89,7 +91,7 @@ class Canaries(_Section):
     """Random secrets planted in the teacher's training data."""
 
     repetitions: Annotated[list[Count], Field(min_length=1)]
-    each: Annotated[int, Field(ge=0)]
+    each: Annotated[int, Field(ge=0, le=_MOST)]
     references: Count
 
     @model_validator(mode="after")
@@ -104,8 +106,8 @@ class Model(_Section):
 
     family: Annotated[str, Field(min_length=1)]
     student: Annotated[str, Field(min_length=1)]
-    max_prompt_tokens: Annotated[int, Field(ge=16)]
-    max_tokens: Annotated[int, Field(ge=17)]
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=_MOST)]
+    max_tokens: Annotated[int, Field(ge=17, le=_MOST)]
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Model:
@@ -137,7 +139,7 @@ class Training(_Section):
 class Base(Training):
     """Pretraining on auxiliary."""
 
-    reserve: Annotated[int, Field(ge=2)]
+    reserve: Annotated[int, Field(ge=2, le=_MOST)]
 
 
 class Generation(_Section):
@@ -239,7 +241,7 @@ class Noise(_Section):
 class Audit(_Section):
     """The attacks."""
 
-    attacks: Annotated[list[str], Field(min_length=1)]
+    attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     headline: str
     batch_tokens: Count
     prefix_tokens: Count
