@@ -163,7 +163,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_from_which_the_tra
 
     disk = largest_file(4096)
     try:
-        with pytest.raises(KdleakError, match="state: larger than this process may write"):
+        with pytest.raises(KdleakError, match="larger than this process may write"):
             train(stopped, source, cross_entropy, recipe, progress=fill, **options)
     finally:
         disk.__exit__(None, None, None)
