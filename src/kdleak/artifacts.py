@@ -1,4 +1,5 @@
-"""Files written whole or not at all: beside first, then renamed into place."""
+"""Files written whole or not at all: beside first, then renamed into place. By the main process alone: what another
+one writes is thrown away."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdleak.errors import KdleakError
+from kdleak.processes import is_main
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """A new file beside `path` that takes its place when the block ends, and vanishes when it fails."""
+    if not is_main():
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere) / path.name
+        return
     fresh = _beside(path)
     try:
         yield fresh
@@ -32,6 +39,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` that takes its place when the block ends, and vanishes when it fails."""
+    if not is_main():
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere)
+        return
     fresh = _beside(folder)
     fresh.mkdir()
     old = fresh.with_name(f"{fresh.name}.old")

@@ -99,6 +99,12 @@ class Canaries(_Section):
         return self
 
 
+class Compute(_Section):
+    """What a stage may use."""
+
+    processes: Count
+
+
 class Model(_Section):
     """Which family and size, and the limits on a record's tokens."""
 
@@ -274,6 +280,7 @@ class Params(_Section):
     checks: Checks
     canaries: Canaries
     model: Model
+    compute: Compute
     optimizer: Optimizer
     base: Base
     teacher: Training

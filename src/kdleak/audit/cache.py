@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kdleak import processes
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
@@ -64,16 +65,21 @@ def content_key(model: str, records: Iterable[EncodedRecord], what: str = "token
 
 
 class ArrayCache:
-    """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays)."""
+    """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays).
 
-    def __init__(self, folder: Path, max_bytes: int = 2 * 2**30):
+    together: what is missing all processes compute together, so all must ask for the same entries.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = 2 * 2**30, together: bool = False):
         self.folder = folder
         self.max_bytes = max_bytes
+        self.together = together
 
     def get_or_compute(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The entry of `key`; computed and stored where it is missing or damaged."""
         found = self.get(key)
-        if found is None:
+        missing = found is None if not self.together else not processes.everyone(found is not None)
+        if missing:
             found = compute()
             self.put(key, found)
         return found
@@ -95,6 +101,8 @@ class ArrayCache:
 
     def put(self, key: str, arrays: Arrays) -> None:
         """Store an entry: written beside, then renamed, so that a reader sees all of it or nothing."""
+        if not processes.is_main():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(key)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
