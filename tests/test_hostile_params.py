@@ -22,7 +22,10 @@ FREE_TEXT = {
     "data.path", "data.hub.name", "data.hub.revision", "data.hub.split", "kd.lm_corpus",
     "model.family", "model.student",
 }  # fmt: skip
-NULLABLE = re.compile(r"data\.max_(prompt|response)_chars|kd\.student_fraction|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)")
+NULLABLE = re.compile(
+    r"data\.max_(prompt|response)_chars|optimizer\.micro_batch_tokens"
+    r"|kd\.student_fraction|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
+)
 
 
 def leaves(content: object, key: str = "") -> Iterator[tuple[str, object]]:

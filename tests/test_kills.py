@@ -18,6 +18,7 @@ from kdleak.artifacts import read_json
 from kdleak.distill import run, training
 from kdleak.distill.student import make_student
 from kdleak.paths import Project
+from tests.forks import ended, fork
 from tests.test_techniques import params, untrained
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork of itself")
@@ -75,14 +76,7 @@ def die() -> None:
 
 def killed(work: Callable[[], object]) -> bool:
     """Whether `work`, in a process of its own, ends by SIGKILL."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    return ended(fork(work)) == -signal.SIGKILL
 
 
 def dying_at(step: int):

@@ -1,4 +1,5 @@
-"""Files written whole or not at all: beside first, then renamed into place."""
+"""Files written whole or not at all: beside first, then renamed into place. By the main process alone: what another
+one writes is thrown away."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdleak.errors import KdleakError
+from kdleak.processes import is_main
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
     A disk that is full, read-only or closed to this user is a KdleakError that names `path` and the remedy.
     """
+    if not is_main():
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere) / path.name
+        return
     with _disk_errors(path):
         fresh = _beside(path)
         try:
@@ -42,6 +49,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     A disk that is full, read-only or closed to this user is a KdleakError that names `folder` and the remedy.
     """
+    if not is_main():
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere)
+        return
     with _disk_errors(folder):
         fresh = _beside(folder)
         fresh.mkdir()

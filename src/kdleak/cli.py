@@ -9,6 +9,7 @@ kdleak audit --student DIR --members FILE --nonmembers FILE                 (any
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdleak.errors import KdleakError
+from kdleak.launch import say_error
 from kdleak.paths import Project
+from kdleak.processes import RENDEZVOUS, is_main, size
 from kdleak.seconds import timed_stage
 
 if TYPE_CHECKING:
@@ -40,6 +43,16 @@ def _params() -> Params:
     from kdleak.config import load_params
 
     return load_params(PROJECT.params)
+
+
+def _shared() -> Params:
+    """The same for a command whose work several processes may share: the one that starts them ends here."""
+    from kdleak.launch import launch
+
+    settings = _params()
+    if settings.compute.processes > 1 and size() == 1:
+        raise SystemExit(launch(settings.compute.processes))
+    return settings
 
 
 @app.callback()
@@ -98,13 +111,13 @@ def base() -> None:
     """Train the tokenizer and pretrain teacher and student on auxiliary."""
     from kdleak.distill.base import make_bases
 
-    make_bases(_params(), PROJECT)
+    make_bases(_shared(), PROJECT)
 
 
 @app.command()
 def teacher() -> None:
     """Fine-tune the teacher on private."""
-    settings = _params()
+    settings = _shared()
     with _tracked("teacher", "teacher"):
         from kdleak.distill.teacher import fine_tune_teacher
 
@@ -116,13 +129,13 @@ def text(method: Annotated[str, typer.Argument(help="A technique of kd.recipes."
     """Let the teacher answer the public prompts, where the technique trains on its words."""
     from kdleak.distill.training_text import write_training_text
 
-    write_training_text(method, _params(), PROJECT)
+    write_training_text(method, _shared(), PROJECT)
 
 
 @app.command()
 def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
     """Distil a student on public (`sft`: the No-KD baseline)."""
-    settings = _params()
+    settings = _shared()
     with _tracked("distill", method):
         from kdleak.distill.student import make_student
 
@@ -132,7 +145,7 @@ def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipe
 @app.command()
 def measure(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
     """Audit a model of the pipeline: membership, exposure of each block, memorization, utility."""
-    settings = _params()
+    settings = _shared()
     with _tracked("measure", name):
         from kdleak.audit.measure import measure_model
 
@@ -157,7 +170,7 @@ def rate(
     """Train and audit a student at a multiple of its recipe's learning rate."""
     from kdleak.audit.trial import run_trial
 
-    run_trial(method, multiplier, _params(), PROJECT)
+    run_trial(method, multiplier, _shared(), PROJECT)
 
 
 @app.command()
@@ -271,6 +284,9 @@ def _tracked(stage: str, name: str) -> Iterator[None]:
     MLflow takes longer to import and to open its store than many a stage to run, so a process of its own does that
     meanwhile. It ends with this one, whatever happens: its standard input closes.
     """
+    if not is_main():
+        yield
+        return
     command = [sys.executable, "-m", "kdleak", "log", stage, name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as companion:
         yield
@@ -279,7 +295,7 @@ def _tracked(stage: str, name: str) -> Iterator[None]:
 
 def _end_with_pipeline() -> None:
     """A stage that outlives its `dvc repro` would write under the feet of the next one: let it be ended too (Linux)."""
-    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+    if ("DVC_STAGE" in os.environ or RENDEZVOUS in os.environ) and sys.platform == "linux":
         import ctypes
 
         set_parent_death_signal = 1
@@ -289,20 +305,22 @@ def _end_with_pipeline() -> None:
 def main() -> None:
     """Entry point: a known failure is one line on standard error and exit code 1."""
     _end_with_pipeline()
+    if not is_main():
+        sys.stdout = io.StringIO()
     try:
         with timed_stage(PROJECT):
             app()
     except KdleakError as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise
-        print(f"kdleak: error: {error}", file=sys.stderr)
+        say_error(f"kdleak: error: {error}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("kdleak: stopped; the same command goes on where it was", file=sys.stderr)
+        say_error("kdleak: stopped; the same command goes on where it was")
         raise SystemExit(130) from None
     except Exception as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise
         text = " ".join(str(error).split())[:200]
-        print(f"kdleak: error: unforeseen {type(error).__name__}: {text} (kdleak --debug shows where)", file=sys.stderr)
+        say_error(f"kdleak: error: unforeseen {type(error).__name__}: {text} (kdleak --debug shows where)")
         raise SystemExit(1) from None

@@ -101,6 +101,12 @@ class Canaries(_Section):
         return self
 
 
+class Compute(_Section):
+    """What a stage may use."""
+
+    processes: Count
+
+
 class Model(_Section):
     """Which family and size, and the limits on a record's tokens."""
 
@@ -276,6 +282,7 @@ class Params(_Section):
     checks: Checks
     canaries: Canaries
     model: Model
+    compute: Compute
     optimizer: Optimizer
     base: Base
     teacher: Training

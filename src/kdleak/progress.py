@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from kdleak.processes import is_main
+
 #: Called with (done, total, figures); figures are shown beside the bar.
 Progress = Callable[[int, int, dict], None]
 
@@ -14,7 +16,9 @@ Progress = Callable[[int, int, dict], None]
 @contextmanager
 def progress(label: str, every_s: float = 15.0) -> Iterator[Progress]:
     """Show how far the work called `label` has come, on standard error."""
-    if sys.stderr.isatty():
+    if not is_main():
+        yield lambda done, total, figures: None
+    elif sys.stderr.isatty():
         with _bar(label) as show:
             yield show
     else:

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kdleak import processes
 from kdleak.artifacts import replacing_file
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.encoding import EncodedRecord
@@ -68,16 +69,19 @@ class ArrayCache:
     """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays).
 
     It saves time and is never needed: what cannot be stored or removed is a warning. Processes may share a folder.
+    together: what is missing all processes compute together, so all must ask for the same entries.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = 2 * 2**30):
+    def __init__(self, folder: Path, max_bytes: int = 2 * 2**30, together: bool = False):
         self.folder = folder
         self.max_bytes = max_bytes
+        self.together = together
 
     def get_or_compute(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The entry of `key`; computed and stored where it is missing or damaged."""
         found = self.get(key)
-        if found is None:
+        missing = found is None if not self.together else not processes.everyone(found is not None)
+        if missing:
             found = compute()
             self.put(key, found)
         return found
@@ -100,6 +104,8 @@ class ArrayCache:
 
     def put(self, key: str, arrays: Arrays) -> None:
         """Store an entry: written beside, then renamed, so that a reader sees all of it or nothing."""
+        if not processes.is_main():
+            return
         path = self._path(key)
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdleak import processes
 from kdleak.audit.decoding import PLAIN, Decoding, first_break
 from kdleak.audit.scoring import evaluating
 from kdleak.audit.speculative import FIRST_INSTALMENT, Row, Verifier
@@ -55,6 +56,7 @@ def greedy_continuations(
     max_tokens: padded tokens of one teacher-forced batch; keys and values of as many, or POOL_BYTES of them, are held
                 for continuation (memory, not results, depends on it).
     progress:   called with the number of records done.
+    Several processes share the records, and each of them returns the continuations of all.
     Raises KdleakError where a prompt and k tokens do not fit the model's positions.
     """
     _check_room(model, records, k)
@@ -66,7 +68,9 @@ def greedy_continuations(
     if plain is not None:
         drafts = [_until_break(r, row, decoding, eos_id) for r, row in zip(records, plain.tolist(), strict=True)]
         continuations[:] = plain
-    rows = [verifier.row(i, r.prompt, d) for i, (r, d) in enumerate(zip(records, drafts, strict=True)) if d is not None]
+    mine = processes.share([len(r.prompt) for r in records])
+    continuations[np.setdiff1d(np.arange(len(records)), mine)] = 0  # what another process adds
+    rows = [verifier.row(i, records[i].prompt, drafts[i]) for i in mine if drafts[i] is not None]
     report = progress or (lambda _: None)
     report(len(records) - len(rows))
 
@@ -85,6 +89,7 @@ def greedy_continuations(
             for batch in _batches([rows[i] for i in members], len(prefix), max_tokens):
                 finish(list(verifier.read(batch)))
         finish(list(verifier.finish()))
+    processes.add_up(continuations)
     return continuations
 
 

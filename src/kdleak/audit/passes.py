@@ -53,7 +53,7 @@ class Scorer:
 
     def __init__(self, params: Params, project: Project):
         self.params = params
-        self.cache = ArrayCache(project.cache)
+        self.cache = ArrayCache(project.cache, together=True)
         self._encoders: dict[object, Encoder] = {}
 
     def encoder(self, folder: Path) -> Encoder:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kdleak import processes
 from kdleak.audit.blocks import block_output, hidden_from, transformer_blocks
 from kdleak.audit.scoring import evaluating, read_responses, scored_only, target_log_probs
 from kdleak.audit.statistics.auc import placements
@@ -96,12 +97,16 @@ def mope(
 
     clean: (n,) mean log-probs under the model as it is, where they are known: it saves a pass.
     progress: called with (passes done, passes in all).
+    Several processes share the records, and each of them returns the scores of all.
     """
+    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    own = [records[i] for i in mine]
 
     def likelihoods() -> np.ndarray:
-        found = np.empty(len(records))
-        for batch, hidden in read_responses(model, records, max_tokens):
-            found[list(batch.indices)] = record_log_probs(model, batch, hidden)
+        found = np.zeros(len(records))
+        for batch, hidden in read_responses(model, own, max_tokens):
+            found[[mine[i] for i in batch.indices]] = record_log_probs(model, batch, hidden)
+        processes.add_up(found)
         return found
 
     groups = _groups(model)
@@ -131,7 +136,27 @@ def block_mope(
     """MoPe of every record with one block disturbed at a time, bottom block first.
 
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
+    Several processes share the records, and each of them returns the scores of all.
     """
+    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    known = None if clean is None else clean[mine]
+    drops = _block_drops(model, [records[i] for i in mine], noise, known, max_tokens, cache_bytes, progress)
+    found = np.zeros((*drops.shape[:2], len(records)))
+    found[:, :, mine] = drops
+    processes.add_up(found)
+    return [PerturbationScores(block) for block in found]
+
+
+def _block_drops(
+    model: PreTrainedModel,
+    records: Sequence[EncodedRecord],
+    noise: Noise,
+    clean: np.ndarray | None,
+    max_tokens: int,
+    cache_bytes: int,
+    progress: Progress | None,
+) -> np.ndarray:
+    """(blocks, draws, n): the falls of `block_mope`."""
     blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
     likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
     reference = np.empty(len(records)) if clean is None else clean
@@ -156,7 +181,7 @@ def block_mope(
                 for batch, states in zip(batches, inputs, strict=True):
                     hidden = hidden_from(model, batch, len(blocks) - 1, states)
                     reference[list(batch.indices)] = record_log_probs(model, batch, hidden)
-    return [PerturbationScores(reference - found) for found in likelihoods]
+    return reference - likelihoods
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kdleak import processes
 from kdleak.audit.blocks import hidden_from
 from kdleak.audit.token_statistics import TokenStatistics
 from kdleak.data.batching import Batch, collate, scoring_batches
@@ -41,14 +42,17 @@ def token_statistics(
 
     max_tokens: padded tokens of one batch (memory, not results, depends on it).
     progress:   called with the number of records done, after each batch.
+    Several processes share the records, and each of them returns the statistics of all.
     """
+    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    own = [records[i] for i in mine]
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
-    columns = {name: np.empty(total, np.float32) for name in ("log_prob", "mean", "std")}
-    columns |= {name: np.empty(total, np.int32) for name in ("rank", "argmax")}
+    columns = {name: np.zeros(total, np.float32) for name in ("log_prob", "mean", "std")}
+    columns |= {name: np.zeros(total, np.int32) for name in ("rank", "argmax")}
     with evaluating(model):
-        for batch, hidden in read_responses(model, records, max_tokens):
-            where = _destinations(offsets, batch.indices)
+        for batch, hidden in read_responses(model, own, max_tokens):
+            where = _destinations(offsets, [mine[i] for i in batch.indices])
             start = 0
             for chunk in head_chunks(model, hidden):
                 rows = slice(start, start + len(chunk))
@@ -57,6 +61,7 @@ def token_statistics(
                 start = rows.stop
             if progress is not None:
                 progress(len(batch.indices))
+    processes.add_up(*columns.values())
     return TokenStatistics(np.array([r.record_id for r in records], dtype=str), offsets, **columns)
 
 

@@ -9,6 +9,7 @@ from kdleak.audit.stage import attack_model
 from kdleak.audit.utility import measure_utility
 from kdleak.distill.student import make_student
 from kdleak.errors import KdleakError
+from kdleak.processes import is_main
 
 if TYPE_CHECKING:
     from kdleak.config import Params
@@ -24,9 +25,10 @@ def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
     trial, settings = project.trial(method, multiplier), at_rate(params, method, multiplier)
     make_student(method, settings, trial)
     attack_model(method, settings, trial)
-    trial.roc(method).unlink()  # the curves of the sweep are drawn nowhere
     measure_utility(method, settings, trial)
-    shutil.rmtree(trial.model(method))
+    if is_main():
+        trial.roc(method).unlink()  # the curves of the sweep are drawn nowhere
+        shutil.rmtree(trial.model(method))
 
 
 def at_rate(params: Params, method: str, multiplier: float) -> Params:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from kdleak import processes
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.batch_source import DistillationBatch
@@ -41,13 +43,14 @@ def evaluate(model: torch.nn.Module, records: Sequence[EncodedRecord], batch_tok
     """Mean negative log-likelihood over the response tokens of all `records`, nats, dropout off."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    total, tokens = 0.0, 0
-    for indices in scoring_batches(records, batch_tokens):
-        batch = collate(records, indices).to(device)
-        total += cross_entropy(model, batch).item() * len(batch.targets)
-        tokens += len(batch.targets)
+    sums = np.zeros(2)
+    own = [records[i] for i in processes.share([len(r.prompt) + len(r.response) for r in records])]
+    for indices in scoring_batches(own, batch_tokens):
+        batch = collate(own, indices).to(device)
+        sums += cross_entropy(model, batch).item() * len(batch.targets), len(batch.targets)
+    processes.add_up(sums)
     model.train(training)
-    return total / tokens
+    return float(sums[0] / sums[1])
 
 
 def as_language_modelling(record: EncodedRecord, start: int, skip: int = 0) -> EncodedRecord:

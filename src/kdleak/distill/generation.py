@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kdleak import processes
 from kdleak.errors import KdleakError
 from kdleak.models.forward import decoder, head
 
@@ -69,6 +70,8 @@ def generate(
     if mixture is not None:
         models = [(model, 1 - mixture.share), (mixture.teacher, mixture.share)]
     _check_positions(models, max((len(prompts[i]) + room[i] for i in order), default=0))
+    own = set(processes.share([len(p) for p in prompts]))
+    order = [i for i in order if i in own]
     with _evaluating(models):
         for start in range(0, len(order), sampling.batch_size):
             chosen = order[start : start + sampling.batch_size]
@@ -79,7 +82,18 @@ def generate(
                 chosen, _continue(models, batch, limits, uniforms, sampling.temperature, eos_id), strict=True
             ):
                 responses[i] = response
-    return responses
+    return _of_everyone(responses, sampling.max_new_tokens)
+
+
+def _of_everyone(responses: list[tuple[int, ...]], longest: int) -> list[tuple[int, ...]]:
+    """The responses that any process has written, in each of them; those of the others are empty here."""
+    if processes.size() == 1:
+        return responses
+    tokens, lengths = torch.zeros(len(responses), longest, dtype=torch.long), torch.zeros(len(responses)).long()
+    for i, response in enumerate(responses):
+        tokens[i, : len(response)], lengths[i] = torch.tensor(response, dtype=torch.long), len(response)
+    processes.add_up(tokens, lengths)
+    return [tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
 def _continue(

@@ -1,4 +1,4 @@
-"""A batch in parts that fit memory: gradient accumulation, bounded by tokens and exact.
+"""A batch in parts: among processes, and for memory (gradient accumulation, bounded by tokens). Both are exact.
 
 A loss is a mean over all targets of the batch, so a part's counts for as many as it has (`Batch.weights`): the
 gradients of the parts add up to the batch's, however its rows are divided. (Dropout alone draws other masks.)
@@ -8,8 +8,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdleak.data.batching import Batch, packed, row_lengths, select_rows
+from kdleak import processes
+from kdleak.data.batching import AnyBatch, Batch, packed, row_lengths, select_rows
 from kdleak.distill.batch_source import DistillationBatch
+
+
+def own_part(batch: AnyBatch) -> AnyBatch:
+    """What this process does of `batch`, and of the corpus beside it."""
+    if processes.size() == 1:
+        return batch
+    part = _own_rows(batch)
+    if isinstance(batch, DistillationBatch) and batch.corpus is not None:
+        return replace(part, corpus=_own_rows(batch.corpus))
+    return part
+
+
+def _own_rows(batch: AnyBatch) -> AnyBatch:
+    """This process's rows. Where there are fewer rows than processes, several do the same one, and share its weight."""
+    n, size, rank = len(batch.input_ids), processes.size(), processes.rank()
+    if n >= size:
+        return select_rows(batch, processes.share(row_lengths(batch)))
+    part = select_rows(batch, [rank % n])
+    return replace(part, whole=part.whole * len(range(rank % n, size, n)))
 
 
 def micro_batches(batch: Batch, max_tokens: int | None) -> list[Batch]:

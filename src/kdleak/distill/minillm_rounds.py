@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kdleak import processes
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.batch_source import FixedBatches
@@ -104,21 +105,25 @@ def score_rollouts(
     batch_tokens: int,
 ) -> list[_Scored]:
     """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
-    scored: list[_Scored | None] = [None] * len(records)
+    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    own, lengths = [records[i] for i in mine], [len(r.response) for r in records]
+    columns = torch.zeros(3, sum(lengths))
+    places = columns.split(lengths, dim=1)
     training = student.training
     student.eval()
     device = next(student.parameters()).device
-    for indices in scoring_batches(records, batch_tokens):
-        batch = collate(records, indices).to(device)
+    for indices in scoring_batches(own, batch_tokens):
+        batch = collate(own, indices).to(device)
         log_q, log_p = _both_log_probs(student, signal, batch)
         rewards = ((log_p - log_q) / settings.reward_scale).clamp_(-settings.reward_clip, settings.reward_clip)
         share = settings.teacher_share
         importance = 1 / ((1 - share) + share * (log_p - log_q).exp())
-        lengths = [len(records[i].response) for i in indices]
-        for i, *columns in zip(indices, *(x.split(lengths) for x in (log_q, importance, rewards)), strict=True):
-            scored[i] = _Scored(records[i], *(c.tolist() for c in columns))
+        found = torch.stack([log_q, importance, rewards]).cpu()
+        for i, part in zip(indices, found.split([len(own[i].response) for i in indices], dim=1), strict=True):
+            places[mine[i]].copy_(part)
+    processes.add_up(columns)
     student.train(training)
-    return scored
+    return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 
 
 def _both_log_probs(student: torch.nn.Module, signal: LiveTeacher, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from kdleak import processes
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.batch_source import BatchSource, FixedBatches
 from kdleak.distill.resume import ResumeStore
@@ -53,11 +54,13 @@ def run_training(
     recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
-    _announce(name, model, records, recipe, teacher)
+    if processes.is_main():
+        _announce(name, model, records, recipe, teacher)
     resume = ResumeStore(state, _key(model, records, recipe, seed, name, identity))
     with progress(name) as show:
         history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=show)
-    resume.clear()
+    if processes.is_main():
+        resume.clear()
     return history
 
 

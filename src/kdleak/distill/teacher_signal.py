@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from kdleak import processes
 from kdleak.artifacts import replacing_file
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
@@ -100,7 +101,7 @@ class HiddenStateCache:
 
     def put(self, key: str, hidden: torch.Tensor) -> None:
         """Store an entry, the least recently used making room for it."""
-        if hidden.nbytes > self.max_bytes:
+        if hidden.nbytes > self.max_bytes or not processes.is_main():
             return
         try:
             self._make_room(hidden.nbytes + _HEADER_BYTES)
@@ -141,7 +142,7 @@ def cached_teacher(
         return live
     key = _key(teacher_digest, live.head.weight.dtype, records)
     hidden = cache.get(key)
-    if hidden is None:
+    if not processes.everyone(hidden is not None):
         hidden = teacher_hidden_states(live, records, batch_tokens)
         cache.put(key, hidden)
     return CachedTeacher(live, hidden, lengths)
@@ -153,11 +154,14 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
     starts = [0]
     for record in records:
         starts.append(starts[-1] + len(record.response))
-    hidden = torch.empty(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
-    for indices in scoring_batches(records, batch_tokens):
-        flat = live(collate(records, indices).to(device)).cpu()
-        for i, states in zip(indices, flat.split([len(records[i].response) for i in indices]), strict=True):
-            hidden[starts[i] : starts[i + 1]] = states
+    hidden = torch.zeros(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
+    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    own = [records[i] for i in mine]
+    for indices in scoring_batches(own, batch_tokens):
+        flat = live(collate(own, indices).to(device)).cpu()
+        for i, states in zip(indices, flat.split([len(own[i].response) for i in indices]), strict=True):
+            hidden[starts[mine[i]] : starts[mine[i] + 1]] = states
+    processes.add_up(hidden)
     return hidden
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
+from kdleak import processes
 from kdleak.data.batching import Batch
 from kdleak.distill.batch_source import BatchSource
-from kdleak.distill.micro_batches import micro_batches
+from kdleak.distill.micro_batches import micro_batches, own_part
 from kdleak.distill.resume import Progressed, ResumeStore
+from kdleak.seeds import derive
 
 #: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
 Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -65,7 +67,8 @@ def train(
     """Train `model` in place for `recipe.epochs` epochs of `source`; returns the history, one entry an epoch:
     {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens} and what the source adds.
 
-    A run that was stopped goes on from `resume` with the batches that it would have met.
+    A run that was stopped goes on from `resume` with the batches that it would have met. Several processes make the
+    same batches, each trains on its part of them, and their gradients are added up: the models stay the same.
     """
     torch.manual_seed(seed)
     device = next(model.parameters()).device
@@ -89,11 +92,14 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         loss = 0.0
-        for part in micro_batches(batch, recipe.micro_batch_tokens):
+        if processes.size() > 1:  # dropout of its own for each part, and no random state that one alone would save
+            torch.manual_seed(derive(seed, f"step/{step}/{processes.rank()}"))
+        for part in micro_batches(own_part(batch), recipe.micro_batch_tokens):
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 share = objective(model, part.to(device))
             share.backward()
             loss += share.item()
+        loss = _together(loss, parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -104,7 +110,7 @@ def train(
             sums = _Sums()
         if progress:
             progress(step + 1, total, {"loss": loss, "lr": lr})
-        if resume and time.monotonic() - saved_at > save_every_s:
+        if resume and processes.is_main() and time.monotonic() - saved_at > save_every_s:
             partial = [{"partial": vars(sums)}] if position else []
             resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
             saved_at = time.monotonic()
@@ -112,6 +118,15 @@ def train(
         model.gradient_checkpointing_disable()
     model.eval()
     return history
+
+
+def _together(loss: float, parameters: list[torch.nn.Parameter]) -> float:
+    """Gradients, and the loss, of a whole batch from those of its parts in all processes."""
+    if processes.size() == 1:
+        return loss
+    losses = torch.tensor([loss], dtype=torch.float64)
+    processes.add_up(losses, *(p.grad for p in parameters if p.grad is not None))
+    return losses.item()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdleak.artifacts import replacing_folder
 from kdleak.errors import KdleakError, brief
 from kdleak.models.hub import MODEL_FILES, model_folder
+from kdleak.processes import is_main, wait_for_everyone
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,18 +45,22 @@ def _silent() -> Iterator[None]:
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write `folder` as a Transformers model folder (safetensors and tokenizer)."""
     _quiet()
-    with replacing_folder(folder) as fresh:
-        model.save_pretrained(fresh, safe_serialization=True)
-        tokenizer.save_pretrained(fresh)
+    if is_main():
+        with replacing_folder(folder) as fresh:
+            model.save_pretrained(fresh, safe_serialization=True)
+            tokenizer.save_pretrained(fresh)
+    wait_for_everyone()
 
 
 def copy_checkpoint(source: Path, folder: Path) -> None:
     """Copy what there is of a model in `source` to `folder`: weights, configuration and tokenizer, bit for bit."""
     check_folder(source)
-    with replacing_folder(folder) as fresh:
-        for pattern in MODEL_FILES:
-            for path in sorted(source.glob(pattern)):
-                shutil.copyfile(path, fresh / path.name)
+    if is_main():
+        with replacing_folder(folder) as fresh:
+            for pattern in MODEL_FILES:
+                for path in sorted(source.glob(pattern)):
+                    shutil.copyfile(path, fresh / path.name)
+    wait_for_everyone()
 
 
 #: What a folder holds of a LoRA adapter, in place of a model's configuration.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kdleak.artifacts import read_json, write_json
 from kdleak.errors import KdleakError
 from kdleak.models.families import Lora
+from kdleak.processes import is_main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,8 @@ _FILE = "lora.json"
 
 def write_lora(lora: Lora | None, folder: Path) -> None:
     """Put down beside the base in `folder` how it is to be fine-tuned: through these adapters, or (None) whole."""
-    (folder / _FILE).unlink(missing_ok=True)
+    if is_main():
+        (folder / _FILE).unlink(missing_ok=True)
     if lora is not None:
         write_json(lora.model_dump(), folder / _FILE)
 

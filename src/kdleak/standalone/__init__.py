@@ -40,7 +40,7 @@ def audit(
     student:    the model to audit: a folder as `save_pretrained` writes it (a LoRA adapter too), or a hub id.
     members:    records of the private data; nonmembers: records like them that no model has seen. A file (JSONL,
                 Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
-                or text.
+                messages (a chat, whose last assistant turn is the response), or text.
     teacher, baseline (the student without its teacher), reference (another architecture), pretrained (the student
                 before any fine-tuning), population (more records that no model has seen): each lets more be said.
     template:   auto, alpaca, chat (the tokenizer's), plain, or a text with {instruction} and {context}.

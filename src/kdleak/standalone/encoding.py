@@ -15,6 +15,7 @@ import numpy as np
 
 from kdleak.data.encoding import EncodedRecord, prompt_text
 from kdleak.errors import KdleakError, nearest
+from kdleak.standalone.conversations import Turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,13 +45,13 @@ class Encoded:
 
 
 def choose_template(name: str, shape: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template that `name` means for records of `shape` (instruction, prompt or text).
+    """The template that `name` means for records of `shape` (instruction, prompt, messages or text).
 
-    auto: an instruction goes into the tokenizer's chat template, or without one into the study's (alpaca); prompts and
-    texts stay as they are. Raises KdleakError for a name that is none.
+    auto: instructions and chats go into the tokenizer's chat template, or without one into the study's (alpaca);
+    prompts and texts stay as they are. Raises KdleakError for a name that is none.
     """
     if name == "auto":
-        if shape != "instruction":
+        if shape not in ("instruction", "messages"):
             return "plain"
         return "chat" if tokenizer.chat_template else "alpaca"
     if name not in TEMPLATES and "{instruction}" not in name:
@@ -85,23 +86,42 @@ class ModelEncoder:
         """What ends a text; -1, which no token is, where the tokenizer has nothing of the kind."""
         return -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
 
-    def prompt(self, instruction: str, context: str) -> str:
-        """The text that the model reads before the response."""
+    def prompt(self, instruction: str, context: str, turns: Sequence[Turn] = ()) -> str:
+        """The text that the model reads before the response.
+
+        turns: of a chat, all that was said; a chat template takes them as they are. Any other takes the last user turn
+        for the instruction, and what was said before for the context.
+        """
         match self.template:
             case "plain":
-                return f"{instruction}\n{context}" if context else instruction
+                if not context:
+                    return instruction
+                return f"{context}\n{instruction}" if turns else f"{instruction}\n{context}"
             case "alpaca":
                 return prompt_text(instruction, context)
             case "chat":
                 content = f"{instruction}\n\n{context}" if context else instruction
-                turn = [{"role": "user", "content": content}]
-                return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+                return self._chat(turns or [{"role": "user", "content": content}])
         fields = {"instruction": instruction, "context": context}
         return _FIELD.sub(lambda field: fields[field[1]], self.template)
 
+    def _chat(self, turns: Sequence[Turn]) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            reason = " ".join(str(error).split())[:100]
+            raise KdleakError(
+                f"the tokenizer's chat template refuses the turns {roles} ({reason}); use --template alpaca or plain"
+            ) from None
+
     def encode(self, frame: pd.DataFrame) -> Encoded:
-        """Encode the rows of a table (record_id, instruction, context, response), in its order."""
-        prompts = [self.prompt(i, c) for i, c in zip(frame["instruction"], frame["context"], strict=True)]
+        """Encode the rows of a table (record_id, instruction, context, response; of chats, turns), in its order."""
+        turns = frame["turns"] if "turns" in frame else [()] * len(frame)
+        asked = zip(frame["instruction"], frame["context"], turns, strict=True)
+        prompts = [self.prompt(*each) for each in asked]
         responses = list(frame["response"])
         found = self.tokenizer(
             [p + r for p, r in zip(prompts, responses, strict=True)],

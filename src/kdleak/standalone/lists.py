@@ -1,7 +1,7 @@
 """The two lists of an audit: records that were in the teacher's private data, and records that were not.
 
-A record is an instruction with a response (and a context), a prompt with a completion, or a text alone. Lists that
-share a record say nothing of a leak, so they are refused.
+A record is an instruction with a response (and a context), a prompt with a completion, the messages of a chat, or a
+text alone. Lists that share a record say nothing of a leak, so they are refused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
 from kdleak.data.sources import NO_TASK, raw_rows, well_formed
 from kdleak.errors import KdleakError
+from kdleak.standalone.conversations import Turn, read_messages, transcript
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +59,10 @@ class OverlapError(KdleakError):
 class Lists:
     """frame: record_id, role (member or nonmember), task, instruction, context, response, place (file and line),
     group_id (records that share a context or are near-duplicates); one row a record, in order of record id. A
-    prompt stands in `instruction`, a text in `response`.
+    prompt stands in `instruction`, a text in `response`; of a chat, the last user turn stands in `instruction`, what
+    was said before in `context`, and the column `turns` holds all of it with its roles.
 
-    shape:      instruction, prompt or text.
+    shape:      instruction, prompt, messages or text.
     duplicates: repeated rows that were left out, by role.
     overlap:    records left out because both lists have them, or near-duplicates of them, by role.
     """
@@ -88,7 +90,7 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
     whole = pd.concat([inside, outside], ignore_index=True)
     frame = whole.drop_duplicates(["role", "record_id"], ignore_index=True)
     duplicates = _counts(whole) - _counts(frame)
-    shared = overlapping(frame)
+    shared = overlapping(_compared(frame))
     if len(shared) and not drop_overlap:
         raise OverlapError(shared)
     kept = frame[~frame["record_id"].isin({*shared["member"], *shared["nonmember"]})]
@@ -97,7 +99,7 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
         if count < FEWEST:
             raise KdleakError(f"{count} distinct {role}s: an audit needs {FEWEST} at least, and tells more with 500")
     kept = kept.sort_values("record_id", ignore_index=True)
-    kept["group_id"] = group_ids(kept)
+    kept["group_id"] = group_ids(_compared(kept))
     return Lists(kept, shape, duplicates.to_dict(), overlap.to_dict())
 
 
@@ -137,6 +139,13 @@ def overlapping(frame: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["same", "member", "nonmember"], ascending=[False, True, True], ignore_index=True)
 
 
+def _compared(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` without system turns: all chats may share one, and are no near-duplicates for that."""
+    if "turns" not in frame:
+        return frame
+    return frame.assign(context=[transcript(turns[:-1], system=False) for turns in frame["turns"]])
+
+
 def _refusal(shared: pd.DataFrame) -> str:
     pairs = [
         f"{row.member[:12]} ({row.member_place}) {'=' if row.same else '~'} "
@@ -161,13 +170,13 @@ def _read(source: Records, option: str, role: str) -> tuple[pd.DataFrame, str]:
     origin, rows = _rows(source, option)
     records, shapes = [], {}
     for place, row in rows:
-        shape, record = _record(row, f"{origin}, {place}")
+        shape, record, turns = _record(row, f"{origin}, {place}")
         shapes.setdefault(shape, place)
         if len(shapes) > 1:
             (first, here), (second, there) = shapes.items()
             raise KdleakError(f"{origin}: '{first}' at {here}, but '{second}' at {there}; write all rows the same way")
         fields = {"record_id": record.record_id, **asdict(record), "place": f"{Path(origin).name}, {place}"}
-        records.append(fields | {"role": role})
+        records.append(fields | {"role": role} | ({"turns": turns} if turns else {}))
     if not records:
         raise KdleakError(f"--{option}: {origin} holds no record")
     return pd.DataFrame(records).drop(columns="facts"), next(iter(shapes))
@@ -184,20 +193,30 @@ def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record]:
+def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]]:
+    """The row's shape, what it says, and the turns before the response where it is a chat."""
+    task = _text(row, _TASK, place) or NO_TASK
+    if _given(row, ("messages",)):
+        turns, response = read_messages(row["messages"], place)
+        record = Record(task, turns[-1]["content"], transcript(turns[:-1]), response)
+        return "messages", _with_response(record, "last assistant turn", place), turns
     shape = next((s for s, sides in _SHAPES.items() if all(_given(row, names) for names in sides if names)), None)
     if shape is None:
         have = ", ".join(f"'{name}'" for name in list(row)[:8]) or "no field"
         raise KdleakError(
             f"{place}: it has {have}; a record needs instruction and response (and context), prompt and completion, "
-            "or text"
+            "messages, or text"
         )
     asked, answered = _SHAPES[shape]
     context = _text(row, _CONTEXT, place) if shape == "instruction" else ""
-    record = Record(_text(row, _TASK, place) or NO_TASK, _text(row, asked, place), context, _text(row, answered, place))
+    record = Record(task, _text(row, asked, place), context, _text(row, answered, place))
+    return shape, _with_response(record, answered[0], place), []
+
+
+def _with_response(record: Record, name: str, place: str) -> Record:
     if not record.response.strip():
-        raise KdleakError(f"{place}: the {answered[0]} is empty; give it a text or remove the row")
-    return shape, record
+        raise KdleakError(f"{place}: the {name} is empty; give it a text or remove the row")
+    return record
 
 
 def _given(row: Mapping[str, Any], names: Sequence[str]) -> bool:

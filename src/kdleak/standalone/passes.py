@@ -83,7 +83,7 @@ class Interviewer:
         self.device = device
         self.batch_tokens = batch_tokens
         self.noise = replace(MOPE, seed=seed)
-        self.cache = None if cache is None else ArrayCache(cache)
+        self.cache = None if cache is None else ArrayCache(cache, together=True)
 
     def ask(
         self, name: str, folder: Path, digest: str, tokenizer: PreTrainedTokenizerBase, eos_id: int, asked: Question

@@ -13,6 +13,7 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
 from kdleak.models.hub import model_folder
+from kdleak.processes import local_rank
 from kdleak.seeds import derive
 from kdleak.standalone.attacks import (
     ROLES,
@@ -205,7 +206,7 @@ def _device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise KdleakError("--device cuda: no GPU is to be had here; leave the option out")
-    return name
+    return f"cuda:{local_rank()}" if name == "cuda" else name

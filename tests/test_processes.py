@@ -1,0 +1,211 @@
+"""Two processes find what one finds: the same scores, the same training; and only the main one leaves anything."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kdleak import processes
+from kdleak.artifacts import read_json, replacing_folder, write_json
+from kdleak.audit.cache import ArrayCache
+from kdleak.audit.greedy import greedy_continuations
+from kdleak.audit.perturbation import Noise, block_mope, mope
+from kdleak.audit.scoring import token_statistics
+from kdleak.data.batching import collate
+from kdleak.distill.batch_source import FixedBatches
+from kdleak.distill.finetune import cross_entropy, evaluate
+from kdleak.distill.generation import Sampling, generate
+from kdleak.distill.micro_batches import micro_batches, own_part
+from kdleak.distill.student import make_student
+from kdleak.distill.training import Recipe, train
+from kdleak.paths import Project
+from kdleak.progress import progress
+from tests.forks import in_processes
+from tests.test_micro_batches import fixed_batch
+from tests.test_techniques import params, untrained
+from tests.tiny_models import random_records, tiny_model
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
+RECORDS = random_records(23, seed=6)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def as_rank(monkeypatch, rank: int, size: int) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 40])
+def test_every_item_is_done_by_one_process_and_the_load_is_even(size, monkeypatch):
+    lengths, shares = [len(r.prompt) + len(r.response) for r in RECORDS], []
+    for rank in range(size):
+        as_rank(monkeypatch, rank, size)
+        shares.append(processes.share(lengths))
+    assert sorted(i for share in shares for i in share) == list(range(23))
+    loads = [sum(lengths[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= 2 * max(lengths)
+
+
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_the_processes_parts_of_a_batch_have_its_gradient_even_where_rows_are_fewer(size, monkeypatch):
+    from kdleak.distill.finetune import with_corpus_loss
+
+    model, batch, objective = tiny_model("gpt2", seed=1), fixed_batch(), with_corpus_loss(cross_entropy, 0.5)
+    objective(model, batch).backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    for rank in range(size):
+        as_rank(monkeypatch, rank, size)
+        parts = micro_batches(own_part(batch), 60)
+        assert all(len(p.input_ids) or p.corpus is not None for p in parts)
+        for part in parts:
+            objective(model, part).backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def figures(rank: int = 0) -> dict[str, torch.Tensor]:
+    """What every kind of pass finds, over uneven shares."""
+    model, noise, options = tiny_model("gpt2", seed=2), Noise(0.5, 2), {"max_tokens": 150}
+    statistics = token_statistics(model, RECORDS, **options)
+    found = {name: getattr(statistics, name) for name in ("log_prob", "mean", "std", "rank", "argmax")}
+    found["mope"] = mope(model, RECORDS, noise, **options).drops
+    found["blocks"] = np.stack([block.drops for block in block_mope(model, RECORDS, noise, **options)])
+    found["greedy"] = greedy_continuations(model, RECORDS, 0, 8, **options)
+    found["loss"] = np.array([evaluate(model, RECORDS, 150)])
+    said = generate(model, [r.prompt for r in RECORDS], Sampling(6, 128), 0, list(range(23)))
+    found["said"] = np.array([[*row, *[-1] * (6 - len(row))] for row in said])
+    one = token_statistics(model, RECORDS[:1], **options)  # fewer records than processes
+    found["one"] = one.log_prob
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
+
+
+def test_two_processes_give_the_scores_of_one(tmp_path):
+    def work(rank: int) -> None:
+        save_file(figures(), tmp_path / f"{rank}.safetensors")
+
+    in_processes(2, tmp_path, work)
+    alone = figures()
+    for rank in (0, 1):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_each_record_is_scored_once(tmp_path, monkeypatch):
+    def work(rank: int) -> None:
+        seen = []
+        token_statistics(tiny_model(layers=1), RECORDS, max_tokens=150, progress=seen.append)
+        write_json(sum(seen), tmp_path / "main.json")
+        (tmp_path / f"rank{rank}.json").write_text(str(sum(seen)))
+
+    in_processes(2, tmp_path, work)
+    done = [int((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert sum(done) == len(RECORDS) and min(done) > 0 and done[0] != done[1]
+    assert read_json(tmp_path / "main.json") == done[0]
+
+
+SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "optimizer.micro_batch_tokens": 250}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """Without dropout, whose masks depend on how a batch is divided."""
+    made = untrained(tmp_path_factory.mktemp("project"))
+    for config in made.root.rglob("config.json"):
+        write_json(read_json(config) | dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0), config)
+    return made
+
+
+@pytest.mark.parametrize("method", ["kd", "gkd", "distillm", "minillm"])
+def test_two_processes_make_the_student_of_one(method, project, tmp_path):
+    make_student(method, params(**SETTINGS), project)
+    alone, history = load_file(project.model(method) / "model.safetensors"), read_json(project.training(method))
+    in_processes(2, tmp_path, lambda rank: make_student(method, params(**SETTINGS), project))
+    both = load_file(project.model(method) / "model.safetensors")
+    for name, weights in alone.items():
+        if not name.endswith("c_attn.bias"):  # a key's bias has no gradient but rounding, which Adam scales up
+            torch.testing.assert_close(both[name], weights, rtol=0, atol=1e-4)
+    for one, two in zip(history["history"], read_json(project.training(method))["history"], strict=True):
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-5)
+
+
+def test_two_processes_with_dropout_are_resumed_in_the_same_bytes(tmp_path, monkeypatch):
+    """Killed in the middle, both; each goes on with masks of its own."""
+    from kdleak.distill.resume import ResumeStore
+
+    def trained(name: str, stop: int | None):
+        def work(rank: int) -> None:
+            def show(done: int, total: int, figures: dict) -> None:
+                if done == stop:
+                    os._exit(0)
+
+            model = tiny_model("gpt2", seed=1)
+            model.config.resid_pdrop = 0.1
+            for module in model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.1
+            recipe, store = Recipe(lr=1e-3, epochs=2, batch_size=4), ResumeStore(tmp_path / name, "run")
+            source, options = FixedBatches(RECORDS, 4, seed=1), {"resume": store, "save_every_s": -1}
+            history = train(model, source, cross_entropy, recipe, seed=1, progress=show, **options)
+            if processes.is_main():
+                save_file({n: p.detach() for n, p in model.named_parameters()}, tmp_path / f"{name}.safetensors")
+                write_json(history, tmp_path / f"{name}.json")
+
+        in_processes(2, tmp_path, work)
+
+    trained("whole", None)
+    trained("killed", 7)
+    assert not (tmp_path / "killed.json").exists()
+    trained("killed", None)
+    for suffix in ("safetensors", "json"):
+        assert (tmp_path / f"whole.{suffix}").read_bytes() == (tmp_path / f"killed.{suffix}").read_bytes()
+
+
+def test_only_the_main_process_writes_shows_and_keeps(tmp_path, capfd):
+    def work(rank: int) -> None:
+        write_json({"rank": rank}, tmp_path / f"of-{rank}.json")
+        with replacing_folder(tmp_path / f"folder-{rank}") as fresh:
+            (fresh / "file").write_text("x")
+        ArrayCache(tmp_path / f"cache-{rank}").put("key", {"x": np.zeros(1)})
+        with progress(f"process {rank}", every_s=0) as show:
+            show(1, 2, {})
+
+    in_processes(2, tmp_path, work)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache-0", "folder-0", "of-0.json"]
+    shown = capfd.readouterr().err
+    assert "process 0: 1/2" in shown and "process 1" not in shown
+
+
+def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
+    def work(rank: int) -> None:
+        cache = ArrayCache(tmp_path / f"cache-{rank}", together=True)
+        if rank == 0:
+            cache.put("key", {"x": np.ones(1)})
+
+        def compute() -> dict[str, np.ndarray]:
+            x = np.ones(1)
+            processes.add_up(x)
+            return {"x": x}
+
+        assert cache.get_or_compute("key", compute)["x"] == 2
+
+    in_processes(2, tmp_path, work)
+
+
+def test_alone_nothing_is_loaded_and_nothing_changes():
+    x = np.ones(3)
+    processes.add_up(x)
+    assert (x == 1).all() and processes.is_main() and processes.everyone(True) and not processes.everyone(False)
+    batch = collate(RECORDS, [0, 1])
+    assert own_part(batch) is batch
+    assert not torch.distributed.is_initialized()
