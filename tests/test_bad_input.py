@@ -158,7 +158,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(project):
     run = project.run("env", "HF_ENDPOINT=http://127.0.0.1:9", "kdleak", "data")
     assert run.returncode == 1
     assert run.stderr.strip().splitlines()[-1].startswith("kdleak: error: data.hub: ")
-    assert "use data.source=file" in run.stderr
+    assert "download it and use data.source=file" in run.stderr
 
 
 def test_what_a_shell_would_read_is_refused_by_dvc_and_the_first_stage_and_never_run(project):

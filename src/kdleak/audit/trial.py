@@ -41,7 +41,7 @@ def at_rate(params: Params, method: str, multiplier: float) -> Params:
 
 def _multiplier(method: str, rate: str, params: Params) -> float:
     if method not in params.study.methods:
-        raise KdleakError(f"'{method}' is not in study.methods")
+        raise KdleakError(f"'{method}' is not in study.methods; add it to params.yaml")
     known = {str(multiplier): multiplier for multiplier in params.study.learning_rates}
     if rate not in known:
         given = ", ".join(known) or "nothing"

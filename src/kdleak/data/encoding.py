@@ -51,7 +51,7 @@ class Encoder:
         if not tokenizer.is_fast:
             raise KdleakError(f"tokenizer {type(tokenizer).__name__} has no character offsets; use a fast tokenizer")
         if tokenizer.eos_token_id is None:
-            raise KdleakError("the tokenizer defines no eos_token; a response could never be learned to end")
+            raise KdleakError("the tokenizer defines no eos_token; a response could never be learned to end; name one")
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.max_tokens = max_tokens
@@ -93,13 +93,16 @@ class Encoder:
         room = self.max_prompt_tokens - len(tail)
         if room < 0:
             raise KdleakError(
-                f"max_prompt_tokens = {self.max_prompt_tokens} has no room for the template's tail ({len(tail)} tokens)"
+                f"max_prompt_tokens = {self.max_prompt_tokens} has no room for the template's tail; "
+                f"raise it to more than {len(tail)}"
             )
         return ids[:room] + tail
 
     def _join(self, record_id: str, prompt: list[int], response: list[int]) -> EncodedRecord:
         if not response:
-            raise KdleakError(f"record {record_id[:12]}: the response has no token")
+            raise KdleakError(
+                f"record {record_id[:12]}: the response has no token; give it a text or remove the record"
+            )
         room = self.max_tokens - len(prompt)
         kept = response[:room]
         ended = (*kept, self.tokenizer.eos_token_id) if len(response) < room else tuple(kept)

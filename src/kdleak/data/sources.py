@@ -124,7 +124,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise KdleakError(f"{path}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
     except csv.Error as error:
         raise KdleakError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error}); quote texts as RFC 4180 says"
+            f"{path}, line {reader.reader.line_num}: not valid CSV ({error}); quote texts as RFC 4180 says"
         ) from None
 
 
@@ -179,7 +179,9 @@ def _text(row: dict[str, Any], names: tuple[str, ...], place: str, default: str 
     for name in names:
         if (value := row.get(name)) is not None:
             if not isinstance(value, str):
-                raise KdleakError(f"{place}: field '{name}' is {type(value).__name__}, not a text")
+                raise KdleakError(
+                    f"{place}: field '{name}' is {type(value).__name__}, not a text; write it as a string"
+                )
             return well_formed(value)
     if default is not None:
         return default
@@ -202,8 +204,10 @@ def _facts(value: object, response: str, place: str) -> tuple[Fact, ...]:
     try:
         facts = tuple(Fact(well_formed(str(f["kind"])), well_formed(str(f["value"]))) for f in value)  # type: ignore[union-attr]
     except (TypeError, KeyError):
-        raise KdleakError(f"{place}: facts must be a list of {{kind, value}}") from None
+        raise KdleakError(f"{place}: facts is no list of {{kind, value}}; write one or leave it out") from None
     for fact in facts:
         if fact.value not in response:
-            raise KdleakError(f"{place}: a fact of kind '{fact.kind}' does not stand in the response")
+            raise KdleakError(
+                f"{place}: a fact of kind '{fact.kind}' does not stand in the response; quote it verbatim"
+            )
     return facts

@@ -64,7 +64,7 @@ def _documents(path: Path) -> Iterator[str]:
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise KdleakError(f"kd.lm_corpus: {path}: every line must be a JSON object with a 'text'") from None
     if not any(documents):
-        raise KdleakError(f"kd.lm_corpus: {path} holds no text")
+        raise KdleakError(f"kd.lm_corpus: {path} holds no text; give one with documents in it")
     yield from filter(None, documents)
 
 

@@ -71,9 +71,11 @@ def check_folder(folder: Path) -> None:
     """Refuse what is no safe model folder: absent, without safetensors, or with code of its own."""
     config = folder / (ADAPTER if (folder / ADAPTER).is_file() else "config.json")
     if not config.is_file():
-        raise KdleakError(f"{folder}: no model folder (config.json is missing)")
+        raise KdleakError(f"{folder}: no model folder (config.json is missing); name one written by save_pretrained")
     if "auto_map" in _fields(config):
-        raise KdleakError(f"{folder}: the model brings code of its own (auto_map), which kdleak never runs")
+        raise KdleakError(
+            f"{folder}: the model brings code of its own (auto_map), which kdleak never runs; use another"
+        )
     if not list(folder.glob("adapter_model.safetensors" if config.name == ADAPTER else "*.safetensors")):
         raise KdleakError(f"{folder}: no safetensors weights; pickle files are never read, convert the model first")
 
@@ -108,7 +110,7 @@ def base_folder(folder: Path) -> Path:
         return folder
     fields = _fields(adapter)
     if not fields.get("base_model_name_or_path"):
-        raise KdleakError(f"{adapter}: names no base_model_name_or_path, the model that it adapts")
+        raise KdleakError(f"{adapter}: names no base_model_name_or_path; write there which model it adapts")
     return model_folder(fields["base_model_name_or_path"], fields.get("revision"))
 
 

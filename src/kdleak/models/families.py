@@ -118,7 +118,8 @@ def build_from_scratch(spec: dict[str, Any], tokenizer: PreTrainedTokenizerBase,
         config = AutoConfig.for_model(spec["model_type"], vocab_size=len(tokenizer), pad_token_id=None, **ids, **fields)
     except ValueError as error:
         raise KdleakError(
-            f"families.yaml: cannot build a '{spec['model_type']}': {str(error).splitlines()[0]}"
+            f"families.yaml: cannot build a '{spec['model_type']}' ({brief(error)}); "
+            "give the fields of its Transformers configuration"
         ) from None
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config)

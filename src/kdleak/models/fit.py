@@ -35,7 +35,8 @@ def check_fit(folders: Mapping[str, Path], names: Mapping[str, str], max_tokens:
         sizes[part] = config["vocab_size"]
         if max(words[part].values()) >= sizes[part]:
             raise KdleakError(
-                f"{named} ({architecture}) knows {sizes[part]} words, its tokenizer has {len(words[part])}"
+                f"{named} ({architecture}) knows {sizes[part]} words, its tokenizer has {len(words[part])}; "
+                "save the tokenizer that the model was trained with beside it"
             )
     teacher, student = (f"{part} {names[part]}" for part in ("teacher", "student"))
     if sizes["teacher"] != sizes["student"] or words["teacher"] != words["student"]:

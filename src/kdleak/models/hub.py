@@ -24,7 +24,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     if path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
-        raise KdleakError(f"{name}: no such model folder")
+        raise KdleakError(f"{name}: no such model folder; name one written by save_pretrained, or a hub id")
     model, _, named = name.partition("@")
     return _fetch(model, named or revision)
 

@@ -63,7 +63,9 @@ def _revisions(project: Project, names: Sequence[str], all_commits: bool) -> dic
     """Name -> commit of the experiments asked for."""
     if not _git(project, "rev-parse", "--git-dir", missing_ok=True):
         if names:
-            raise KdleakError(f"{project.root.resolve()} is no git repository, so it has no experiment '{names[0]}'")
+            raise KdleakError(
+                f"{project.root.resolve()} is no git repository, so it has no experiment '{names[0]}'; name none"
+            )
         return {}
     listed = _git(project, "for-each-ref", "--format=%(refname) %(objectname)", _REFS).splitlines()
     head = _git(project, "rev-parse", "--verify", "-q", "HEAD", missing_ok=True).strip()

@@ -77,7 +77,9 @@ class ModelEncoder:
         self.limits = limits
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if first is None:
-            raise KdleakError("the tokenizer defines neither bos_token nor eos_token; a text has nothing to follow")
+            raise KdleakError(
+                "the tokenizer defines neither bos_token nor eos_token; a text has nothing to follow; name one"
+            )
         self.first = first
         self.puts_first = template != "chat" and tokenizer("a")["input_ids"][:1] == [first]
 
@@ -156,7 +158,9 @@ class ModelEncoder:
         room = self.limits.total - len(prompt)
         kept = list(ids[border : border + room])
         if not kept:
-            raise KdleakError(f"record {record_id[:12]}: its response has no token, or no room after the prompt")
+            raise KdleakError(
+                f"record {record_id[:12]}: its response has no token, or no room after the prompt; raise --max-tokens"
+            )
         whole = border + len(kept) == len(ids)
         covered = n_response if whole else offsets[border + len(kept) - 1][1] - n_prompt
         ended = [self.eos_id] if whole and len(kept) < room and self.eos_id >= 0 else []
@@ -170,7 +174,8 @@ class ModelEncoder:
         room = self.limits.prompt - len(tail)
         if room < 0:
             raise KdleakError(
-                f"--max-prompt-tokens {self.limits.prompt} has no room for the template's tail ({len(tail)} tokens)"
+                f"--max-prompt-tokens {self.limits.prompt} has no room for the template's tail; "
+                f"give more than {len(tail)}"
             )
         return [*ids[:room], *tail] if tail else list(ids[-self.limits.prompt :])
 

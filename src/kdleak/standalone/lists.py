@@ -107,7 +107,9 @@ def read_population(source: Records, lists: Lists) -> pd.DataFrame:
     """Records that no model was trained on, of the lists' shape, in order of record id; none of the lists' own."""
     found, shape = _read(source, "population", "population")
     if shape != lists.shape:
-        raise KdleakError(f"--population is of shape '{shape}', the lists are of shape '{lists.shape}'")
+        raise KdleakError(
+            f"--population is of shape '{shape}', the lists are of shape '{lists.shape}'; write all the same way"
+        )
     found = found[~found["record_id"].isin(lists.frame["record_id"])].drop_duplicates("record_id")
     if not len(found):
         raise KdleakError("--population holds no record that the lists do not; give records of their own")
@@ -178,7 +180,7 @@ def _read(source: Records, option: str, role: str) -> tuple[pd.DataFrame, str]:
         fields = {"record_id": record.record_id, **asdict(record), "place": f"{Path(origin).name}, {place}"}
         records.append(fields | {"role": role} | ({"turns": turns} if turns else {}))
     if not records:
-        raise KdleakError(f"--{option}: {origin} holds no record")
+        raise KdleakError(f"--{option}: {origin} holds no record; it needs one a line")
     return pd.DataFrame(records).drop(columns="facts"), next(iter(shapes))
 
 
@@ -228,7 +230,9 @@ def _text(row: Mapping[str, Any], names: Sequence[str], place: str) -> str:
     for name in names:
         if not _absent(value := row.get(name)):
             if not isinstance(value, str):
-                raise KdleakError(f"{place}: field '{name}' is {type(value).__name__}, not a text")
+                raise KdleakError(
+                    f"{place}: field '{name}' is {type(value).__name__}, not a text; write it as a string"
+                )
             return well_formed(value)
     return ""
 
