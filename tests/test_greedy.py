@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdleak.audit import speculative
-from kdleak.audit.decoding import AS_PUBLISHED, PLAIN, Ban, Decoding, first_break
-from kdleak.audit.greedy import ENDED, correct_prefix, greedy_continuations
+from kdleak.audit import greedy, speculative
+from kdleak.audit.decoding import AS_PUBLISHED, PLAIN, Ban, Decoding
+from kdleak.audit.greedy import ENDED, continuations_under, correct_prefix, greedy_continuations, known_starts
+from kdleak.audit.scoring import token_statistics
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
 from kdleak.models.kv_cache import RowCache
-from kdleak.models.shared_prefix import shared_prefixes
+from kdleak.models.shared_prefix import common_prefix, shared_prefixes
 from tests.overfitted import overfit, uniform
 from tests.tiny_models import FAMILIES, VOCABULARY, random_records, tiny_model
 
@@ -78,7 +79,36 @@ def test_continuations_under_rules_are_those_of_generate(trained, decoding):
     plain = greedy_continuations(model, records, EOS, K)
     assert not np.array_equal(expected, plain)
     assert np.array_equal(greedy_continuations(model, records, EOS, K, decoding=decoding), expected)
-    assert np.array_equal(greedy_continuations(model, records, EOS, K, decoding=decoding, plain=plain), expected)
+
+
+def test_decodings_that_share_a_pass_are_each_what_they_are_alone(trained, monkeypatch):
+    model, records = trained[0], trained[1][::2]
+    monkeypatch.setattr(greedy, "POOL_BYTES", 0)
+    decodings = [PLAIN, Decoding(3, suppress_eos=True), Decoding(no_repeat_ngram=2), Decoding(suppress_eos=True)]
+    alone = [greedy_continuations(model, records, EOS, K, decoding=decoding) for decoding in decodings]
+    assert len({each.tobytes() for each in alone}) == len(decodings)
+    known = known_starts(token_statistics(model, records), records)
+    wrong = [(5, 6, 7)] * len(records)
+    for start, max_tokens in ((None, 1), (known, 300), (wrong, 4096)):
+        together = continuations_under(decodings, model, records, EOS, K, known=start, max_tokens=max_tokens)
+        assert np.array_equal(together, alone)
+
+
+def test_several_decodings_follow_a_free_one():
+    with pytest.raises(ValueError, match="must forbid nothing"):
+        continuations_under([AS_PUBLISHED, PLAIN], tiny_model(), random_records(1), EOS)
+
+
+def test_what_a_teacher_forced_pass_knows_is_how_the_continuation_begins(trained):
+    model, records = trained
+    plain = greedy_continuations(model, records, EOS, K).tolist()
+    starts = known_starts(token_statistics(model, records), records)
+    assert len({len(start) for start in starts}) > 10
+    for start, record, row in zip(starts, records, plain, strict=True):
+        text = [*row[: row.index(ENDED)], EOS] if ENDED in row else row
+        assert list(start[: len(text)]) == text[: len(start)]
+        right = common_prefix(row, record.response[: record.n_scored])
+        assert len(start) > right or right == record.n_scored
 
 
 def test_neither_drafts_nor_batches_change_the_result(trained, monkeypatch):
@@ -92,7 +122,7 @@ def test_neither_drafts_nor_batches_change_the_result(trained, monkeypatch):
     backwards = greedy_continuations(model, records[::-1], EOS, K)[::-1]
     assert np.array_equal(backwards, expected)
     for instalment in (0, 40):
-        monkeypatch.setattr(speculative, "FIRST_INSTALMENT", instalment)
+        monkeypatch.setattr(greedy, "FIRST_INSTALMENT", instalment)
         assert np.array_equal(greedy_continuations(model, records, EOS, K), expected)
 
 
@@ -120,11 +150,11 @@ def test_exact_ties_go_to_the_lower_token_as_in_generate():
 def test_progress_counts_every_record_once(trained):
     model, records = trained
     done: list[int] = []
-    plain = greedy_continuations(model, records, EOS, K, max_tokens=300, progress=done.append)
+    greedy_continuations(model, records, EOS, K, max_tokens=300, progress=done.append)
     assert sum(done) == len(records) and len(done) > 3
-    again: list[int] = []
-    greedy_continuations(model, records, EOS, K, decoding=AS_PUBLISHED, plain=plain, progress=again.append)
-    assert sum(again) == len(records)
+    both: list[int] = []
+    continuations_under([PLAIN, AS_PUBLISHED], model, records, EOS, K, max_tokens=300, progress=both.append)
+    assert sum(both) == 2 * len(records)
 
 
 def test_the_model_keeps_its_mode_and_no_records_are_no_error():
@@ -157,13 +187,6 @@ def test_a_ban_forbids_exactly_the_words_that_would_repeat_an_ngram(prompt, draf
         before = prompt + draft[:i]
         assert set(words) == {word for word in range(4) if repeats([*before, word])}
         assert set(words) == set(Ban(decoding, before, EOS).words())
-    broken = [i for i, word in enumerate(draft) if repeats(prompt + draft[: i + 1])]
-    assert first_break(prompt, draft, decoding, EOS) == (broken[0] if broken else None)
-
-
-def test_a_plain_continuation_breaks_no_rule():
-    assert first_break([1, 2, 1, 2], [1, 2, EOS], PLAIN, EOS) is None
-    assert first_break([1, 2], [3, EOS], Decoding(suppress_eos=True), EOS) == 1
 
 
 @given(prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), max_size=8))

@@ -67,9 +67,3 @@ class Ban:
 
     def _shifted(self, tail: tuple[int, ...], token: int) -> tuple[int, ...]:
         return (*tail, token)[max(0, len(tail) + 2 - self._n) :]
-
-
-def first_break(prompt: Sequence[int], continuation: Sequence[int], decoding: Decoding, eos_id: int) -> int | None:
-    """Index of the first token of `continuation` (EOS included) that `decoding` forbids; None where it obeys."""
-    banned = Ban(decoding, prompt, eos_id).along(continuation)
-    return next((i for i, token in enumerate(continuation) if token in banned[i]), None)

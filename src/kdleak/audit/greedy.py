@@ -15,12 +15,12 @@ exact tie goes to the lower token id in both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak import processes
-from kdleak.audit.decoding import PLAIN, Decoding, first_break
+from kdleak.audit.decoding import PLAIN, Decoding
 from kdleak.audit.scoring import evaluating
 from kdleak.audit.speculative import FIRST_INSTALMENT, Row, Verifier
 from kdleak.data.encoding import EncodedRecord
@@ -29,6 +29,8 @@ from kdleak.models.shared_prefix import common_prefix, reads_whole_text, shared_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from kdleak.audit.token_statistics import TokenStatistics
 
 #: Bytes of keys and values that rows may wait with until they are continued side by side.
 POOL_BYTES = 128 * 2**20
@@ -43,43 +45,53 @@ def greedy_continuations(
     k: int = 32,
     *,
     decoding: Decoding = PLAIN,
-    plain: np.ndarray | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """(n, k) int64: `continuations_under` one decoding."""
+    return continuations_under([decoding], model, records, eos_id, k, **options)[0]
+
+
+def continuations_under(
+    decodings: Sequence[Decoding],
+    model: PreTrainedModel,
+    records: Sequence[EncodedRecord],
+    eos_id: int,
+    k: int = 32,
+    *,
+    known: Sequence[Sequence[int]] | None = None,
     max_tokens: int = 4096,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """(n, k) int64 token ids that greedy decoding appends to each record's prompt, ENDED in place of EOS and after it.
+    """(d, n, k) int64 token ids that greedy decoding under each of `decodings` appends to each record's prompt, ENDED
+    in place of EOS and after it.
 
     A record's own response serves as its draft: it decides how long this takes, never the result.
 
-    plain:      the continuations under PLAIN where they are known: a better draft under `decoding`, and what breaks
-                none of its rules needs no pass at all.
+    decodings:  one, or several of which the first is PLAIN; each costs what it says otherwise than the first.
+    known:      a better draft for each record: how its plain continuation is known to begin (`known_starts`).
     max_tokens: padded tokens of one teacher-forced batch; keys and values of as many, or POOL_BYTES of them, are held
                 for continuation (memory, not results, depends on it).
-    progress:   called with the number of records done.
+    progress:   called with the number of continuations done, len(decodings) a record in all.
     Several processes share the records, and each of them returns the continuations of all.
     Raises KdleakError where a prompt and k tokens do not fit the model's positions.
     """
     _check_room(model, records, k)
     config = model.config
     token_bytes = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-    verifier = Verifier(model, eos_id, k, decoding, pool_tokens=max(max_tokens, POOL_BYTES // token_bytes))
-    drafts: list[Sequence[int] | None] = [r.response for r in records]
-    continuations = np.full((len(records), k), ENDED, dtype=np.int64)
-    if plain is not None:
-        drafts = [_until_break(r, row, decoding, eos_id) for r, row in zip(records, plain.tolist(), strict=True)]
-        continuations[:] = plain
+    verifier = Verifier(model, eos_id, k, decodings, pool_tokens=max(max_tokens, POOL_BYTES // token_bytes))
+    continuations = np.full((len(decodings), len(records), k), ENDED, dtype=np.int64)
+    drafts = [r.response for r in records] if known is None else known
+    first = FIRST_INSTALMENT if known is None else k
     mine = processes.share([len(r.prompt) for r in records])
-    continuations[np.setdiff1d(np.arange(len(records)), mine)] = 0  # what another process adds
-    rows = [verifier.row(i, records[i].prompt, drafts[i]) for i in mine if drafts[i] is not None]
+    continuations[:, np.setdiff1d(np.arange(len(records)), mine)] = 0  # what another process adds
+    rows = [verifier.row(i, records[i].prompt, drafts[i], first) for i in mine]
     report = progress or (lambda _: None)
-    report(len(records) - len(rows))
 
     def finish(done: Sequence[Row]) -> None:
         for row in done:
             text = row.tokens[:-1] if row.tokens[-1] == eos_id else row.tokens
-            continuations[row.index] = ENDED
-            continuations[row.index, : len(text)] = text
-        report(len(done))
+            continuations[list(row.bans), row.index, : len(text)] = text
+        report(sum(len(row.bans) for row in done))
 
     with evaluating(model):
         everyone = [((), list(range(len(rows))))]
@@ -93,27 +105,30 @@ def greedy_continuations(
     return continuations
 
 
+def known_starts(statistics: TokenStatistics, records: Sequence[EncodedRecord]) -> list[tuple[int, ...]]:
+    """What a teacher-forced pass tells of each plain greedy continuation: the response for as long as each of its
+    tokens is the model's first choice, then what the model chooses in place of the next."""
+    starts = []
+    for r, begin, end in zip(records, statistics.offsets[:-1], statistics.offsets[1:], strict=True):
+        choices = statistics.argmax[begin:end].tolist()
+        starts.append(tuple(choices[: common_prefix(choices, r.response) + 1]))
+    return starts
+
+
 def correct_prefix(continuations: np.ndarray, records: Sequence[EncodedRecord]) -> np.ndarray:
     """(n,) number of leading tokens of each continuation (n, k) that equal the text of the record's response."""
     pairs = zip(continuations.tolist(), records, strict=True)
     return np.array([common_prefix(row, r.response[: r.n_scored]) for row, r in pairs], dtype=np.int64)
 
 
-def _until_break(record: EncodedRecord, plain: list[int], decoding: Decoding, eos_id: int) -> list[int] | None:
-    """The plain continuation up to the first token that `decoding` forbids; None where it forbids none."""
-    tokens = [*plain[: plain.index(ENDED)], eos_id] if ENDED in plain else plain
-    end = first_break(record.prompt, tokens, decoding, eos_id)
-    return None if end is None else tokens[:end]
-
-
 def _batches(rows: Sequence[Row], skipped: int, max_tokens: int) -> list[list[Row]]:
     """Longest first, each at most `max_tokens` padded tokens, `skipped` of a row's own not counted."""
     batches: list[list[Row]] = []
     width = 0
-    for row in sorted(rows, key=lambda row: (-len(row.prompt), row.index)):
+    for row in sorted(rows, key=lambda row: (-len(row.prompt) - row.first, row.index)):
         if not batches or (len(batches[-1]) + 1) * width > max_tokens:
             batches.append([])
-            width = len(row.prompt) - skipped + FIRST_INSTALMENT
+            width = len(row.prompt) - skipped + row.first
         batches[-1].append(row)
     return batches
 

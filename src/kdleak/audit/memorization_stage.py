@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdleak.artifacts import read_parquet, replacing_file, write_parquet
-from kdleak.audit.decoding import AS_PUBLISHED
+from kdleak.audit.decoding import AS_PUBLISHED, PLAIN
 from kdleak.audit.exposure import log_perplexity
 from kdleak.audit.extraction import fact_extraction, fact_spans, prefix_log_probability
-from kdleak.audit.greedy import ENDED, greedy_continuations
+from kdleak.audit.greedy import ENDED, continuations_under, known_starts
 from kdleak.audit.membership import to_json
 from kdleak.audit.memorization import (
     edit_similarity,
@@ -27,7 +27,7 @@ from kdleak.audit.passes import Scorer
 from kdleak.data.records import read_role
 from kdleak.models.checkpoints import load_model
 from kdleak.paths import BASELINE, TEACHER
-from kdleak.progress import progress
+from kdleak.progress import counting, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def measure_memorization(name: str, params: Params, project: Project) -> None:
     frame, secrets = read_role(project.records, "private", "heldout"), read_parquet(project.canaries)
     records, canaries = encoder.encode_frame(frame), encoder.encode_frame(secrets)
     statistics, of_canaries = (scorer.statistics(folder, each) for each in (records, canaries))
-    plain, published = _continuations(folder, records, tokenizer.eos_token_id, params)
+    plain, published = _continuations(folder, records, statistics, tokenizer.eos_token_id, params)
     right = first_choices(statistics, records)
     own = Memorization(
         record_table(frame, records, statistics, right, plain, published, tokenizer, params.memorization.shortest),
@@ -130,21 +130,20 @@ def fact_table(
 
 
 def _continuations(
-    folder: Path, records: Sequence[EncodedRecord], eos_id: int, params: Params
-) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy continuations of all prompts: as the model would have it, and as the published script did."""
-    options = {"k": params.memorization.tokens, "max_tokens": params.audit.batch_tokens}
-    model, done = load_model(folder), 0
+    folder: Path, records: Sequence[EncodedRecord], statistics: TokenStatistics, eos_id: int, params: Params
+) -> np.ndarray:
+    """(2, n, k) greedy continuations of all prompts: as the model would have it, and as the published script did."""
     with progress(f"continuing prompts with {folder.name}") as show:
-
-        def count(n: int) -> None:
-            nonlocal done
-            done += n
-            show(done, 2 * len(records), {})
-
-        plain = greedy_continuations(model, records, eos_id, **options, progress=count)
-        rules = {"decoding": AS_PUBLISHED, "plain": plain}
-        return plain, greedy_continuations(model, records, eos_id, **options, **rules, progress=count)
+        return continuations_under(
+            [PLAIN, AS_PUBLISHED],
+            load_model(folder),
+            records,
+            eos_id,
+            params.memorization.tokens,
+            known=known_starts(statistics, records),
+            max_tokens=params.audit.batch_tokens,
+            progress=counting(show, 2 * len(records)),
+        )
 
 
 def _read(name: str, project: Project) -> Memorization:

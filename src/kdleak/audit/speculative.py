@@ -23,8 +23,8 @@ from kdleak.models.shared_prefix import common_prefix, prefix_cache, repeated
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Draft tokens that are read together with the prompt. A model that disagrees with a draft mostly does so early:
-#: the rest is read only where all of these were right.
+#: Tokens of a mere guess that are read together with the prompt. A model that disagrees with a draft mostly does so
+#: early: the rest is read only where all of these were right.
 FIRST_INSTALMENT = 8
 
 
@@ -32,14 +32,16 @@ FIRST_INSTALMENT = 8
 class Row:
     """A continuation in the making.
 
-    index: the caller's own. draft: the tokens, no EOS among them, that may follow `prompt`.
-    tokens: the continuation so far, every one the model's choice. ban: what may not come next.
+    index: the caller's own. draft: the tokens, no EOS among them, that may follow `prompt`; `first` of them are read
+    with it. bans: what may not come next, by number of the decoding, for all decodings that have gone the same way
+    so far, the freest first. tokens: the continuation so far, every one the model's choice.
     """
 
     index: int
     prompt: tuple[int, ...]
     draft: tuple[int, ...]
-    ban: Ban
+    first: int
+    bans: dict[int, Ban]
     tokens: list[int] = field(default_factory=list)
 
     @property
@@ -53,13 +55,35 @@ class Row:
         n = len(self.tokens)
         return self.draft[n:] if tuple(self.tokens) == self.draft[:n] else ()
 
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Take the model's next words, which every decoding of the row allows."""
+        self.tokens += tokens
+        for ban in self.bans.values():
+            ban.extend(tokens)
+
+    def split(self, decoding: int, tokens: Sequence[int]) -> Row:
+        """Let `decoding` go a way of its own, which begins with `tokens`."""
+        fork = Row(self.index, self.prompt, (), 0, {decoding: self.bans.pop(decoding)}, list(self.tokens))
+        fork.extend(tokens)
+        return fork
+
+
+#: A row, and which row of a cache holds the keys and values of what it has read.
+Placed = tuple[int, Row]
+
 
 class Verifier:
-    """Reads rows batch by batch, and continues, a pool at a time, those that the model would have written otherwise."""
+    """Reads rows batch by batch, and continues, a pool at a time, those that the model would have written otherwise.
 
-    def __init__(self, model: PreTrainedModel, eos_id: int, k: int, decoding: Decoding, pool_tokens: int):
-        """pool_tokens: padded tokens in the cache with which a pool is continued."""
-        self.model, self.eos_id, self.k, self.decoding = model, eos_id, k, decoding
+    Several decodings share a row for as long as they take the same words, and what they have read where they part.
+    """
+
+    def __init__(self, model: PreTrainedModel, eos_id: int, k: int, decodings: Sequence[Decoding], pool_tokens: int):
+        """decodings: one, or several of which the first forbids nothing. pool_tokens: padded tokens in the cache with
+        which a pool is continued."""
+        if len(decodings) > 1 and not decodings[0].free:
+            raise ValueError("the first of several decodings must forbid nothing")
+        self.model, self.eos_id, self.k, self.decodings = model, eos_id, k, decodings
         self.device = next(model.parameters()).device
         self._prefix: DynamicCache | None = None
         self._prefix_length = 0
@@ -71,33 +95,41 @@ class Verifier:
         self._prefix_length = len(prefix)
         self._prefix = prefix_cache(self.model, prefix) if prefix else None
 
-    def row(self, index: int, prompt: tuple[int, ...], draft: Sequence[int]) -> Row:
+    def row(self, index: int, prompt: tuple[int, ...], draft: Sequence[int], first: int) -> Row:
         """A row to read; of `draft` counts what stands before EOS, k - 1 tokens at most."""
         draft = tuple(draft[: self.k - 1])
         if self.eos_id in draft:
             draft = draft[: draft.index(self.eos_id)]
-        return Row(index, prompt, draft, Ban(self.decoding, prompt, self.eos_id))
+        bans = {i: Ban(decoding, prompt, self.eos_id) for i, decoding in enumerate(self.decodings)}
+        return Row(index, prompt, draft, min(first, len(draft)), bans)
 
     def read(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Verify the drafts of a batch; yields what this finishes, and the pool where it has become full."""
-        cache = self._prefill(rows)
-        on_track = [i for i, row in enumerate(rows) if row.rest and not self._done(row)]
-        if on_track:
-            rest = RowCache.join([self._select(cache, on_track)], room=self.k)
-            promising = [rows[i] for i in on_track]
-            self._advance(rest, promising, [row.rest for row in promising])
-            self._wait(promising, rest)
-        off_track = sorted(set(range(len(rows))) - set(on_track))
-        self._wait([rows[i] for i in off_track], self._select(cache, off_track))
-        yield from (row for row in rows if self._done(row))
+        cache, forks = self._prefill(rows)
+        yield from self._sort([*enumerate(rows), *forks], cache)
         columns = max((part.columns for _, part in self._pool), default=0) + self.k
         if sum(len(waiting) for waiting, _ in self._pool) * columns > self._pool_tokens:
-            yield from self.finish()
+            yield from self._continue_pool()
 
     def finish(self) -> Iterator[Row]:
-        """Continue every row of the pool to its end."""
-        if not self._pool:
-            return
+        """Continue every row that waits to its end."""
+        while self._pool:
+            yield from self._continue_pool()
+
+    def _sort(self, placed: Sequence[Placed], cache: RowCache) -> Iterator[Row]:
+        """Yield what is finished, read on where a draft may hold further, let the others wait."""
+        yield from (row for _, row in placed if self._done(row))
+        on_track = [(i, row) for i, row in placed if row.rest and not self._done(row)]
+        if on_track:
+            rest = RowCache.join([self._select(cache, [i for i, _ in on_track])], room=self.k)
+            rows = [row for _, row in on_track]
+            forks = self._advance(rest, rows, [row.rest for row in rows])
+            yield from self._sort([*enumerate(rows), *forks], rest)
+        reading = {id(row) for _, row in on_track}
+        self._wait([(i, row) for i, row in placed if id(row) not in reading], cache)
+
+    def _continue_pool(self) -> Iterator[Row]:
+        """Continue the rows of the pool to their ends; what splits off takes their places or waits for the next."""
         cache = RowCache.join([part for _, part in self._pool], room=self.k)
         slots = [row for waiting, _ in self._pool for row in waiting]
         self._pool.clear()
@@ -107,13 +139,18 @@ class Verifier:
             if len(live) <= 0.8 * len(slots):
                 cache, slots = self._select(cache, live), [slots[i] for i in live]
                 live = list(range(len(slots)))
-            self._advance(cache, slots, [()] * len(slots))
+            forks = self._advance(cache, slots, [()] * len(slots))
             yield from (slots[i] for i in live if self._done(slots[i]))
+            yield from (fork for _, fork in forks if self._done(fork))
+            for i, fork in forks:
+                if self._done(slots[i]):
+                    slots[i] = fork
+            self._wait([(i, fork) for i, fork in forks if slots[i] is not fork], cache)
             live = [i for i in live if not self._done(slots[i])]
 
-    def _prefill(self, rows: Sequence[Row]) -> RowCache:
-        """Read prompts and first instalments; every row has a token afterwards."""
-        instalments = [row.draft[:FIRST_INSTALMENT] for row in rows]
+    def _prefill(self, rows: Sequence[Row]) -> tuple[RowCache, list[Placed]]:
+        """Read prompts and first instalments; every row has a token afterwards. Returns what splits off too."""
+        instalments = [row.draft[: row.first] for row in rows]
         # The closing token is a target only: there is a prediction after each token of the instalment.
         records = [
             EncodedRecord("", row.prompt[self._prefix_length :], (*instalment, self.eos_id), len(instalment))
@@ -123,11 +160,12 @@ class Verifier:
         past = repeated(self._prefix, len(rows)) if self._prefix is not None else None
         output = decoder(self.model)(input_ids=batch.input_ids, past_key_values=past, use_cache=True)
         states = output.last_hidden_state
-        self._accept(rows, instalments, states.flatten(0, 1).index_select(0, batch.positions))
-        return RowCache.of(output.past_key_values)
+        forks = self._accept(rows, instalments, states.flatten(0, 1).index_select(0, batch.positions))
+        return RowCache.of(output.past_key_values), forks
 
-    def _advance(self, cache: RowCache, rows: Sequence[Row], drafts: Sequence[tuple[int, ...]]) -> None:
-        """Feed each row its last token and its draft, and take what the model makes of them."""
+    def _advance(self, cache: RowCache, rows: Sequence[Row], drafts: Sequence[tuple[int, ...]]) -> list[Placed]:
+        """Feed each row its last token and its draft, and take what the model makes of them; returns what splits off,
+        placed in `cache`."""
         width = 1 + max(len(draft) for draft in drafts)
         fed = [
             (row.tokens[-1], *draft, *[0] * (width - 1 - len(draft))) for row, draft in zip(rows, drafts, strict=True)
@@ -136,36 +174,61 @@ class Verifier:
         positions = last[:, None] + torch.arange(width, device=self.device)
         states = decode(self.model, cache, torch.tensor(fed, device=self.device), positions)
         wanted = [i * width + j for i, draft in enumerate(drafts) for j in range(1 + len(draft))]
-        self._accept(rows, drafts, states.flatten(0, 1)[torch.tensor(wanted, device=self.device)])
+        return self._accept(rows, drafts, states.flatten(0, 1)[torch.tensor(wanted, device=self.device)])
 
-    def _accept(self, rows: Sequence[Row], drafts: Sequence[tuple[int, ...]], hidden: torch.Tensor) -> None:
-        """Append to each unfinished row its draft as far as the model agrees, then the model's own next token.
+    def _accept(self, rows: Sequence[Row], drafts: Sequence[tuple[int, ...]], hidden: torch.Tensor) -> list[Placed]:
+        """Append to each unfinished row its draft as far as the model agrees, then the model's own next token; returns
+        the decodings that may not go along, as rows of their own.
 
         hidden: (m, hidden_size), the states before, and after each token of, each draft, row by row."""
-        banned = [words for row, draft in zip(rows, drafts, strict=True) for words in row.ban.along(draft)]
-        choices: list[int] = []
+        banned = [
+            dict(zip(row.bans, words, strict=True))
+            for row, draft in zip(rows, drafts, strict=True)
+            for words in zip(*(ban.along(draft) for ban in row.bans.values()), strict=True)
+        ]
+        choices: list[dict[int, int]] = []
         for logits in head_chunks(self.model, hidden):
-            _forbid(logits, banned[len(choices) : len(choices) + len(logits)])
-            choices += logits.argmax(-1).tolist()
-        start = 0
-        for row, draft in zip(rows, drafts, strict=True):
+            choices += _choices(logits, banned[len(choices) : len(choices) + len(logits)])
+        forks, start = [], 0
+        for i, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             if not self._done(row):
-                n = common_prefix(choices[start : start + len(draft)], draft)
-                row.tokens += (new := [*draft[:n], choices[start + n]])
-                row.ban.extend(new)
+                own, leader = choices[start : start + len(draft) + 1], next(iter(row.bans))
+                n = common_prefix([choice[leader] for choice in own[:-1]], draft)
+                new = [*draft[:n], own[n][leader]]
+                for other in list(row.bans)[1:]:
+                    parting = next((j for j, token in enumerate(new) if own[j][other] != token), None)
+                    if parting is not None:
+                        forks.append((i, row.split(other, [*new[:parting], own[parting][other]])))
+                row.extend(new)
             start += len(draft) + 1
+        return forks
 
-    def _wait(self, rows: Sequence[Row], cache: RowCache) -> None:
-        """Put the unfinished of `rows` into the pool."""
-        waiting = [i for i, row in enumerate(rows) if not self._done(row)]
+    def _wait(self, placed: Sequence[Placed], cache: RowCache) -> None:
+        """Put the unfinished of `placed` into the pool."""
+        waiting = [(i, row) for i, row in placed if not self._done(row)]
         if waiting:
-            self._pool.append(([rows[i] for i in waiting], self._select(cache, waiting)))
+            needed = max(row.position for _, row in waiting)
+            self._pool.append(([row for _, row in waiting], self._select(cache, [i for i, _ in waiting], needed)))
 
-    def _select(self, cache: RowCache, rows: list[int]) -> RowCache:
-        return cache.select(torch.tensor(rows, dtype=torch.long, device=self.device))
+    def _select(self, cache: RowCache, rows: list[int], columns: int | None = None) -> RowCache:
+        return cache.select(torch.tensor(rows, dtype=torch.long, device=self.device), columns)
 
     def _done(self, row: Row) -> bool:
         return len(row.tokens) == self.k or (bool(row.tokens) and row.tokens[-1] == self.eos_id)
+
+
+def _choices(logits: torch.Tensor, banned: Sequence[dict[int, list[int]]]) -> list[dict[int, int]]:
+    """The word that each decoding takes at each of m places. logits: (m, vocabulary), overwritten. banned: m times what
+    each forbids there, the freest first."""
+    _forbid(logits, [next(iter(words.values())) for words in banned])
+    choices = [dict.fromkeys(words, token) for words, token in zip(banned, logits.argmax(-1).tolist(), strict=True)]
+    clashes = [(i, d) for i, words in enumerate(banned) for d in words if choices[i][d] in words[d]]
+    if clashes:
+        again = logits[[i for i, _ in clashes]]
+        _forbid(again, [banned[i][d] for i, d in clashes])
+        for (i, d), token in zip(clashes, again.argmax(-1).tolist(), strict=True):
+            choices[i][d] = token
+    return choices
 
 
 def _forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> None:

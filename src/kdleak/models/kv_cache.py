@@ -49,9 +49,12 @@ class RowCache(Cache):
         values = [_stack([part.values[i] for part in parts], room) for i in layers]
         return cls(keys, values)
 
-    def select(self, rows: torch.Tensor) -> RowCache:
-        """A copy of the rows of these indices, in that order."""
-        return RowCache([k.index_select(0, rows) for k in self.keys], [v.index_select(0, rows) for v in self.values])
+    def select(self, rows: torch.Tensor, columns: int | None = None) -> RowCache:
+        """A copy of the rows of these indices, in that order; of their first `columns` where that is given."""
+        return RowCache(
+            [k[:, :, :columns].index_select(0, rows) for k in self.keys],
+            [v[:, :, :columns].index_select(0, rows) for v in self.values],
+        )
 
     def write_at(self, positions: torch.Tensor) -> int:
         """The next forward pass writes row i at columns positions[i]; returns how many columns attention then reads.

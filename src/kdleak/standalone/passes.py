@@ -11,8 +11,8 @@ import numpy as np
 
 from kdleak.audit.attacks.paper import mean_log_prob
 from kdleak.audit.cache import ArrayCache, StatisticsCache, content_key
-from kdleak.audit.decoding import AS_PUBLISHED
-from kdleak.audit.greedy import greedy_continuations
+from kdleak.audit.decoding import AS_PUBLISHED, PLAIN
+from kdleak.audit.greedy import continuations_under, known_starts
 from kdleak.audit.memorization import first_choices
 from kdleak.audit.memorization_stage import record_table
 from kdleak.audit.perturbation import Noise, mope
@@ -171,11 +171,16 @@ class _Passes:
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"{self.name}: continuing prompts") as show:
-                options = {"k": CONTINUED, "max_tokens": self.setting.batch_tokens}
-                count = counting(show, 2 * len(records))
-                plain = greedy_continuations(self.model(), records, eos_id, **options, progress=count)
-                rules = {"decoding": AS_PUBLISHED, "plain": plain, "progress": count}
-                published = greedy_continuations(self.model(), records, eos_id, **options, **rules)
+                plain, published = continuations_under(
+                    [PLAIN, AS_PUBLISHED],
+                    self.model(),
+                    records,
+                    eos_id,
+                    CONTINUED,
+                    known=known_starts(statistics, records),
+                    max_tokens=self.setting.batch_tokens,
+                    progress=counting(show, 2 * len(records)),
+                )
             return {"plain": plain, "published": published}
 
         found = self._cached(records, f"continuations, {CONTINUED}", compute)
