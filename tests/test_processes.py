@@ -1,8 +1,10 @@
 """Two processes find what one finds: the same scores, the same training; and only the main one leaves anything."""
 
 import os
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,18 +13,24 @@ from kdleak import processes
 from kdleak.artifacts import read_json, replacing_folder, write_json
 from kdleak.audit.cache import ArrayCache
 from kdleak.audit.greedy import greedy_continuations
+from kdleak.audit.measure import measure_model
 from kdleak.audit.perturbation import Noise, block_mope, mope
 from kdleak.audit.scoring import token_statistics
 from kdleak.data.batching import collate
+from kdleak.data.canaries import write_canaries
+from kdleak.distill.base import make_bases
 from kdleak.distill.batch_source import FixedBatches
 from kdleak.distill.finetune import cross_entropy, evaluate
 from kdleak.distill.generation import Sampling, generate
 from kdleak.distill.micro_batches import micro_batches, own_part
 from kdleak.distill.student import make_student
+from kdleak.distill.teacher import fine_tune_teacher
 from kdleak.distill.training import Recipe, train
 from kdleak.paths import Project
 from kdleak.progress import progress
 from tests.forks import in_processes
+from tests.test_families import FAMILIES, project_with
+from tests.test_families import params as params_of_families
 from tests.test_micro_batches import fixed_batch
 from tests.test_techniques import params, untrained
 from tests.tiny_models import random_records, tiny_model
@@ -209,3 +217,41 @@ def test_alone_nothing_is_loaded_and_nothing_changes():
     batch = collate(RECORDS, [0, 1])
     assert own_part(batch) is batch
     assert not torch.distributed.is_initialized()
+
+
+def test_two_processes_write_the_results_of_one(tmp_path):
+    """From the bases to every audit: the same models trained from scratch, the same files of the same models."""
+    settings = params_of_families(**{"model.family": "gpt2-smoke"})
+    one, two = (project_with(tmp_path / name, FAMILIES) for name in ("one", "two"))
+
+    def bases(project: Project) -> None:
+        write_canaries(settings.canaries, 0, project)
+        make_bases(settings, project)
+
+    def audits(project: Project) -> None:
+        for name in ("teacher", "sft"):
+            measure_model(name, settings, project)
+
+    bases(one)
+    in_processes(2, tmp_path, lambda rank: bases(two))
+    for base in ("base_teacher", "base_student", "base_external"):
+        weights = [load_file(getattr(project, base) / "model.safetensors") for project in (one, two)]
+        for name, value in weights[0].items():
+            if not name.endswith(("c_attn.bias", "k_proj.bias")):
+                torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
+    fine_tune_teacher(settings, one)
+    make_student("sft", settings, one)
+    shutil.rmtree(two.root / "models")
+    shutil.copytree(one.root / "models", two.root / "models")
+    audits(one)
+    in_processes(2, tmp_path, lambda rank: audits(two))
+    files = {p.relative_to(one.root): p for p in (one.root / "results").rglob("*.parquet")}
+    assert len(files) == 10
+    for relative, path in files.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(two.root / relative), pd.read_parquet(path), rtol=0, atol=1e-5)
+    for name in ("teacher", "sft"):
+        utility, same = (read_json(project.utility(name)) for project in (one, two))
+        assert same["perplexity"] == pytest.approx(utility["perplexity"], rel=1e-5)
+        assert same["rouge_l"] == utility["rouge_l"]
+        assert read_json(two.membership(name)).keys() == read_json(one.membership(name)).keys()
+    assert not [p for p in tmp_path.rglob(".*") if p.name != ".kdleak"]

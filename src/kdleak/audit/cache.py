@@ -69,6 +69,7 @@ class ArrayCache:
     """A folder of named arrays under content keys, of at most `max_bytes` (the entry just written always stays).
 
     It saves time and is never needed: what cannot be stored or removed is a warning. Processes may share a folder.
+
     together: what is missing all processes compute together, so all must ask for the same entries.
     """
 
