@@ -20,7 +20,7 @@ study: setup
 	dvc repro -P
 
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup
 	OMP_NUM_THREADS=1 python -m pytest -m faults -p no:cacheprovider
