@@ -279,7 +279,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no GPU": (
         lambda f: audit(f / "models/teacher", device="cuda"),
-        "--device cuda: no GPU is to be had here; leave the option out",
+        "device 'cuda': no GPU is to be had here; choose cpu or auto",
     ),
 }  # fmt: skip
 

@@ -48,8 +48,10 @@ def _params() -> Params:
 def _shared() -> Params:
     """The same for a command whose work several processes may share: the one that starts them ends here."""
     from kdleak.launch import launch
+    from kdleak.models.device import CHOSEN_DEVICE
 
     settings = _params()
+    os.environ[CHOSEN_DEVICE] = settings.compute.device
     if settings.compute.processes > 1 and size() == 1:
         raise SystemExit(launch(settings.compute.processes))
     return settings

@@ -104,6 +104,7 @@ class Canaries(_Section):
 class Compute(_Section):
     """What a stage may use."""
 
+    device: Literal["auto", "cpu", "cuda"]
     processes: Count
 
 

@@ -14,6 +14,7 @@ from kdleak.distill.corpus import auxiliary_text, read_auxiliary
 from kdleak.distill.finetune import cross_entropy
 from kdleak.distill.run import run_training
 from kdleak.models.checkpoints import copy_checkpoint, save_checkpoint
+from kdleak.models.device import resolve_device
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.fit import check_fit
 from kdleak.models.hub import model_folder
@@ -65,7 +66,7 @@ def _pretrain(
     tokenizer = train_tokenizer(texts, vocab_size)
     records = auxiliary_text(auxiliary, params, tokenizer)
     for part, spec in scratch.items():
-        model = build_from_scratch(spec, tokenizer, derive(params.seed, f"init/{part}"))
+        model = build_from_scratch(spec, tokenizer, derive(params.seed, f"init/{part}")).to(resolve_device())
         history = run_training(
             model,
             records,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.artifacts import replacing_folder
 from kdleak.errors import KdleakError, brief
+from kdleak.models.device import resolve_device
 from kdleak.models.hub import MODEL_FILES, model_folder
 from kdleak.processes import is_main, wait_for_everyone
 
@@ -91,13 +92,16 @@ def _fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
+def load_model(folder: Path, device: str | None = None) -> PreTrainedModel:
     """Load a causal LM for inference (evaluation mode, fp32); a LoRA adapter is merged into its base.
+
+    device: one of torch's; None is where the pipeline's models are computed (`compute.device`).
 
     Only safetensors are read and no code of the folder's is run. Raises KdleakError where that does not make a model.
     """
     check_folder(folder)
     _quiet()
+    device = device or resolve_device()
     if (folder / ADAPTER).is_file():
         return _with_adapter(folder, device)
     return _plain_model(folder).to(device).eval()

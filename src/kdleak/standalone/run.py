@@ -12,8 +12,8 @@ from kdleak.audit.membership import KEYS
 from kdleak.data.encoding import EncodedRecord
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
+from kdleak.models.device import resolve_device
 from kdleak.models.hub import model_folder
-from kdleak.processes import local_rank
 from kdleak.seeds import derive
 from kdleak.standalone.attacks import (
     ROLES,
@@ -134,7 +134,7 @@ def _ask_all(subjects: Mapping[str, Subject], lists: Lists, settings: Settings) 
     """The student is asked for what its attacks need, the others for what it is compared with."""
     interviewer = Interviewer(
         lists.frame,
-        device=_device(settings.device),
+        device=resolve_device(settings.device),
         batch_tokens=settings.batch_tokens,
         seed=derive(settings.seed, "noise/mope"),
         cache=settings.cache,
@@ -200,13 +200,3 @@ def _within(limits: Limits, folders: Iterable[Path]) -> Limits:
     if prompt < 1:
         raise KdleakError(f"a model with {total} positions has no room for a prompt and {CONTINUED} tokens after it")
     return Limits(prompt, total)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise KdleakError("--device cuda: no GPU is to be had here; leave the option out")
-    return f"cuda:{local_rank()}" if name == "cuda" else name

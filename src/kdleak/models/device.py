@@ -1,0 +1,26 @@
+"""Where models are computed: `compute.device` of params.yaml for the pipeline, `--device` for `kdleak audit`."""
+
+from __future__ import annotations
+
+import os
+
+from kdleak.errors import KdleakError
+from kdleak.processes import local_rank
+
+#: The pipeline's choice, for this process and those that it starts; the CPU where nothing was chosen.
+CHOSEN_DEVICE = "KDLEAK_DEVICE"
+
+
+def resolve_device(name: str | None = None) -> str:
+    """`auto`, `cpu`, `cuda` or a device of torch's as this process takes it: each process has a GPU of its own.
+
+    None is what CHOSEN_DEVICE says. Raises KdleakError where a GPU is asked for and none is to be had.
+    """
+    import torch
+
+    name = name or os.environ.get(CHOSEN_DEVICE) or "cpu"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise KdleakError(f"device '{name}': no GPU is to be had here; choose cpu or auto")
+    return f"cuda:{local_rank()}" if name == "cuda" else name
