@@ -17,7 +17,7 @@ from kdleak.audit.scoring import head_chunks
 from kdleak.data.batching import collate
 from kdleak.data.encoding import EncodedRecord
 from kdleak.models.forward import decoder
-from kdleak.models.kv_cache import RowCache, decode
+from kdleak.models.kv_cache import RowCache, decode, read_at
 from kdleak.models.shared_prefix import common_prefix, prefix_cache, repeated
 
 if TYPE_CHECKING:
@@ -157,8 +157,12 @@ class Verifier:
             for row, instalment in zip(rows, instalments, strict=True)
         ]
         batch = collate(records, range(len(records))).to(self.device)
-        past = repeated(self._prefix, len(rows)) if self._prefix is not None else None
-        output = decoder(self.model)(input_ids=batch.input_ids, past_key_values=past, use_cache=True)
+        if self._prefix is None:
+            output = decoder(self.model)(input_ids=batch.input_ids, use_cache=True)
+        else:
+            columns = self._prefix_length + batch.input_ids.shape[1]
+            positions = torch.arange(self._prefix_length, columns, device=self.device)[None]
+            output = read_at(self.model, repeated(self._prefix, len(rows)), batch.input_ids, positions, columns)
         states = output.last_hidden_state
         forks = self._accept(rows, instalments, states.flatten(0, 1).index_select(0, batch.positions))
         return RowCache.of(output.past_key_values), forks

@@ -110,30 +110,29 @@ def _continue(
     tokens, real = _left_padded(prompts, device)
     states = [_Decoding(m, real, steps) for m, _ in models]
     shares = [share for _, share in models]
-    said = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
-    lengths = torch.tensor(limits, device=device)
-    rows = torch.arange(len(prompts), device=device)
-    running = torch.ones_like(rows, dtype=torch.bool)
-    limit = lengths.clone()
+    said: list[list[int]] = [[] for _ in prompts]
+    # The rows of the batch: whose each is, or None where it has ended and not yet left.
+    rows: list[int | None] = list(range(len(prompts)))
     uniforms = None if uniforms is None else uniforms.to(device)
     for step in range(steps):
         logits = [state.advance(tokens) for state in states]
-        u = None if uniforms is None else uniforms[rows, step]
-        chosen = _choose(logits, shares, temperature, u)
-        said[rows, step] = chosen
-        ended = running & ((chosen == eos_id) | (limit[rows] == step + 1))
-        lengths[rows[ended]] = step + 1
-        running &= ~ended
-        left = int(running.sum())
-        if left == 0:
+        chosen = _choose(logits, shares, temperature, None if uniforms is None else uniforms[:, step])
+        for i, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+            if row is not None:
+                said[row].append(token)
+                if token == eos_id or len(said[row]) == limits[row]:
+                    rows[i] = None
+        running = [i for i, row in enumerate(rows) if row is not None]
+        if not running:
             break
-        if left < (1 - _ENDED_SHARE) * len(rows):
-            rows, chosen = rows[running], chosen[running]
+        if len(running) < (1 - _ENDED_SHARE) * len(rows):
+            kept = torch.tensor(running, device=device)
+            rows, chosen = [rows[i] for i in running], chosen[kept]
+            uniforms = None if uniforms is None else uniforms[kept]
             for state in states:
-                state.keep(running)
-            running = running[running]
+                state.keep(kept)
         tokens = chosen[:, None]
-    return [tuple(row[:n]) for row, n in zip(said.tolist(), lengths.tolist(), strict=True)]
+    return [tuple(words) for words in said]
 
 
 def _choose(
@@ -141,14 +140,17 @@ def _choose(
 ) -> torch.Tensor:
     """One token a row from the mixture of softmaxes: the likeliest at temperature 0, else where its cumulative
     probability passes `u` (n,)."""
-    scaled = [x.float() / (temperature or 1.0) for x in logits]
-    if len(scaled) == 1 and temperature == 0:
-        return scaled[0].argmax(-1)
-    probs = sum(share * x.softmax(-1) for x, share in zip(scaled, shares, strict=True))
+    if len(logits) == 1 and temperature == 0:
+        return logits[0].float().argmax(-1)
+    heat = temperature or 1.0
+    scaled = [x.float() if heat == 1 else x.float() / heat for x in logits]
+    parts = [x.softmax(-1) for x in scaled]
+    probs = parts[0] if len(parts) == 1 else sum(share * x for x, share in zip(parts, shares, strict=True))
     if temperature == 0:
         return probs.argmax(-1)
     cumulative = probs.cumsum(-1)
-    return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(-1).clamp_(max=cumulative.shape[-1] - 1)
+    passed = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)
+    return passed[:, 0].clamp_(max=cumulative.shape[-1] - 1)
 
 
 class _Decoding:
@@ -186,7 +188,7 @@ class _Decoding:
         return head(self.model, states[:, -1])
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop the rows of the batch where `rows` (n,) is False."""
+        """Keep the rows of the batch of these indices alone."""
         self.positions, self.padding = self.positions[rows], self.padding[rows]
         self.cache.batch_select_indices(rows)
 

@@ -17,6 +17,7 @@ from kdleak.models.forward import decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
 class RowCache(Cache):
@@ -79,28 +80,36 @@ class RowCache(Cache):
 def decode(model: PreTrainedModel, cache: RowCache, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Hidden states (n, w, hidden_size) of w more tokens a row: `tokens` (n, w) at `positions` (n, w), each of which
     sees the columns up to its own."""
-    width = cache.write_at(positions)
-    unseen = torch.arange(width, device=positions.device) > positions[..., None]
+    return read_at(model, cache, tokens, positions, cache.write_at(positions)).last_hidden_state
+
+
+def read_at(
+    model: PreTrainedModel, cache: Cache, tokens: torch.Tensor, positions: torch.Tensor, columns: int
+) -> BaseModelOutputWithPast:
+    """The decoder's pass over `tokens` (n, w) after what `cache` holds, which then has `columns`; a token at a position
+    sees the columns up to that. positions: (n, w), or (1, w) where they are the same in all rows."""
+    unseen = torch.arange(columns, device=positions.device) > positions[..., None]
     # An additive 4-D mask is the one form that both eager and SDPA attention take as it is.
     mask = torch.zeros(unseen.shape, dtype=model.dtype, device=positions.device)
     mask.masked_fill_(unseen, torch.finfo(model.dtype).min)
-    output = decoder(model)(
+    return decoder(model)(
         input_ids=tokens,
         position_ids=positions,
         attention_mask=mask[:, None],
         past_key_values=cache,
         use_cache=True,
     )
-    return output.last_hidden_state
 
 
 def _stack(parts: Sequence[torch.Tensor], room: int) -> torch.Tensor:
     """(n_1 + n_2 + …, heads, widest + room, head_size)."""
     rows, columns = sum(p.shape[0] for p in parts), max(p.shape[2] for p in parts)
-    # Zeros, not rubbish: a NaN would pass through the mask.
-    stacked = parts[0].new_zeros(rows, parts[0].shape[1], columns + room, parts[0].shape[3])
+    stacked = parts[0].new_empty(rows, parts[0].shape[1], columns + room, parts[0].shape[3])
     start = 0
     for part in parts:
-        stacked[start : start + part.shape[0], :, : part.shape[2]] = part
+        place = stacked[start : start + part.shape[0]]
+        place[:, :, : part.shape[2]] = part
+        # Zeros, not rubbish: a NaN would pass through the mask.
+        place[:, :, part.shape[2] :] = 0
         start += part.shape[0]
     return stacked
