@@ -39,7 +39,7 @@ from kdleak.standalone.lists import read_lists, read_population
 from kdleak.standalone.run import run_audit
 from kdleak.standalone.settings import Settings
 from tests.pipeline_project import ROOT
-from tests.small_project import change, small_project
+from tests.small_project import CommandLine, change, small_project
 from tests.standalone_models import people, tokenizer_of
 from tests.tiny_models import random_records, tiny_model
 
@@ -326,3 +326,12 @@ def words_of(text: str) -> list[str]:
 
 def is_ours(call: ast.Call) -> bool:
     return isinstance(call.func, ast.Name) and call.func.id == "KdleakError"
+
+
+def test_what_the_system_refuses_is_one_line_with_the_file(folder, monkeypatch, capsys):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "secret/file")
+
+    monkeypatch.setattr("kdleak.report.headline.print_headline", refuse)
+    code, said = CommandLine(monkeypatch, capsys)(folder, "results")
+    assert (code, said) == (1, "kdleak: error: secret/file: permission denied; mend that, then run it again\n")

@@ -55,7 +55,7 @@ def test_every_section_shows_something(report):
 
 
 def test_the_same_results_are_the_same_bytes(results, report):
-    paths = (results.project.report, results.project.findings, results.project.heatmap)
+    paths = (results.project.report, results.project.findings, results.project.heatmap, results.project.heatmap_figure)
     before = [path.read_bytes() for path in paths]
     write_report(params_of(study__learning_rates=[0.1]), results.project)
     assert [path.read_bytes() for path in paths] == before

@@ -323,6 +323,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            say_error(f"kdleak: error: {error.filename}: {error.strerror.lower()}; mend that, then run it again")
+            raise SystemExit(1) from None
         text = " ".join(str(error).split())[:200]
         say_error(f"kdleak: error: unforeseen {type(error).__name__}: {text} (kdleak --debug shows where)")
         raise SystemExit(1) from None

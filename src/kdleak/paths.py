@@ -91,6 +91,10 @@ class Project:
         return self.root / "results" / "heatmap.csv"
 
     @property
+    def heatmap_figure(self) -> Path:
+        return self.root / "results" / "heatmap.svg"
+
+    @property
     def comparison(self) -> Path:
         """Stem of the tables over experiments: .csv and .md."""
         return self.root / "results" / "comparison"

@@ -12,7 +12,7 @@ from kdleak.report.page import Html, bullets, callout, page
 from kdleak.report.palette import label
 from kdleak.report.published import closest
 from kdleak.report.sections import memorization
-from kdleak.report.sections.attacks import by_attack, roc_curves
+from kdleak.report.sections.attacks import by_attack, heatmap_drawing, roc_curves
 from kdleak.report.sections.checks import controls, corrected_against_published
 from kdleak.report.sections.claims import tally, the_claims
 from kdleak.report.sections.disagreement import two_measures
@@ -21,6 +21,7 @@ from kdleak.report.sections.records import by_block, by_task
 from kdleak.report.sections.run import what_was_run
 from kdleak.report.sections.utility import worth_against_leak
 from kdleak.report.study import Study, read_study
+from kdleak.report.svg import by_itself
 from kdleak.report.wording import listed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _FOOTER = "Ids and numbers only: no record's text stands in this file. Made by k
 
 
 def write_report(params: Params, project: Project) -> None:
-    """Write results/report.html, findings.json and heatmap.csv from the result files that there are.
+    """Write results/report.html, findings.json, heatmap.csv and heatmap.svg from the result files that there are.
 
     Equal results are equal files, but for the report's seconds. KdleakError where no model has been attacked.
     """
@@ -48,6 +49,8 @@ def write_report(params: Params, project: Project) -> None:
     with replacing_file(project.findings) as fresh:
         fresh.write_text(to_json({"findings": [finding.record() for finding in findings]}), encoding="utf-8")
     write_csv(heatmap_table(study), project.heatmap)
+    with replacing_file(project.heatmap_figure) as fresh:
+        fresh.write_text(by_itself(heatmap_drawing(study)), encoding="utf-8")
     with replacing_file(project.report) as fresh:
         fresh.write_text(study_page(study, findings, published), encoding="utf-8")
 

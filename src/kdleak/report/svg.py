@@ -43,6 +43,11 @@ def settings() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_SETTINGS)
 
 
+def by_itself(svg: str) -> str:
+    """A drawing as a file of its own: no page is there to give it a font."""
+    return svg.replace("<svg ", '<svg font-family="sans-serif" ', 1) + "\n"
+
+
 def drawing(figure: Figure) -> str:
     """The `<svg>` element of `figure`, without an XML header."""
     out = StringIO()
