@@ -51,9 +51,9 @@ def write_rows(rows: int, path: Path) -> None:
 
 def both_stages(rows: int, path: Path) -> dict[str, Any]:
     """Seconds and peak memory of the two stages over the rows in `path`."""
-    from kdleak.config import parse_params
     from kdleak.data.gate import run_gate
     from kdleak.data.prepare import write_records
+    from kdleak.params_file import parse_params
     from kdleak.paths import Project
 
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))

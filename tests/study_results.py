@@ -17,7 +17,8 @@ from kdleak.audit.comparisons import exposed_overlap, inherited, paired_differen
 from kdleak.audit.controls import overlap_control, permutation_control
 from kdleak.audit.membership import KEYS, membership_report, to_json
 from kdleak.audit.memorization_report import EXACT, Memorization, memorization_report
-from kdleak.config import Params, parse_params
+from kdleak.config import Params
+from kdleak.params_file import parse_params
 from kdleak.paths import BASELINE, TEACHER, Project
 from tests.pipeline_project import ROOT
 

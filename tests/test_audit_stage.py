@@ -13,9 +13,9 @@ from kdleak.audit.block_report import block_report
 from kdleak.audit.perturbation import Noise, PerturbationScores
 from kdleak.audit.stage import attack_model, measure_blocks
 from kdleak.audit.statistics import auc
-from kdleak.config import parse_params
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
+from kdleak.params_file import parse_params
 from kdleak.paths import Project
 from tests.pipeline_project import ROOT
 from tests.tiny_models import tiny_model

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdleak.config import load_params
 from kdleak.data.checks import failure_message, run_checks
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES, record_id
+from kdleak.params_file import load_params
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZES = {"private": 8, "public": 8, "heldout": 8, "auxiliary": 16}

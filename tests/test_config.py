@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdleak.config import METHODS, check_environment, load_params, parse_params
+from kdleak.config import METHODS
 from kdleak.errors import KdleakError
+from kdleak.params_file import check_environment, load_params, parse_params
 from kdleak.paths import Project
 
 ROOT = Path(__file__).parent.parent

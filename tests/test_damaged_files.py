@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kdleak.artifacts import read_csv, read_json, read_parquet
-from kdleak.config import load_params
 from kdleak.data.sources import read_file
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
+from kdleak.params_file import load_params
 from kdleak.paths import Project
 from kdleak.provenance import Provenance
 from kdleak.seconds import read_seconds

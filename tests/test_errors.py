@@ -22,7 +22,6 @@ from kdleak.audit.cache import model_digest
 from kdleak.audit.comparisons import between_techniques, paired_differences
 from kdleak.audit.greedy import greedy_continuations
 from kdleak.audit.scoring import token_statistics
-from kdleak.config import check_environment, load_params, parse_params
 from kdleak.data.canaries import SPACE, canary_table
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.sources import check_path, read_file
@@ -31,6 +30,7 @@ from kdleak.models.checkpoints import base_folder, load_model, load_tokenizer, s
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.fit import check_fit
 from kdleak.models.hub import model_folder
+from kdleak.params_file import check_environment, load_params, parse_params
 from kdleak.paths import Project
 from kdleak.provenance import Provenance
 from kdleak.report.experiments import results_of

@@ -12,7 +12,7 @@ import yaml
 from kdleak.artifacts import read_json, write_parquet
 from kdleak.audit.memorization_stage import measure_memorization
 from kdleak.audit.stage import attack_model, measure_blocks
-from kdleak.config import METHODS, parse_params
+from kdleak.config import METHODS
 from kdleak.data.canaries import write_canaries
 from kdleak.distill.base import make_bases
 from kdleak.distill.student import make_student
@@ -22,6 +22,7 @@ from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoin
 from kdleak.models.families import load_family
 from kdleak.models.fit import check_fit
 from kdleak.models.lora import merged, with_lora
+from kdleak.params_file import parse_params
 from kdleak.paths import Project
 from tests.pipeline_project import ROOT
 from tests.standalone_models import model_that_knows, people, tokenizer_of

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from kdleak.config import METHODS, check_environment, load_params, parse_params
+from kdleak.config import METHODS
 from kdleak.errors import KdleakError
+from kdleak.params_file import check_environment, load_params, parse_params
 from kdleak.paths import Project
 from tests.pipeline_project import ROOT
 

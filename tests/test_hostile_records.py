@@ -16,7 +16,6 @@ from kdleak.audit.attacks import AttackInput, attack_scores
 from kdleak.audit.greedy import greedy_continuations
 from kdleak.audit.memorization import edit_similarity, rouge_l, token_accuracy
 from kdleak.audit.scoring import token_statistics
-from kdleak.config import load_params
 from kdleak.data.checks import run_checks
 from kdleak.data.encoding import TAIL, Encoder, prompt_text
 from kdleak.data.overlap import group_ids
@@ -24,6 +23,7 @@ from kdleak.data.records import ROLES
 from kdleak.data.sources import read_file
 from kdleak.errors import KdleakError
 from kdleak.models.tokenizer import END_OF_TEXT, train_tokenizer
+from kdleak.params_file import load_params
 from tests.pipeline_project import ROOT
 from tests.tiny_models import tiny_model
 

@@ -12,13 +12,14 @@ import yaml
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdleak.audit.memorization_stage import measure_memorization
-from kdleak.config import Params, parse_params
+from kdleak.config import Params
 from kdleak.data.canaries import planted_rows, write_canaries
 from kdleak.data.encoding import Encoder
 from kdleak.data.synthetic import generate
 from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
+from kdleak.params_file import parse_params
 from kdleak.paths import Project
 from tests.overfitted import overfit
 from tests.pipeline_project import ROOT

@@ -14,7 +14,7 @@ import yaml
 
 from kdleak.artifacts import read_json, write_parquet
 from kdleak.audit.utility import measure_utility
-from kdleak.config import METHODS, Params, parse_params
+from kdleak.config import METHODS, Params
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role, record_id
 from kdleak.distill import student as stage
@@ -28,6 +28,7 @@ from kdleak.errors import KdleakError
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.families import build_from_scratch
 from kdleak.models.tokenizer import train_tokenizer
+from kdleak.params_file import parse_params
 from kdleak.paths import Project
 from tests.tiny_models import random_records
 

@@ -16,9 +16,10 @@ import yaml
 from matplotlib.figure import Figure
 
 from kdleak import tracking
-from kdleak.config import Params, load_params
+from kdleak.config import Params
 from kdleak.data.records import ROLES, record_id
 from kdleak.errors import KdleakError
+from kdleak.params_file import load_params
 from kdleak.paths import Project
 from kdleak.provenance import Provenance
 from kdleak.report.attack_roc import attack_roc_figure
@@ -281,7 +282,7 @@ LOGGER = """
 import sys
 from pathlib import Path
 from kdleak import tracking
-from kdleak.config import load_params
+from kdleak.params_file import load_params
 from kdleak.paths import Project
 project = Project(Path(sys.argv[1]))
 for name in sys.argv[2:]:

@@ -41,7 +41,7 @@ PROJECT = Project()
 
 
 def _params() -> Params:
-    from kdleak.config import load_params
+    from kdleak.params_file import load_params
 
     return load_params(PROJECT.params)
 
@@ -70,7 +70,7 @@ def _options(
 def params() -> None:
     """Check params.yaml and all that it names, before anything runs."""
     from kdleak.artifacts import replacing_file
-    from kdleak.config import check_environment, load_params
+    from kdleak.params_file import check_environment, load_params
 
     check_environment(load_params(PROJECT.params), PROJECT)
     with replacing_file(PROJECT.params_checked) as fresh:

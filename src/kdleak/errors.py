@@ -29,3 +29,9 @@ def nearest(name: object, valid: Iterable[object]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "valid: " + ", ".join(names)
+
+
+def shown(value: object) -> str:
+    """A wrong value, short enough for a line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -183,8 +183,8 @@ class Trial(Project):
     rate: str = ""
 
     def model(self, name: str) -> Path:
-        """Of no use once it is audited, so not among the pipeline's outputs."""
-        return self.root / ".kdleak" / "rates" / name / self.rate if name == self.method else super().model(name)
+        """Of no use once it is audited, so not among the pipeline's outputs. Progress lines show the folder's name."""
+        return self.root / ".kdleak" / "rates" / self.rate / name if name == self.method else super().model(name)
 
     def results(self, name: str) -> Path:
         own = super().results(name)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.config import parse_params
 from kdleak.errors import KdleakError
+from kdleak.params_file import parse_params
 
 if TYPE_CHECKING:
     from kdleak.config import Params

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kdleak.artifacts import read_json
-from kdleak.config import METHODS, Params, load_params
+from kdleak.config import METHODS, Params
 from kdleak.errors import KdleakError
+from kdleak.params_file import load_params
 from kdleak.paths import BASELINE, TEACHER, Project
 from kdleak.provenance import Provenance
 
