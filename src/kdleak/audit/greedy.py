@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kdleak.audit.token_statistics import TokenStatistics
 
 #: Bytes of keys and values that rows may wait with until they are continued side by side.
-POOL_BYTES = 128 * 2**20
+POOL_BYTES = 512 * 2**20
 #: Stands in a row of continuations from the place on where the model had ended the text (no token id is negative).
 ENDED = -1
 
