@@ -23,7 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-#: student, teacher, vocabulary, (records, batch size, epochs) of (a), the same of (b), tokens of a rollout.
+#: student, teacher, vocabulary, (records, batch size, epochs) of (a), the same of (b), tokens of a rollout, and
+#: optimizer.micro_batch_tokens of kdleak's arms, the floor among them: the same gradients with less padding.
 SHAPES = {
     "gpt2-tiny": {
         "student": {"n_layer": 2, "n_head": 4, "n_embd": 96},
@@ -32,6 +33,7 @@ SHAPES = {
         "offline": (256, 8, 4),
         "online": (64, 8, 2),
         "new_tokens": 60,
+        "micro_batch_tokens": None,
     },
     "gpt2-small": {
         "student": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -40,6 +42,7 @@ SHAPES = {
         "offline": (8, 4, 2),
         "online": (4, 4, 2),
         "new_tokens": 32,
+        "micro_batch_tokens": 400,
     },
 }
 ARMS = ("floor", "kd_cached", "kd_live", "trl_offline", "on_policy", "trl_on_policy")
@@ -123,7 +126,8 @@ def run_ours(arm: str, shape: dict) -> Clock:
         if done % source.steps_per_epoch == 0:
             clock.mark()
 
-    train(student, source, objective, Recipe(lr=1e-4, epochs=epochs, batch_size=batch_size), seed=0, progress=mark)
+    recipe = Recipe(lr=1e-4, epochs=epochs, batch_size=batch_size, micro_batch_tokens=shape["micro_batch_tokens"])
+    train(student, source, objective, recipe, seed=0, progress=mark)
     return clock
 
 
