@@ -115,6 +115,15 @@ def test_a_second_run_changes_nothing(project):
     assert contents(project) == before
 
 
+def test_what_python_compiles_beside_the_code_makes_no_stage_outdated(project):
+    for part in ("data/synthetic", "models", "distill", "audit", "audit/statistics", "report"):
+        compiled = project.folder / "src/kdleak" / part / "__pycache__/made.cpython-311.pyc"
+        compiled.parent.mkdir()
+        compiled.write_bytes(b"bytecode")
+    done = project.experiment()
+    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout
+
+
 def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(project):
     path = project.folder / "models/students/sft/model.safetensors"
     whole = path.read_bytes()
