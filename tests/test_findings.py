@@ -18,7 +18,7 @@ from kdleak.report.claims.memorization import measures_disagree
 from kdleak.report.contrasts import Contrast, Leak, corrected, leaks
 from kdleak.report.findings import CONTRADICTED, INCONCLUSIVE, REPRODUCED, judged, together
 from kdleak.report.matched import Point, at_perplexity, learning_branch, match
-from kdleak.report.study import read_study
+from kdleak.report.study import PAPER_TECHNIQUES, read_study
 from tests.study_results import STRENGTHS, StudyResults, params_of
 
 
@@ -95,6 +95,20 @@ def test_planted_effects_are_found(verdicts):
     assert verdicts["4"].verdict == CONTRADICTED  # ImitKD was made to leak less than KD
     assert verdicts["5"].verdict == INCONCLUSIVE  # tasks were made alike
     assert verdicts["7"].verdict == REPRODUCED  # the upper block carries twice the signal
+
+
+def test_the_objectives_alone_weigh_nothing_in_claims_about_the_papers_techniques(verdicts, results):
+    without = {
+        f.claim: f for f in findings_of(read_study(params_of(study__methods=list(PAPER_TECHNIQUES)), results.project))
+    }
+    for claim in ("1", "2", "4", "5", "6", "7"):
+        assert verdicts[claim] == without[claim]
+    assert verdicts["3"] != without["3"]
+    alone = {
+        f.claim: f
+        for f in findings_of(read_study(params_of(study__methods=["rkl"], kd__method="rkl"), results.project))
+    }
+    assert "1 of 1 techniques" in alone["1"].answer and alone["2"].verdict == INCONCLUSIVE
 
 
 def test_what_was_not_run_is_inconclusive_and_says_how_to_run_it(verdicts):

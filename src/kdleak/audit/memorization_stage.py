@@ -27,6 +27,7 @@ from kdleak.audit.passes import Scorer
 from kdleak.data.records import read_role
 from kdleak.models.checkpoints import load_model
 from kdleak.paths import BASELINE, TEACHER
+from kdleak.processes import is_main
 from kdleak.progress import counting, progress
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def measure_memorization(name: str, params: Params, project: Project) -> None:
     records, canaries = encoder.encode_frame(frame), encoder.encode_frame(secrets)
     statistics, of_canaries = (scorer.statistics(folder, each) for each in (records, canaries))
     plain, published = _continuations(folder, records, statistics, tokenizer.eos_token_id, params)
+    if not is_main():
+        return
     right = first_choices(statistics, records)
     own = Memorization(
         record_table(frame, records, statistics, right, plain, published, tokenizer, params.memorization.shortest),

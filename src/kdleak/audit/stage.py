@@ -20,6 +20,7 @@ from kdleak.audit.statistics import roc_curve
 from kdleak.data.overlap import ngram_overlap
 from kdleak.data.records import read_role
 from kdleak.paths import BASELINE, TEACHER
+from kdleak.processes import is_main
 from kdleak.seeds import derive
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     """
     records = read_role(project.records, "private", "heldout")
     given, disturbed = gather(name, records, Scorer(params, project), project)
+    if not is_main():
+        return  # the passes are shared, the statistics of them are the main process's
     missing = {attack: ATTACKS[attack].needs.missing(given) for attack in params.audit.attacks}
     applicable = [attack for attack in params.audit.attacks if not missing[attack]]
     scores = records[["record_id", "role", "task"]].assign(**attack_scores(given, applicable))
@@ -63,6 +66,8 @@ def measure_blocks(name: str, params: Params, project: Project) -> None:
     scorer, folder = Scorer(params, project), project.model(name)
     encoded = scorer.encoder(folder).encode_frame(records)
     found = scorer.block_mope(folder, encoded, scorer.statistics(folder, encoded))
+    if not is_main():
+        return
     baseline = None if name in (TEACHER, BASELINE) else read_parquet(project.block_scores(BASELINE))
     keys = records[["record_id", "role", "task"]]
     write_parquet(

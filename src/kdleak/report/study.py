@@ -77,6 +77,11 @@ class Study:
         """The techniques whose students have been attacked, in the order of study.methods."""
         return self.with_("membership", self.params.study.methods)
 
+    @cached_property
+    def claimed(self) -> list[str]:
+        """Those of the techniques that the paper's claims are about; all of them where none of the paper's has run."""
+        return [name for name in self.techniques if name in PAPER_TECHNIQUES] or self.techniques
+
     def with_(self, kind: str, names: list[str] | None = None) -> list[str]:
         """The models, teacher and No-KD first, that have results of this kind."""
         names = list(self.models) if names is None else names

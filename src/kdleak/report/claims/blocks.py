@@ -28,7 +28,7 @@ TEST = (
 
 def blocks_differ(study: Study) -> Finding:
     """7. The spread of the students' blocks, with the No-KD student's beside it."""
-    students = {n: study.models[n].block_scores for n in study.with_("block_scores", list(study.params.study.methods))}
+    students = {n: study.models[n].block_scores for n in study.with_("block_scores", study.claimed)}
     blocks = _means(students)
     if len(blocks) < 2:
         return not_measured("7", SAYS, TEST, "Needs the blocks audit of students with two blocks or more.")

@@ -24,7 +24,6 @@ from kdleak.report.findings import (
     together,
 )
 from kdleak.report.palette import label
-from kdleak.report.study import PAPER_TECHNIQUES
 from kdleak.report.wording import listed, number, p_value, signed, task_name
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ LEAST_TASKS = ("classification", "summarization", "closed_qa")
 def every_technique_leaks(study: Study) -> Finding:
     """1. By its best attack each student lies above the No-KD student."""
     says = "Every technique leaks: each student's best AUC is above the No-KD student's."
-    tables = tables_of(study, [*study.techniques, BASELINE])
+    tables = tables_of(study, [*study.claimed, BASELINE])
     if BASELINE not in tables or len(tables) < 2:
         return not_measured("1", says, _paired("every attack"), "No student beside No-KD yet.")
     owners, contrasts = [], []
@@ -66,7 +65,7 @@ def every_technique_leaks(study: Study) -> Finding:
 
 def techniques_differ(study: Study) -> Finding:
     """2. SeqKD, ImitKD and KD leak most, MiniLLM least."""
-    found = leaks(tables_of(study, [n for n in study.techniques if n in PAPER_TECHNIQUES]), study.attack)
+    found = leaks(tables_of(study, study.claimed), study.attack)
     return ranking("2", "SeqKD, ImitKD and KD leak most, MiniLLM least.", found, study.attack)
 
 
@@ -160,7 +159,7 @@ def tasks_differ(study: Study) -> Finding:
 
 def _leaks_by_task(study: Study) -> dict[str, Leak]:
     """Task -> its AUC, the mean over techniques; tasks with too few records for an error are left out."""
-    tables = tables_of(study, study.techniques)
+    tables = tables_of(study, study.claimed)
     tasks = sorted(set().union(*(table["task"] for table in tables.values())))
     found = {}
     for task in tasks:

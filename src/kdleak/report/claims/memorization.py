@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ TEST = (
 
 def measures_disagree(study: Study) -> Finding:
     """6. Membership (AUC of the headline attack) against memorization (gap of token accuracy)."""
-    both = paired_tables(study)
+    both = paired_tables(study, study.claimed)
     if len(both) < 3:
         return not_measured("6", SAYS, TEST, "Needs both audits of three techniques or more.")
     member = next(iter(both.values()))["role"].to_numpy() == "private"
@@ -64,10 +64,10 @@ def measures_disagree(study: Study) -> Finding:
     return Finding("6", SAYS, verdict, TEST, answer, compared, figures, needed)
 
 
-def paired_tables(study: Study) -> dict[str, pd.DataFrame]:
+def paired_tables(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Technique -> record_id, role, group_id, membership and memorization of the records that all define, in order."""
     tables: dict[str, pd.DataFrame] = {}
-    for name in study.techniques:
+    for name in names:
         model = study.models[name]
         if model.scores is None or model.memorized is None or study.attack not in model.scores:
             continue

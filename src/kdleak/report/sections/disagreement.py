@@ -51,7 +51,7 @@ def two_measures(study: Study, finding: Finding) -> Section:
 
 
 def _on_records(study: Study) -> list:
-    tables = paired_tables(study)
+    tables = paired_tables(study, study.techniques)
     rows = []
     for name, frame in tables.items():
         members = frame[frame["role"] == "private"]
