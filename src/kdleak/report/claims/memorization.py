@@ -49,7 +49,7 @@ def measures_disagree(study: Study) -> Finding:
     agree = not shown and rho.low > 0.5
     verdict = REPRODUCED if shown else CONTRADICTED if agree else INCONCLUSIVE
     said = with_interval(rho.value, (rho.low, rho.high), 2)
-    answer = f"Rank correlation of the two over {len(both)} techniques: {said}."
+    answer = f"Rank correlation of the two over {listed([label(name) for name in both])}: {said}."
     if shown:
         names = [f"{label(pairs[i][0])} and {label(pairs[i][1])}" for i in shown]
         answer += f" Ordered oppositely by the two: {listed(names[:3])}"
