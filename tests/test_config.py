@@ -15,9 +15,10 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def changed(key: str, value: object) -> dict:
-    content = copy.deepcopy(DEFAULT)
-    *sections, last = key.split(".")
+def changed(key: str, value: object, content: dict = DEFAULT) -> dict:
+    """params.yaml with `value` at `key`, in which a number is a place in a list."""
+    content = copy.deepcopy(content)
+    *sections, last = (int(part) if part.isdigit() else part for part in key.split("."))
     place = content
     for section in sections:
         place = place[section]

@@ -15,8 +15,9 @@ from kdleak.errors import KdleakError
 from kdleak.params_file import check_environment, load_params, parse_params
 from kdleak.paths import Project
 from tests.pipeline_project import ROOT
+from tests.test_config import DEFAULT, changed
 
-DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
+WITH_RATES = changed("study.learning_rates", [0.3])
 FOR_A_SHELL = ("kd; touch x", "$(touch x)", "`touch x`", "../../x", "kd\ntouch x", "| touch x", "kd && touch x #", "-x")
 #: Text that the pipeline hands on as a name: DVC as a path to watch, the hub as an id, families.yaml as a key.
 FREE_TEXT = {
@@ -40,24 +41,13 @@ def leaves(content: object, key: str = "") -> Iterator[tuple[str, object]]:
             yield place, value
 
 
-LEAVES = dict(leaves(DEFAULT)) | {"study.learning_rates.0": 0.3}
-
-
-def with_value(key: str, value: object) -> dict:
-    content = copy.deepcopy(DEFAULT)
-    content["study"]["learning_rates"] = [0.3]
-    *sections, last = (int(part) if part.isdigit() else part for part in key.split("."))
-    place = content
-    for section in sections:
-        place = place[section]
-    place[last] = value
-    return content
+LEAVES = dict(leaves(WITH_RATES))
 
 
 def accepted(key: str, value: object) -> bool:
     """Whether params.yaml with `value` at `key` is valid; a refusal is one line and names the key, or its section."""
     try:
-        parse_params(with_value(key, value))
+        parse_params(changed(key, value, WITH_RATES))
     except KdleakError as error:
         said = str(error)
         assert said.startswith("params.yaml: ") and said.isprintable() and len(said) < 400, said
@@ -108,7 +98,7 @@ def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_e
 @pytest.mark.parametrize("key", ["model.family", "model.student", "audit.attacks.0", "data.path"])
 def test_a_name_of_nothing_is_refused_in_one_line_before_any_stage_runs(key):
     for value in FOR_A_SHELL:
-        content = with_value(key, value)
+        content = changed(key, value, WITH_RATES)
         content["data"]["source"] = "file"
         content["data"]["path"] = value if key == "data.path" else "families.yaml"
         with pytest.raises(KdleakError) as caught:
