@@ -24,6 +24,7 @@ from kdleak.paths import Project
 from kdleak.provenance import Provenance
 from kdleak.report.attack_roc import attack_roc_figure
 from kdleak.runs import AUDITS
+from tests.disk_faults import largest_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECRET = "Marlowe Vex, account 4471-0093"
@@ -276,6 +277,17 @@ def test_a_damaged_database_is_one_warning_with_the_remedy_and_stops_no_stage(pr
     with pytest.raises(KdleakError, match=r"mlflow\.db did not take the run .*; move it away, a new one is made"):
         tracking.sync(project, params)
     assert path.read_bytes() == damaged
+
+
+def test_a_full_disk_is_one_warning_in_the_databases_own_words(project, params, capsys):
+    (project.root / "mlflow.db").unlink()
+    tracking.prepare(project)
+    with largest_file((project.root / "mlflow.db").stat().st_size):
+        tracking.log_stage(project, params, "distill", "kd")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and shown.startswith("kdleak: warning: MLflow at sqlite:///")
+    assert "did not take the run (disk I/O error); free some space on the disk; 'kdleak sync' logs this" in shown
+    assert tracking.sync(project, params) > 0
 
 
 LOGGER = """

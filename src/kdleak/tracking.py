@@ -6,6 +6,7 @@ The store is mlflow.db in the repository's root, so that `mlflow ui` needs no fl
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
@@ -232,6 +233,7 @@ def _store(project: Project) -> Iterator[_Store]:
     with FileLock(lock):
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it would print as well
         uri = tracking_uri(project)
         _open_database(uri)
         client = MlflowClient(uri)
@@ -296,8 +298,15 @@ def _git(project: Project, *arguments: str) -> str:
 def _unreachable(project: Project, error: Exception) -> str:
     """What a user needs to know, on one line and without a password."""
     uri = re.sub(r"//[^/@]*@", "//", tracking_uri(project))
-    reason = re.sub(r"//[^/@\s]*@", "//", brief(error, at_most=10_000))[:160]
+    reason = re.sub(r"//[^/@\s]*@", "//", brief(_database_error(error) or error, at_most=10_000))[:160]
     return f"MLflow at {uri} did not take the run ({reason})"
+
+
+def _database_error(error: BaseException | None) -> sqlite3.Error | None:
+    """What the database itself said, without what SQLAlchemy and MLflow have wrapped it in."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = getattr(error, "orig", None) or error.__cause__
+    return error
 
 
 #: What SQLite says of a store -> what to do about it.
