@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from kdleak.errors import KdleakError
 from kdleak.paths import Project
-from kdleak.report.comparison import compare, summarised
+from kdleak.report.comparison import compare, print_tables, summarised
 from kdleak.report.experiments import results_of
+from kdleak.report.wording import number
 from tests.pipeline_project import ROOT
 
 
@@ -116,6 +120,26 @@ def test_tables_are_written_for_people_and_for_programs(project, capsys):
     table = pd.read_csv(project.comparison.with_suffix(".csv"))
     assert list(table["method"]) == ["teacher", "kd"] and list(table["mean"]) == [0.9, 0.7]
     assert "| kd | auc loss | .700 [.670, .730] | – | 0 |" in project.comparison.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("width", [30, 40, 63, 64, 200])
+def test_a_narrow_terminal_shows_every_figure_whole(width):
+    measures = ["memorization gap", "auc loss", "auc mink_published", "auc ez", "perplexity"]
+    keys = {"family": "gpt2-tiny", "size": "small", "protocol": "corrected", "settings": ""}
+    rows = [
+        {**keys, "method": method, "measure": measure, "mean": (10 * i + k) / 1000, "sd": math.nan}
+        for i, method in enumerate(["teacher", "distillm"])
+        for k, measure in enumerate(measures)
+        if (method, measure) != ("teacher", "auc ez")
+    ]
+    out = StringIO()
+    print_tables(pd.DataFrame(rows), Console(width=width, file=out))
+    shown = out.getvalue()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= width
+    for row in rows:
+        assert shown.count(f" {number(row['mean'])} ") == 1
+    places = [shown.index(word) for word in ("loss", "mink_published", " ez", "gap", "perplexity")]
+    assert places == sorted(places)  # attacks first
 
 
 def test_without_results_or_git_one_line_says_so(tmp_path, project):

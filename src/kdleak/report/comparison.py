@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +17,13 @@ from kdleak.report.wording import number, with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from kdleak.paths import Project
 
-_HEAD = ("| method | measure | mean [95 % interval] | sd | seeds |", "|---|---|---|---|---|")
 _KEYS = ["family", "size", "protocol", "settings", "method", "measure"]
+#: What a column takes beside its text: two spaces and a line.
+_FRAME = 3
 
 
 def compare(project: Project, names: Sequence[str] = (), all_commits: bool = False) -> None:
@@ -34,10 +36,11 @@ def compare(project: Project, names: Sequence[str] = (), all_commits: bool = Fal
     write_csv(table, project.comparison.with_suffix(".csv"))
     with replacing_file(project.comparison.with_suffix(".md")) as fresh:
         fresh.write_text(markdown(table), encoding="utf-8")
-    _print(table)
+    print_tables(table, _console())
     sources = len({result.experiment for result in found})
     print(
-        f"{sources} experiment(s), the workspace counted; ± is the standard deviation over seeds. "
+        f"Results of {sources} experiment(s), the workspace counted and shared results once; "
+        "± is the standard deviation over seeds. "
         f"Intervals: {project.comparison}.csv and .md"
     )
     if outdated:
@@ -113,24 +116,45 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(["# Comparison\n", note, *parts])
 
 
-def _print(table: pd.DataFrame) -> None:
+def _console() -> Console:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    if not console.is_terminal:  # a file or a pipe is as wide as need be
-        console = Console(width=200)
+    return console if console.is_terminal else Console(width=200)  # a file or a pipe is as wide as need be
+
+
+def print_tables(table: pd.DataFrame, console: Console) -> None:
+    """Methods down, measures across; in as many tables as the console's width asks for."""
+    from rich.table import Table
+
     for key, part in table.groupby(_KEYS[:4], sort=False):
-        measures = list(dict.fromkeys(part["measure"]))
-        shown = Table()
-        shown.add_column("method")
-        for measure in measures:
-            shown.add_column(measure.replace(" ", "\n"), justify="right")
-        for method, rows in part.groupby("method", sort=False):
-            cells = {row.measure: _cell(row.mean, row.sd) for row in rows.itertuples()}
-            shown.add_row(method, *(cells.get(measure, "") for measure in measures))
+        cells: dict[str, dict[str, str]] = {}  # measure -> method -> figure; attacks first
+        for row in sorted(part.itertuples(), key=lambda row: not row.measure.startswith("auc ")):
+            cells.setdefault(row.measure.replace(" ", "\n"), {})[row.method] = _cell(row.mean, row.sd)
+        methods = list(dict.fromkeys(part["method"]))
         console.print(_title(key), style="bold", highlight=False)
-        console.print(shown)
+        for columns in _fitting(cells, console.width - max(map(len, [*methods, "method"])) - _FRAME - 1):
+            shown = Table("method")
+            for column in columns:
+                shown.add_column(column, justify="right")
+            for method in methods:
+                shown.add_row(method, *(cells[column].get(method, "") for column in columns))
+            console.print(shown)
+
+
+def _fitting(cells: Mapping[str, Mapping[str, str]], room: int) -> Iterator[list[str]]:
+    """The columns, parted so that each part is at most `room` characters wide, or one column."""
+    part: list[str] = []
+    left = room
+    for column, figures in cells.items():
+        width = max(map(len, [*column.split("\n"), *figures.values()])) + _FRAME
+        if part and width > left:
+            yield part
+            part, left = [], room
+        part.append(column)
+        left -= width
+    if part:
+        yield part
 
 
 def _title(key: tuple) -> str:
