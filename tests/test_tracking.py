@@ -24,6 +24,7 @@ from kdleak.paths import Project
 from kdleak.provenance import Provenance
 from kdleak.report.attack_roc import attack_roc_figure
 from kdleak.runs import AUDITS
+from kdleak.tracking_store import EXPERIMENT, tracking_uri
 from tests.disk_faults import largest_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -105,7 +106,7 @@ def logged(project: Project) -> dict[str, list]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id])
     parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     nested = {run.info.run_name: [run] for run in parents.values()}
@@ -233,7 +234,7 @@ def run_ids(project: Project) -> dict[str, str]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     return {run.info.run_id: run.info.run_name for run in client.search_runs([experiment.experiment_id])}
 
 
@@ -288,6 +289,7 @@ def test_a_full_disk_is_one_warning_in_the_databases_own_words(project, params, 
     assert shown.count("\n") == 1 and shown.startswith("kdleak: warning: MLflow at sqlite:///")
     assert "did not take the run (disk I/O error); free some space on the disk; 'kdleak sync' logs this" in shown
     assert tracking.sync(project, params) > 0
+    assert tracking.sync(project, params) == 0
 
 
 LOGGER = """
@@ -320,9 +322,9 @@ def test_processes_that_log_at_once_lose_and_double_no_run(project):
 def test_the_store_of_a_queued_experiment_is_the_repository_s(project, monkeypatch):
     queued = Project(project.root / ".dvc" / "tmp" / "exps" / "one")
     monkeypatch.setenv("DVC_ROOT", str(project.root))
-    assert tracking.tracking_uri(queued) == f"sqlite:///{project.root / 'mlflow.db'}"
+    assert tracking_uri(queued) == f"sqlite:///{project.root / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert tracking.tracking_uri(queued) == "http://tracking:5000"
+    assert tracking_uri(queued) == "http://tracking:5000"
 
 
 def test_the_store_holds_no_text_of_a_record(project, params):

@@ -1,24 +1,18 @@
 """MLflow: one parent run for each student (method, seed, parameters, data), its stages nested in it.
 
 `log_stage` logs what a stage has just written, `sync` whatever is missing; both write the same runs, each once.
-The store is mlflow.db in the repository's root, so that `mlflow ui` needs no flags there; MLFLOW_TRACKING_URI wins.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import sqlite3
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kdleak.errors import KdleakError, brief
+from kdleak.errors import KdleakError
 from kdleak.paths import BASELINE, TEACHER
 from kdleak.provenance import Provenance
 from kdleak.runs import (
@@ -32,6 +26,7 @@ from kdleak.runs import (
     steps_of_stage,
     steps_until,
 )
+from kdleak.tracking_store import open_store, what_is_wrong
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,10 +35,8 @@ if TYPE_CHECKING:
     from kdleak.config import Params
     from kdleak.paths import Project
 
-EXPERIMENT = "kdleak"
 _KEY, _CONTENT, _SUPERSEDED = "kdleak.key", "kdleak.content", "kdleak.superseded"
 _METRICS_A_CALL = 1000  # MLflow's limit
-_DVC_TAGS = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
 
 
 def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
@@ -53,17 +46,17 @@ def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
     """
     method = params.kd.method if name == TEACHER else name
     try:
-        with _store(project) as store:
+        with open_store(project) as opened:
             runs = method_runs(project, params, method, steps_until(stage, name))
-            store.add(runs, just_run=steps_of_stage(stage, name))
+            _Store(*opened).add(runs, just_run=steps_of_stage(stage, name))
     except Exception as error:  # whatever is wrong with the tracking, the pipeline has its results and goes on
-        told = f"{_unreachable(project, error)}; {_remedy(project, error)}; 'kdleak sync' logs this stage later"
+        told = f"{what_is_wrong(project, error)}; 'kdleak sync' logs this stage later"
         print(f"kdleak: warning: {told}", file=sys.stderr)
 
 
 def prepare(project: Project) -> None:
     """Do now what takes long: import MLflow, open the store, make it where there is none. Failures are told later."""
-    with suppress(Exception), _store(project):
+    with suppress(Exception), open_store(project):
         pass
 
 
@@ -79,10 +72,11 @@ def sync(project: Project, params: Params) -> int:
         if settings is not None:
             found.append(method_runs(project, settings, method, steps))
     try:
-        with _store(project) as store:
+        with open_store(project) as opened:
+            store = _Store(*opened)
             return sum(store.add(runs) for runs in found)
     except Exception as error:
-        raise KdleakError(f"{_unreachable(project, error)}; {_remedy(project, error)}") from None
+        raise KdleakError(what_is_wrong(project, error)) from None
 
 
 def _current_steps(
@@ -215,112 +209,3 @@ class _Store:
 
         figure = attack_roc_figure(pd.read_csv(content.roc), f"Membership of private records: {content.name}")
         self._client.log_figure(run.info.run_id, figure, "roc.png")
-
-
-@contextmanager
-def _store(project: Project) -> Iterator[_Store]:
-    """The experiment, made if need be. One process at a time: MLflow's own creation of tables and runs races."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # Seven retries with growing pauses would hold the pipeline up for minutes where a server is down.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    from filelock import FileLock
-
-    root = repository_root(project)
-    lock = root / ".kdleak" / "mlflow.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        from mlflow import MlflowClient
-
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it would print as well
-        uri = tracking_uri(project)
-        _open_database(uri)
-        client = MlflowClient(uri)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            identity = client.create_experiment(name, artifact_location=_artifact_location(uri))
-        else:
-            identity = experiment.experiment_id
-            if experiment.lifecycle_stage == "deleted":
-                client.restore_experiment(identity)
-        yield _Store(client, identity, _origin(project))
-
-
-def tracking_uri(project: Project) -> str:
-    """MLFLOW_TRACKING_URI, or mlflow.db in the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root(project) / 'mlflow.db'}"
-
-
-def repository_root(project: Project) -> Path:
-    """The folder that holds the store: a queued experiment runs in a copy elsewhere, and DVC_ROOT says of what."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"])
-    start = project.root.resolve()
-    marked = (folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir() or (folder / ".git").exists())
-    return next(marked, start)
-
-
-def _open_database(uri: str) -> None:
-    """Raise sqlite3.DatabaseError at once where a local store is no database: MLflow would try for many seconds."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and path.is_file():
-        with closing(sqlite3.connect(path, timeout=30)) as store:
-            store.execute("select count(*) from sqlite_master").fetchone()
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Beside a local database; a server decides for itself."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-
-
-def _origin(project: Project) -> dict[str, str]:
-    """Tags that say where a run comes from: DVC's experiment, revision and stage, git's commit and state."""
-    tags = {tag: os.environ[variable] for tag, variable in _DVC_TAGS.items() if os.environ.get(variable)}
-    commit = _git(project, "rev-parse", "HEAD")
-    if commit:
-        tags |= {"mlflow.source.git.commit": commit}
-        tags |= {"git.dirty": str(bool(_git(project, "status", "--porcelain", "--untracked-files=no"))).lower()}
-    return tags | {"mlflow.source.name": "kdleak"}
-
-
-def _git(project: Project, *arguments: str) -> str:
-    command: Sequence[str] = ("git", *arguments)
-    try:
-        return subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _unreachable(project: Project, error: Exception) -> str:
-    """What a user needs to know, on one line and without a password."""
-    uri = re.sub(r"//[^/@]*@", "//", tracking_uri(project))
-    reason = re.sub(r"//[^/@\s]*@", "//", brief(_database_error(error) or error, at_most=10_000))[:160]
-    return f"MLflow at {uri} did not take the run ({reason})"
-
-
-def _database_error(error: BaseException | None) -> sqlite3.Error | None:
-    """What the database itself said, without what SQLAlchemy and MLflow have wrapped it in."""
-    while error is not None and not isinstance(error, sqlite3.Error):
-        error = getattr(error, "orig", None) or error.__cause__
-    return error
-
-
-#: What SQLite says of a store -> what to do about it.
-_REMEDIES = {
-    "not a database|malformed|no such table|no such column": "move it away, a new one is made",
-    "is full|disk I/O error": "free some space on the disk",
-    "readonly|unable to open": "make it and its folder writable",
-}
-
-
-def _remedy(project: Project, error: Exception) -> str:
-    if tracking_uri(project).startswith("sqlite:"):
-        for said, remedy in _REMEDIES.items():
-            if re.search(said, str(error)):
-                return remedy
-        return "see to it or change MLFLOW_TRACKING_URI"
-    return "start it or change MLFLOW_TRACKING_URI"
