@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from scoring import MAX_TOKENS, SHAPES, make_model, make_records, peak_mib
 
-from kdleak.audit.blocks import transformer_blocks
-from kdleak.audit.perturbation import Noise, block_mope, disturbed, record_log_probs, shifts
-from kdleak.audit.scoring import evaluating, scored_only
+from kdleak.attacks.perturbation import Noise, block_mope, disturbed, record_log_probs, shifts
 from kdleak.data.batching import collate, scoring_batches
-from kdleak.models.forward import hidden_states
+from kdleak.inference.block_forward import transformer_blocks
+from kdleak.inference.forward import hidden_states
+from kdleak.inference.scoring import evaluating, scored_only
 
 IN_SHARDS = "block_mope(model, records, Noise(0.1, 1), max_tokens=MAX_TOKENS, cache_bytes=8 * 2**20)"
 

@@ -98,14 +98,14 @@ class Clock:
 
 
 def run_ours(arm: str, shape: dict) -> Clock:
-    from kdleak.distill.batch_source import FixedBatches
     from kdleak.distill.divergences import forward_kl, jensen_shannon
-    from kdleak.distill.finetune import cross_entropy
-    from kdleak.distill.generation import Sampling
     from kdleak.distill.matching import matching_objective
     from kdleak.distill.rollouts import ConstantShare, RolloutBatches, Rollouts
     from kdleak.distill.teacher_signal import HiddenStateCache, LiveTeacher, cached_teacher
-    from kdleak.distill.training import Recipe, train
+    from kdleak.inference.generation import Sampling
+    from kdleak.training.batch_sources import FixedBatches
+    from kdleak.training.finetune import cross_entropy
+    from kdleak.training.loop import Recipe, train
 
     n, batch_size, epochs = shape["online" if arm == "on_policy" else "offline"]
     student, teacher = make_models(shape)

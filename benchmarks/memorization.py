@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kdleak.audit.greedy import ENDED, greedy_continuations
 from kdleak.data.encoding import EncodedRecord, Encoder, prompt_text
 from kdleak.data.synthetic import generate as corpus
+from kdleak.inference.greedy import ENDED, greedy_continuations
 from kdleak.models.tokenizer import train_tokenizer
 
 SHAPES = {

@@ -51,10 +51,10 @@ def write_rows(rows: int, path: Path) -> None:
 
 def both_stages(rows: int, path: Path) -> dict[str, Any]:
     """Seconds and peak memory of the two stages over the rows in `path`."""
-    from kdleak.data.gate import run_gate
-    from kdleak.data.prepare import write_records
-    from kdleak.params_file import parse_params
-    from kdleak.paths import Project
+    from kdleak.config.load import parse_params
+    from kdleak.core.paths import Project
+    from kdleak.pipeline.checks import run_gate
+    from kdleak.pipeline.data import write_records
 
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     sizes = {role: int(share * rows) for role, share in SHARES.items()}

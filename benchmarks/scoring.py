@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kdleak.audit.attacks import ATTACKS, AttackInput, attack_scores
-from kdleak.audit.scoring import token_statistics
+from kdleak.attacks import ATTACKS, AttackInput, attack_scores
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
+from kdleak.inference.scoring import token_statistics
 
 SHAPES = {
     "gpt2-tiny": {"n_layer": 4, "n_head": 4, "n_embd": 192, "vocab_size": 2048},
@@ -130,7 +130,7 @@ def peak_mib(shape: str, n: int, task: str = "token_statistics(model, records, m
     """Memory that `task` on `n` records adds at its peak, measured in a process of its own (Linux)."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[3]); from scoring import *\n"
-        "from kdleak.audit.perturbation import Noise, block_mope\n"
+        "from kdleak.attacks.perturbation import Noise, block_mope\n"
         "shape, n = sys.argv[1], int(sys.argv[2]); model = make_model(shape, 0)\n"
         "records = make_records(n, SHAPES[shape]['vocab_size'])\n"
         "status = lambda key: int(open('/proc/self/status').read().split(key + ':')[1].split()[0])\n"

@@ -3,7 +3,7 @@
 `kdleak.audit(student, members, nonmembers, ...)` audits a model; the parts it is made of are in the subpackages.
 """
 
-from kdleak import audit
+from kdleak.api import audit
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m kdleak` is `kdleak`."""
 
-from kdleak.cli import main
+from kdleak.cli.main import main
 
 main()

@@ -12,16 +12,16 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdleak.artifacts import write_parquet
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import write_parquet
+from kdleak.core.seeds import derive
 from kdleak.data.records import Record
-from kdleak.errors import KdleakError
-from kdleak.seeds import derive
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdleak.config import Canaries
-    from kdleak.paths import Project
+    from kdleak.config.schema import Canaries
+    from kdleak.core.paths import Project
 
 #: The task of a canary: none of the corpus.
 TASK = "canary"

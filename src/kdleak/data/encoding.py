@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdleak.errors import KdleakError
+from kdleak.core.errors import KdleakError
 
 if TYPE_CHECKING:
     import pandas as pd

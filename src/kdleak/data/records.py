@@ -65,7 +65,7 @@ def read_role(path: Path, *roles: str) -> pd.DataFrame:
 
     Columns: record_id, task, instruction, context, response, facts, group_id, role.
     """
-    from kdleak.artifacts import read_parquet
+    from kdleak.core.files import read_parquet
 
     frame = read_parquet(path, filters=[("role", "in", list(roles))])
     return frame.sort_values("record_id", ignore_index=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdleak.core.errors import KdleakError
 from kdleak.data.records import ROLES
-from kdleak.errors import KdleakError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdleak.core.errors import KdleakError, brief, nearest
 from kdleak.data.records import ROLES, Fact, Record
-from kdleak.errors import KdleakError, brief, nearest
 
 if TYPE_CHECKING:
-    from kdleak.config import Data, Hub
+    from kdleak.config.schema import Data, Hub
 
 #: Accepted field names: Dolly's, then Alpaca's.
 _CONTEXT = ("context", "input")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import EncodedRecord
-from kdleak.errors import KdleakError
 
 
 def refuse_members(records: Iterable[EncodedRecord], members: Iterable[EncodedRecord]) -> None:

@@ -6,11 +6,11 @@ import torch
 
 from kdleak.data.batching import Batch
 from kdleak.distill.divergences import Divergence
-from kdleak.distill.finetune import with_corpus_loss
-from kdleak.distill.objective import divergence_loss
 from kdleak.distill.teacher_signal import TeacherSignal
-from kdleak.distill.training import Objective
-from kdleak.models.forward import hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.training.chunked_loss import divergence_loss
+from kdleak.training.finetune import with_corpus_loss
+from kdleak.training.loop import Objective
 
 
 def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight: float = 0.0) -> Objective:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from kdleak.distill.batch_source import DistillationBatch
 from kdleak.distill.divergences import reverse_kl
-from kdleak.distill.finetune import with_corpus_loss
-from kdleak.distill.objective import chunked_loss
 from kdleak.distill.teacher_signal import LiveTeacher
-from kdleak.distill.training import Objective
-from kdleak.models.forward import hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.training.batch_sources import DistillationBatch
+from kdleak.training.chunked_loss import chunked_loss
+from kdleak.training.finetune import with_corpus_loss
+from kdleak.training.loop import Objective
 
 
 @dataclass(frozen=True)

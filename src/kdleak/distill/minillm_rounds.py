@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from kdleak import processes
+from kdleak.core import distributed
+from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.batch_source import FixedBatches
 from kdleak.distill.minillm import PolicyBatch, Settings, future_returns, target_log_probs, whitened
-from kdleak.distill.objective import CHUNK
 from kdleak.distill.rollouts import Rollouts, from_row, to_row
 from kdleak.distill.teacher_signal import LiveTeacher
-from kdleak.models.forward import head, hidden_states
-from kdleak.seeds import derive
+from kdleak.inference.forward import head, hidden_states
+from kdleak.training.batch_sources import FixedBatches
+from kdleak.training.chunked_loss import CHUNK
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def score_rollouts(
     batch_tokens: int,
 ) -> list[_Scored]:
     """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
-    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
     own, lengths = [records[i] for i in mine], [len(r.response) for r in records]
     columns = torch.zeros(3, sum(lengths))
     places = columns.split(lengths, dim=1)
@@ -121,7 +121,7 @@ def score_rollouts(
         found = torch.stack([log_q, importance, rewards]).cpu()
         for i, part in zip(indices, found.split([len(own[i].response) for i in indices], dim=1), strict=True):
             places[mine[i]].copy_(part)
-    processes.add_up(columns)
+    distributed.add_up(columns)
     student.train(training)
     return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kdleak.core.errors import KdleakError, nearest
 from kdleak.distill.techniques import CROSS_ENTROPY, TECHNIQUES, Technique, Text
-from kdleak.errors import KdleakError, nearest
 
 if TYPE_CHECKING:
-    from kdleak.config import Distillation
+    from kdleak.config.schema import Distillation
 
 #: What the published code did, by number.
 DEFECTS = {

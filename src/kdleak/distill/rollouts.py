@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
+from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.batch_source import DistillationBatch, FixedBatches
-from kdleak.distill.generation import Sampling, TeacherMixture, generate
-from kdleak.seeds import derive
+from kdleak.inference.generation import Sampling, TeacherMixture, generate
+from kdleak.training.batch_sources import DistillationBatch, FixedBatches
 
 
 def continued(record: EncodedRecord, response: tuple[int, ...], eos_id: int) -> EncodedRecord:

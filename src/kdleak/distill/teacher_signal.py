@@ -18,13 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from kdleak import processes
-from kdleak.artifacts import replacing_file
+from kdleak.core import distributed
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import replacing_file
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.batch_source import DistillationBatch
-from kdleak.errors import KdleakError
-from kdleak.models.forward import hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.training.batch_sources import DistillationBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,7 +101,7 @@ class HiddenStateCache:
 
     def put(self, key: str, hidden: torch.Tensor) -> None:
         """Store an entry, the least recently used making room for it."""
-        if hidden.nbytes > self.max_bytes or not processes.is_main():
+        if hidden.nbytes > self.max_bytes or not distributed.is_main():
             return
         try:
             self._make_room(hidden.nbytes + _HEADER_BYTES)
@@ -142,7 +142,7 @@ def cached_teacher(
         return live
     key = _key(teacher_digest, live.head.weight.dtype, records)
     hidden = cache.get(key)
-    if not processes.everyone(hidden is not None):
+    if not distributed.everyone(hidden is not None):
         hidden = teacher_hidden_states(live, records, batch_tokens)
         cache.put(key, hidden)
     return CachedTeacher(live, hidden, lengths)
@@ -155,13 +155,13 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
     for record in records:
         starts.append(starts[-1] + len(record.response))
     hidden = torch.zeros(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
-    mine = processes.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
     for indices in scoring_batches(own, batch_tokens):
         flat = live(collate(own, indices).to(device)).cpu()
         for i, states in zip(indices, flat.split([len(own[i].response) for i in indices]), strict=True):
             hidden[starts[mine[i]] : starts[mine[i] + 1]] = states
-    processes.add_up(hidden)
+    distributed.add_up(hidden)
     return hidden
 
 

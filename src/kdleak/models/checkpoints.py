@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.artifacts import replacing_folder
-from kdleak.errors import KdleakError, brief
+from kdleak.core.distributed import is_main, wait_for_everyone
+from kdleak.core.errors import KdleakError, brief
+from kdleak.core.files import replacing_folder
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import MODEL_FILES, model_folder
-from kdleak.processes import is_main, wait_for_everyone
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from kdleak.errors import KdleakError
-from kdleak.processes import local_rank
+from kdleak.core.distributed import local_rank
+from kdleak.core.errors import KdleakError
 
 #: The pipeline's choice, for this process and those that it starts; the CPU where nothing was chosen.
 CHOSEN_DEVICE = "KDLEAK_DEVICE"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdleak.errors import KdleakError
+from kdleak.core.errors import KdleakError
 
 #: What makes a model folder, and is fetched and copied.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")

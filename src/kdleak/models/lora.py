@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdleak.artifacts import read_json, write_json
-from kdleak.errors import KdleakError
+from kdleak.core.distributed import is_main
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_json, write_json
 from kdleak.models.families import Lora
-from kdleak.processes import is_main
 
 if TYPE_CHECKING:
     from pathlib import Path

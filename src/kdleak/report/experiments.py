@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from kdleak.artifacts import read_json
-from kdleak.config import METHODS, Params
-from kdleak.errors import KdleakError
-from kdleak.params_file import load_params
-from kdleak.paths import BASELINE, TEACHER, Project
-from kdleak.provenance import Provenance
+from kdleak.config.load import load_params
+from kdleak.config.schema import METHODS, Params
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_json
+from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.pipeline.provenance import Provenance
 
 #: Where DVC keeps experiments: refs/exps/<first two of the baseline>/<rest of it>/<name>.
 _REFS = "refs/exps/??/*/*"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdleak.artifacts import read_csv, read_json, read_parquet, write_json
-from kdleak.errors import KdleakError
-from kdleak.paths import BASELINE, TEACHER
-from kdleak.provenance import Provenance
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_csv, read_json, read_parquet, write_json
+from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.pipeline.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from kdleak.config import Params
-    from kdleak.paths import Project
+    from kdleak.config.schema import Params
+    from kdleak.core.paths import Project
 
 
 def write_headline(params: Params, project: Project) -> None:
@@ -43,7 +43,7 @@ def write_headline(params: Params, project: Project) -> None:
 
 
 def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -> None:
-    from kdleak.report.roc import roc_figure, write_svg
+    from kdleak.render.roc import roc_figure, write_svg
 
     def curve(name: str, who: str, title: str) -> tuple[str, pd.DataFrame]:
         low, high = reports[who]["attacks"][attack]["auc_ci95"]
@@ -60,7 +60,7 @@ def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -
 
 def _beside_membership(name: str, project: Project) -> dict[str, float | None]:
     """What a model is good for, what it gives back, and its most exposed block."""
-    from kdleak.audit.memorization_report import headline_figures
+    from kdleak.memorization.report import headline_figures
 
     utility, blocks = read_json(project.utility(name)), read_json(project.blocks(name))["blocks"]
     exposed = max(blocks, key=lambda block: block["auc"])
@@ -75,7 +75,7 @@ def _beside_membership(name: str, project: Project) -> dict[str, float | None]:
 
 def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
     """How far the student's AUC lies above the No-KD student's, on the same records (paired DeLong)."""
-    from kdleak.audit.statistics import auc_difference
+    from kdleak.stats import auc_difference
 
     student, baseline = (read_parquet(project.scores(name)) for name in (method, BASELINE))
     both = student.merge(baseline, on=["record_id", "role", "task"], suffixes=("", "_no_kd"))

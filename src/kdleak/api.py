@@ -1,0 +1,86 @@
+"""`kdleak audit`: the audit of any distilled model, without the pipeline: no repository, no DVC, no MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdleak.auditing.lists import Records
+    from kdleak.auditing.run import AuditResult
+
+
+def audit(
+    student: str | Path,
+    members: Records,
+    nonmembers: Records,
+    *,
+    teacher: str | Path | None = None,
+    reference: str | Path | None = None,
+    baseline: str | Path | None = None,
+    pretrained: str | Path | None = None,
+    population: Records | None = None,
+    template: str = "auto",
+    attacks: Sequence[str] | None = None,
+    fpr: float = 0.01,
+    quick: bool = False,
+    memorization: bool = True,
+    drop_overlap: bool = False,
+    max_prompt_tokens: int = 256,
+    max_tokens: int = 512,
+    batch_tokens: int = 4096,
+    device: str = "auto",
+    seed: int = 0,
+    cache: str | Path | None = None,
+    out: str | Path | None = None,
+) -> AuditResult:
+    """How much of its teacher's private training data a student gives away.
+
+    student:    the model to audit: a folder as `save_pretrained` writes it (a LoRA adapter too), or a hub id.
+    members:    records of the private data; nonmembers: records like them that no model has seen. A file (JSONL,
+                Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
+                messages (a chat, whose last assistant turn is the response), or text.
+    teacher, baseline (the student without its teacher), reference (another architecture), pretrained (the student
+                before any fine-tuning), population (more records that no model has seen): each lets more be said.
+    template:   auto, alpaca, chat (the tokenizer's), plain, or a text with {instruction} and {context}.
+    fpr:        the share of non-members that an attacker may accuse falsely, in the verdict.
+    quick:      leave out the attacks that cost forward passes of their own (mope, recall, lowercase).
+    cache:      a folder that keeps what forward passes gave, so that a second audit costs none.
+    out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
+
+    Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
+    that are no records.
+    """
+    from kdleak.auditing.encoding import Limits
+    from kdleak.auditing.lists import OverlapError
+    from kdleak.auditing.run import run_audit
+    from kdleak.auditing.settings import Settings
+
+    settings = Settings(
+        template=template,
+        attacks=attacks,
+        fpr=fpr,
+        quick=quick,
+        memorization=memorization,
+        drop_overlap=drop_overlap,
+        limits=Limits(max_prompt_tokens, max_tokens),
+        batch_tokens=batch_tokens,
+        device=device,
+        seed=seed,
+        cache=None if cache is None else Path(cache),
+    )
+    models = {
+        "student": student,
+        "teacher": teacher,
+        "reference": reference,
+        "baseline": baseline,
+        "pretrained": pretrained,
+    }
+    try:
+        result = run_audit(models, members, nonmembers, population, settings)
+    except OverlapError as error:
+        raise (error if out is None else error.save(Path(out))) from None
+    if out is not None:
+        result.save(out)
+    return result

@@ -1,0 +1,80 @@
+"""What only a distillation auditor can do: let the teacher teach the attack what its own memory looks like.
+
+The auditor holds the teacher, the student's base and its No-KD twin. The teacher alone tells members from non-members
+better than any student does, so an attack that lets it speak about the record at hand would accuse a student that
+gives nothing away. Here the teacher speaks of other records only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kdleak.attacks.recent import shift, up_share
+from kdleak.attacks.registry import AttackInput, attack
+from kdleak.inference import ragged
+from kdleak.stats import mid_ranks
+
+FOLDS = 5
+#: Ridge penalty on standardised features.
+PENALTY = 10.0
+#: The share of a record's tokens whose shift is looked at by itself, at either end.
+TAIL = 0.2
+
+
+@attack("teacher_aware", references=("teacher", "no_kd", "pretrained"))
+def teacher_aware(given: AttackInput) -> np.ndarray:
+    """How far the student has moved from its No-KD twin and from its base in the way that goes with what the teacher
+    memorised: w' z(x), with z(x) the standardised features of the shifts delta_t = log p_student - log p_reference,
+    for both references the mean of tanh(delta_t) and the means of the lowest and the highest 20 % of delta_t; w the
+    ridge regression (penalty 10), over the other folds' records, of the rank of the teacher's EZ score against the
+    No-KD twin on z. A record's score thus contains nothing that the teacher says of that record (this project)."""
+    features = np.hstack([shift_features(given, name) for name in ("no_kd", "pretrained")])
+    teacher, twin = given.references["teacher"], given.references["no_kd"]
+    signature = up_share(shift(teacher, twin), teacher.rank > 0, teacher.offsets)
+    scores = np.full(len(given), np.nan)
+    defined = np.isfinite(features).all(1)
+    if defined.any():
+        folds = _folds(given.target.record_ids[defined])
+        scores[defined] = cross_fitted(features[defined], mid_ranks(signature[defined]) / defined.sum(), folds)
+    return scores
+
+
+def without_teacher(given: AttackInput) -> AttackInput:
+    """A placebo: the No-KD student in the student's place, and its base in the twin's. Neither has met the teacher, so
+    that an attack which beats chance here hears the teacher itself."""
+    base, twin = given.references["pretrained"], given.references["no_kd"]
+    return replace(given, target=twin, references={**given.references, "no_kd": base})
+
+
+def shift_features(given: AttackInput, reference: str) -> np.ndarray:
+    """(n, 3) float64: what each record's shifts from `reference` look like; NaN without tokens."""
+    delta, offsets = shift(given.target, given.references[reference]), given.target.offsets
+    low, high = ragged.lowest_mean(delta, offsets, TAIL), -ragged.lowest_mean(-delta, offsets, TAIL)
+    return np.column_stack([ragged.mean(np.tanh(delta), offsets), low, high])
+
+
+def cross_fitted(features: np.ndarray, signature: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(n,) what `features` (n, k) say of `signature` (n,), each record by a ridge regression on the other folds; NaN
+    where there is no other fold.
+
+    Without intercept: the mean over the other folds would tell of a fold's own mean, that is, of its own members.
+    """
+    scores = np.full(len(features), np.nan)
+    for fold in np.unique(folds):
+        held, others = folds == fold, folds != fold
+        if others.any():
+            mean, width = features[others].mean(0), features[others].std(0)
+            z = (features - mean) / np.where(width > 0, width, 1.0)
+            gram = z[others].T @ z[others] + PENALTY * np.eye(z.shape[1])
+            weights = np.linalg.solve(gram, z[others].T @ (signature[others] - signature[others].mean()))
+            scores[held] = z[held] @ weights
+    return scores
+
+
+def _folds(record_ids: np.ndarray) -> np.ndarray:
+    """(n,) the fold of each record, by its place among the sorted ids: the order of the records decides nothing."""
+    place = np.empty(len(record_ids), int)
+    place[np.argsort(record_ids, kind="stable")] = np.arange(len(record_ids))
+    return place % FOLDS

@@ -1,0 +1,1 @@
+"""The audit: lists, scores, controls, comparisons, the verdict and its page."""

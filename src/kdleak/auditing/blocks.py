@@ -1,0 +1,85 @@
+"""`blocks.json`: how exposed the members are in each transformer block, and whether blocks differ at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak import stats
+from kdleak.attacks.perturbation import Noise, PerturbationScores
+from kdleak.auditing.comparisons import paired_differences
+from kdleak.auditing.membership import LEVEL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def block_report(
+    keys: pd.DataFrame,
+    found: Sequence[PerturbationScores],
+    noise: Noise,
+    baseline: pd.DataFrame | None = None,
+    *,
+    member_role: str = "private",
+) -> dict[str, Any]:
+    """The content of `blocks.json`.
+
+    keys:     record_id, role, task of the scored records, in the order of the scores.
+    found:    block-wise MoPe, bottom block first.
+    baseline: the No-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
+    """
+    is_member = (keys["role"] == member_role).to_numpy()
+    columns = {f"block_{i}": block.scores for i, block in enumerate(found)}
+    areas = [stats.auc(*_sides(scores, is_member), LEVEL) for scores in columns.values()]
+    adjusted = stats.holm([area.p_value for area in areas])
+    blocks = [
+        {
+            "index": index,
+            "auc": area.value,
+            "auc_ci95": [area.low, area.high],
+            "auc_monte_carlo_error": block.auc_error(is_member),
+            "p_value": area.p_value,
+            "p_holm": float(p),
+        }
+        for index, (area, block, p) in enumerate(zip(areas, found, adjusted, strict=True))
+    ]
+    if baseline is not None:
+        differences = paired_differences(keys.assign(**columns), baseline, member_role=member_role)
+        for block in blocks:
+            block["excess_over_no_kd"] = differences.get(f"block_{block['index']}")
+    return {
+        "sigma": noise.sigma,
+        "relative": noise.relative,
+        "antithetic": noise.antithetic,
+        "n_perturbations": noise.draws * len(noise.signs),
+        "n_members": int(is_member.sum()),
+        "n_nonmembers": int((~is_member).sum()),
+        "blocks": blocks,
+        "spread": _spread(list(columns.values()), [area.value for area in areas], is_member),
+    }
+
+
+def _spread(scores: list[np.ndarray], areas: list[float], is_member: np.ndarray) -> dict[str, Any] | None:
+    """The most against the least exposed block, on the same records. The pair was picked by its difference: the
+    p-value is Bonferroni-corrected for all pairs."""
+    if len(scores) < 2 or not np.isfinite(areas).all():
+        return None
+    highest, lowest = int(np.argmax(areas)), int(np.argmin(areas))
+    defined = np.isfinite(scores[highest]) & np.isfinite(scores[lowest])
+    pair = [(s[defined & is_member], s[defined & ~is_member]) for s in (scores[highest], scores[lowest])]
+    difference = stats.auc_difference(*pair, LEVEL)
+    pairs = len(scores) * (len(scores) - 1) / 2
+    return {
+        "highest": highest,
+        "lowest": lowest,
+        "difference": difference.value,
+        "ci95": [difference.low, difference.high],
+        "p_corrected": min(1.0, difference.p_value * pairs),
+    }
+
+
+def _sides(scores: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    defined = np.isfinite(scores)
+    return scores[defined & is_member], scores[defined & ~is_member]

@@ -1,0 +1,129 @@
+"""One model's scores beside another's on the same records: what distillation added, passed on, or left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak import stats
+from kdleak.auditing.membership import KEYS, LEVEL
+from kdleak.core.errors import KdleakError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Shares of the members that count as most exposed.
+TOP_SHARES = (0.01, 0.05, 0.1)
+
+
+def paired_differences(
+    first: pd.DataFrame, second: pd.DataFrame, *, member_role: str = "private", nonmember_role: str = "heldout"
+) -> dict[str, dict[str, Any]]:
+    """AUC(first) - AUC(second) for each attack that both scores tables have, by paired DeLong, Holm-corrected.
+
+    Both tables must hold the same records (KdleakError otherwise); records whose score is undefined in either are
+    left out of that attack.
+    """
+    pairs = _pairs(first, second, member_role, nonmember_role)
+    found = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    adjusted = stats.holm([difference.p_value for difference in found.values()])
+    return {
+        name: {"difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": float(p)}
+        for (name, d), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def between_techniques(
+    scores: Mapping[str, pd.DataFrame],
+    attack: str,
+    *,
+    member_role: str = "private",
+    nonmember_role: str = "heldout",
+) -> list[dict[str, Any]]:
+    """Every pair of techniques by one attack: AUC(first) - AUC(second), paired DeLong, Holm-corrected over the pairs.
+
+    scores: technique -> its scores table. Raises KdleakError where a table lacks the attack or holds other records.
+    """
+    for name, table in scores.items():
+        if attack not in table.columns:
+            raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
+    found = []
+    for first, second in combinations(scores, 2):
+        tables = (scores[name][[*KEYS, attack]] for name in (first, second))
+        pair = _pairs(*tables, member_role, nonmember_role)[attack]
+        found.append((first, second, stats.auc_difference(*pair, LEVEL)))
+    adjusted = stats.holm([difference.p_value for _, _, difference in found])
+    return [
+        {"first": a, "second": b, "difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": p}
+        for (a, b, d), p in zip(found, adjusted.tolist(), strict=True)
+    ]
+
+
+def inherited(
+    student: pd.DataFrame, teacher: pd.DataFrame, *, member_role: str = "private", nonmember_role: str = "heldout"
+) -> dict[str, dict[str, Any]]:
+    """For each shared attack, (AUC_student - 1/2) / (AUC_teacher - 1/2) with its interval (null where unbounded)."""
+    pairs = _pairs(student, teacher, member_role, nonmember_role)
+    found = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in found.items()}
+
+
+def exposed_overlap(
+    student: pd.DataFrame,
+    teacher: pd.DataFrame,
+    *,
+    shares: Sequence[float] = TOP_SHARES,
+    member_role: str = "private",
+) -> dict[str, dict[str, Any]]:
+    """How far the members that the student exposes most are those that the teacher exposes most, by attack.
+
+    `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
+    both, as a share of k, beside what chance gives and the probability of as many by chance (hypergeometric).
+    """
+    from scipy.stats import hypergeom
+
+    report: dict[str, dict[str, Any]] = {}
+    for name, ((members, _), (reference, _)) in _pairs(student, teacher, member_role, None).items():
+        if len(members) < 3:
+            report[name] = {"spearman": None, "top": {}}
+            continue
+        report[name] = {"spearman": _rank_correlation(members, reference), "top": {}}
+        for share in shares:
+            k = max(1, round(share * len(members)))
+            common = len(set(np.argsort(-members, kind="stable")[:k]) & set(np.argsort(-reference, kind="stable")[:k]))
+            report[name]["top"][f"{share:g}"] = {
+                "k": k,
+                "overlap": common / k,
+                "by_chance": k / len(members),
+                "p_value": float(hypergeom.sf(common - 1, len(members), k, k)),
+            }
+    return report
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's coefficient; NaN where a side is constant."""
+    if not np.ptp(a) or not np.ptp(b):
+        return float("nan")
+    return float(np.corrcoef(stats.mid_ranks(a), stats.mid_ranks(b))[0, 1])
+
+
+def _pairs(
+    first: pd.DataFrame, second: pd.DataFrame, member_role: str, nonmember_role: str | None
+) -> dict[str, tuple[stats.Scores, stats.Scores]]:
+    """For each shared attack the two tables' (members, nonmembers), row by row the same records."""
+    roles = [member_role] if nonmember_role is None else [member_role, nonmember_role]
+    tables = [t[t["role"].isin(roles)].sort_values("record_id", ignore_index=True) for t in (first, second)]
+    for column in ("record_id", "role"):
+        if list(tables[0][column]) != list(tables[1][column]):
+            raise KdleakError("two models are compared on different records; attack both again on the same data")
+    is_member = (tables[0]["role"] == member_role).to_numpy()
+    pairs = {}
+    for name in (c for c in first.columns if c not in KEYS and c in second.columns):
+        a, b = (t[name].to_numpy(np.float64) for t in tables)
+        defined = np.isfinite(a) & np.isfinite(b)
+        inside, outside = defined & is_member, defined & ~is_member
+        pairs[name] = ((a[inside], a[outside]), (b[inside], b[outside]))
+    return pairs

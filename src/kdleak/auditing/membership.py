@@ -1,0 +1,128 @@
+"""From a table of scores to `membership.json`: what each attack shows, overall and by task, with its uncertainty."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak import stats
+from kdleak.core.errors import KdleakError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of a scores table that are not attacks.
+KEYS = ("record_id", "role", "task")
+LEVEL = 0.95
+
+
+def membership_report(
+    scores: pd.DataFrame,
+    *,
+    member_role: str = "private",
+    nonmember_role: str = "heldout",
+    controls: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of `membership.json` for `scores` (record_id, role, task, one float column an attack).
+
+    Scores are oriented (higher = member); NaN marks a record whose score is undefined, which is left out of that
+    attack's figures and counted in `undefined`. Rows of other roles are ignored; row order has no effect.
+    `controls` is passed through. Raises KdleakError where a side has no record or no column is an attack.
+    """
+    frame = scores[scores["role"].isin([member_role, nonmember_role])].sort_values("record_id", ignore_index=True)
+    names = [column for column in frame.columns if column not in KEYS]
+    is_member = (frame["role"] == member_role).to_numpy()
+    if not names:
+        raise KdleakError("the scores table has no attack column beside record_id, role and task")
+    if not is_member.any() or is_member.all():
+        raise KdleakError(f"an audit needs records of both roles '{member_role}' and '{nonmember_role}'")
+    columns = {name: frame[name].to_numpy(np.float64) for name in names}
+    attacks = _family(columns, is_member)
+    tasks = {}
+    for task in sorted(frame["task"].unique()):
+        rows = (frame["task"] == task).to_numpy()
+        tasks[task] = _family({name: column[rows] for name, column in columns.items()}, is_member[rows])
+    return {
+        "n_members": int(is_member.sum()),
+        "n_nonmembers": int((~is_member).sum()),
+        "undefined": {name: _undefined(column, is_member) for name, column in columns.items()},
+        "attacks": attacks,
+        "best_attack": max(names, key=lambda name: (np.nan_to_num(attacks[name]["auc"], nan=-1.0), name)),
+        "tasks": tasks,
+        "controls": dict(controls or {}),
+        "notes": _notes(int((~is_member).sum())),
+    }
+
+
+def attack_summary(members: np.ndarray, nonmembers: np.ndarray) -> dict[str, Any]:
+    """One attack's figures for scores (m,) and (n,); NaN scores are left out. All null where a side is empty."""
+    members, nonmembers = members[np.isfinite(members)], nonmembers[np.isfinite(nonmembers)]
+    area = stats.auc(members, nonmembers, LEVEL)
+    summary: dict[str, Any] = {
+        "n_members": len(members),
+        "n_nonmembers": len(nonmembers),
+        "auc": area.value,
+        "auc_ci95": [area.low, area.high],
+        "p_value": area.p_value,
+    }
+    accuracy = stats.balanced_accuracy(members, nonmembers)
+    summary |= {"balanced_accuracy": accuracy, "advantage": 2.0 * accuracy - 1.0}
+    if not len(members) or not len(nonmembers):
+        empty = {f"{fpr:g}": None for fpr in stats.FPRS}
+        return summary | {"tpr_at_fpr": empty, "tpr_ci95": empty, "fpr_ci95": empty, "epsilon_lower": None}
+    points = {f"{fpr:g}": stats.operating_point(members, nonmembers, fpr, LEVEL) for fpr in stats.FPRS}
+    return summary | {
+        "tpr_at_fpr": {key: point.tpr for key, point in points.items()},
+        "tpr_ci95": {key: list(point.tpr_ci) for key, point in points.items()},
+        "fpr_ci95": {key: list(point.fpr_ci) for key, point in points.items()},
+        "epsilon_lower": stats.epsilon_lower_bound(members, nonmembers, level=LEVEL),
+    }
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """Deterministic text of a report: sorted keys, six significant digits, null for what is undefined."""
+    return json.dumps(_plain(report), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _family(columns: Mapping[str, np.ndarray], is_member: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Summaries of several attacks on the same records, with p-values Holm-corrected among them."""
+    summaries = {name: attack_summary(column[is_member], column[~is_member]) for name, column in columns.items()}
+    adjusted = stats.holm([s["p_value"] for s in summaries.values()])
+    for summary, p in zip(summaries.values(), adjusted, strict=True):
+        summary["p_holm"] = float(p)
+    return summaries
+
+
+def _undefined(column: np.ndarray, is_member: np.ndarray) -> dict[str, int]:
+    undefined = ~np.isfinite(column)
+    return {"members": int((undefined & is_member).sum()), "nonmembers": int((undefined & ~is_member).sum())}
+
+
+def _notes(n: int) -> list[str]:
+    _, bound = stats.clopper_pearson(0, n, LEVEL)
+    finer = [f"{100 * fpr:g} %" for fpr in stats.FPRS if 0.0 < fpr * n < 1.0 - 1e-9]
+    if not finer:
+        return []
+    return [
+        f"An FPR of {' and '.join(finer)} is finer than 1/{n}, one non-member: the TPR given for it is the TPR without "
+        f"any false positive among {n} non-members, where the true FPR may be as high as {100 * float(bound):.2g} %."
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

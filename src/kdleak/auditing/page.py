@@ -1,0 +1,250 @@
+"""The HTML page of an audit: the verdict first, then what it rests on, then what may mislead. Ids and numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak import __version__
+from kdleak.auditing.lists import MEMBER
+from kdleak.auditing.membership import KEYS
+from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.render.charts import HALF, Estimate, dots, roc
+from kdleak.render.page import (
+    Html,
+    Section,
+    absent,
+    bullets,
+    callout,
+    code,
+    details,
+    figure,
+    heading,
+    html,
+    page,
+    paragraph,
+    side_by_side,
+    strong,
+    table,
+)
+from kdleak.render.wording import UNKNOWN, interval, number, p_value, percent, with_interval
+from kdleak.stats import roc_curve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TONE = {LISTS_DIFFER: "bad", SWAPPED: "bad", LEAK: "bad", NONE: "good"}
+#: Palette's names of the models beside the student, and what the page calls them.
+_BESIDE = {"teacher": ("teacher", "teacher"), "no_kd": ("sft", "baseline")}
+_RATES = ("0.25", "0.05", "0.01", "0.001", "0")
+
+
+def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
+    """The page of `figures` (audit.json). scores, beside: score tables of the student and of teacher and baseline."""
+    found, inputs = figures["verdict"], figures["inputs"]
+    records = inputs["records"]
+    sections = [
+        _attacks(figures, scores, beside),
+        _exposed(figures),
+        _memorization(figures["memorization"]),
+        _controls(figures["membership"]["controls"], records),
+        _inputs(figures),
+    ]
+    first, *others = found["sentences"]
+    summary = [callout(Html(f"<p>{strong(found['headline'])}</p>"), _TONE[found["kind"]])]
+    summary += [Html(f'<p class="lead">{strong(first)}</p>'), bullets(others)]
+    return page(
+        "What this student gives away",
+        sections,
+        subtitle=f"{inputs['models']['student']['name']}: {records['members']} members, "
+        f"{records['nonmembers']} non-members",
+        summary=summary,
+        footer=f"kdleak {__version__}; the page holds no text of any record.",
+    )
+
+
+def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> Section:
+    report, strongest = figures["membership"], figures["verdict"]["strongest"]
+    attacks = sorted(report["attacks"], key=lambda name: -(report["attacks"][name]["auc"] or 0.0))
+    others = {who: areas for who, areas in report["beside"].items() if areas}
+    series = {"student": [_estimate(report["attacks"][name]) for name in attacks]}
+    series |= {_BESIDE[who][0]: [_estimate(areas.get(name)) for name in attacks] for who, areas in others.items()}
+    curves = {"student": _curve(scores, strongest["attack"])}
+    for who, other in beside.items():
+        if strongest["attack"] in other.columns:
+            curves[_BESIDE[who][0]] = _curve(other, strongest["attack"])
+    drawn = side_by_side(
+        figure(
+            dots(attacks, series, xlabel="AUC (one half is chance)", reference=0.5, width=HALF),
+            "How well each attack ranks members above non-members, with 95 % intervals.",
+        ),
+        figure(
+            roc(curves, 1 / max(1, strongest["nonmembers"])),
+            f"Attack '{strongest['attack']}': members found at each rate of false accusations.",
+        ),
+    )
+    header = ["attack", "AUC [95 % interval]", "Holm p", *(f"TPR at {100 * float(r):g} % FPR" for r in _RATES)]
+    header += [f"AUC of the {_BESIDE[who][1]}" for who in others]
+    rows = [
+        [
+            name,
+            with_interval(attack["auc"], attack["auc_ci95"]),
+            p_value(attack["p_holm"]).removeprefix("p ").removeprefix("= "),
+            *(percent(attack["tpr_at_fpr"][rate]) for rate in _RATES),
+            *(with_interval(*_area(areas.get(name))) for areas in others.values()),
+        ]
+        for name, attack in ((name, report["attacks"][name]) for name in attacks)
+    ]
+    blocks = [drawn, table(header, rows)]
+    blocks += [callout(note) for note in report["notes"]]
+    if figures["left_out"]:
+        blocks += [heading("Attacks that did not run"), bullets(_reasons(figures["left_out"]))]
+    lead = (
+        "An attack scores each record; higher means member, and no figure is ever flipped. TPR at x % FPR is the share "
+        "of members that it names while it accuses x % of the non-members."
+    )
+    return Section("Membership", blocks, lead)
+
+
+def _exposed(figures: Mapping[str, Any]) -> Section:
+    strongest, rows = figures["verdict"]["strongest"], figures["exposed"]
+    title = "Most exposed records"
+    if figures["verdict"]["kind"] == SWAPPED:
+        return Section(title, [absent("Not shown: the attacks rank the non-members higher.")])
+    words = {True: "yes", False: "no", None: UNKNOWN}
+    header = ["", "record", "where", "score", "non-members at or above", "given back word for word"]
+    cells = [
+        [
+            rank,
+            code(row["record_id"][:16]),
+            row["place"],
+            f"{row['score']:.4g}",
+            f"{row['nonmembers_above']} of {strongest['nonmembers']}",
+            words[row["reproduced"]],
+        ]
+        for rank, row in enumerate(rows, start=1)
+    ]
+    lead = (
+        f"The {len(rows)} members that '{strongest['attack']}' is surest of, and how many non-members an attacker "
+        "would accuse to name each. All records stand in scores.parquet."
+    )
+    return Section(title, [table(header, cells, words=3)], lead)
+
+
+def _memorization(report: Mapping[str, Any] | None) -> Section:
+    title = "Memorization"
+    if report is None:
+        return Section(title, [absent("Not measured.")])
+    names = {
+        "token_accuracy": f"first {report['tokens']} tokens right, greedy",
+        "reproduced": f"first {report['tokens']} tokens all right",
+        "rouge_l": "ROUGE-L",
+        "edit_similarity": "edit similarity",
+    }
+    beside = "no_kd" in report["token_accuracy"]
+    header = ["", "members", "non-members", "gap [95 % interval]"]
+    header += ["gap of the baseline", "student beyond baseline"] if beside else []
+    rows = []
+    for name, title_ in names.items():
+        gap = report[name]
+        row = [title_, number(gap["members"]), number(gap["nonmembers"]), _gap(gap)]
+        rows.append(row + ([_gap(gap["no_kd"]), _gap(gap["excess"])] if beside else []))
+    blocks = [table(header, rows)]
+    if "inherited" in report:
+        hits = report["inherited"]["records"]
+        blocks.append(
+            paragraph(
+                f"Teacher and student give back {hits['members']} members and {hits['nonmembers']} non-members "
+                "that the baseline does not."
+            )
+        )
+    lead = "What greedy decoding gives back from the prompt alone. What it gives back of non-members is not memory."
+    return Section(title, blocks, lead)
+
+
+def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Section:
+    blind, best, overlap = controls["blind"], controls["permutation"]["best"], controls["overlap"]
+    shared = overlap["some"]["n_nonmembers"]
+    blocks = [
+        heading("A blind attack"),
+        callout(
+            f"{blind['verdict']} AUC {with_interval(blind['auc'], blind['auc_ci95'])}.",
+            _passed(blind),
+        ),
+        paragraph("A classifier that sees the texts and no model. Where it succeeds, the lists differ in themselves."),
+    ]
+    if best is not None:
+        blocks += [
+            heading("Members and non-members at random"),
+            paragraph(
+                f"With the labels shuffled {controls['permutation']['n_permutations']} times, the best attack's AUC "
+                f"stays below {number(best['null_q95'])} in 95 % of cases; it is {number(best['auc'])} with the true "
+                f"labels ({p_value(best['p_value'])})."
+            ),
+        ]
+    if "placebo" in controls:
+        sham = controls["placebo"]
+        said = f"{sham['verdict']} AUC {with_interval(sham['auc'], sham['auc_ci95'])}."
+        blocks += [heading("A placebo for the attack that knows the teacher"), callout(said, _passed(sham))]
+    left_out = records["overlap_left_out"]
+    blocks += [
+        heading("Overlap of the lists"),
+        paragraph(
+            f"No record, and no near-duplicate, stands in both lists. {shared} of {records['nonmembers']} non-members "
+            f"share a run of {overlap['ngram']} words with a member."
+        ),
+    ]
+    if any(left_out.values()):
+        blocks.append(
+            paragraph(f"Left out as overlapping: {left_out['member']} members, {left_out['nonmember']} non-members.")
+        )
+    return Section("Controls", blocks, "What has to hold for the figures above to mean anything.")
+
+
+def _inputs(figures: Mapping[str, Any]) -> Section:
+    inputs = figures["inputs"]
+    models = [
+        [
+            who,
+            model["name"],
+            code(model["sha256"][:12]),
+            model["template"],
+            "its own" if model["own_tokenizer"] else "the student's",
+            "yes" if model["starts_with_bos"] else "no",
+            model["words"],
+        ]
+        for who, model in inputs["models"].items()
+    ]
+    header = ["model", "name", "sha256", "template", "tokenizer", "BOS first", "words"]
+    settings = [[name, value] for name, value in {**inputs["records"], **inputs["settings"]}.items()]
+    blocks = [table(header, models, words=6), details("Records and settings", table(["", ""], settings))]
+    return Section("What was audited", blocks)
+
+
+def _passed(control: Mapping[str, Any]) -> str:
+    return "good" if control["passed"] else "bad"
+
+
+def _curve(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:
+    kept = scores[[*KEYS, attack]].dropna(subset=[attack])
+    member = (kept["role"] == MEMBER).to_numpy()
+    values = kept[attack].to_numpy(np.float64)
+    return roc_curve(values[member], values[~member])
+
+
+def _reasons(left_out: Mapping[str, str]) -> list[Html]:
+    return [Html(f"{code(name)}: {html(reason)}") for name, reason in left_out.items()]
+
+
+def _estimate(area: Mapping[str, Any] | None) -> Estimate:
+    return Estimate(*_area(area))
+
+
+def _area(area: Mapping[str, Any] | None) -> tuple[float | None, list | None]:
+    return (area["auc"], area["auc_ci95"]) if area else (None, None)
+
+
+def _gap(gap: Mapping[str, Any]) -> str:
+    return f"{number(gap['gap'])} {interval(gap['gap_ci95'])}".strip()

@@ -1,0 +1,50 @@
+"""What an audit leaves: figures, a table and a page, in memory and as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdleak.auditing.membership import to_json
+from kdleak.core.files import replacing_file, write_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found. No text of a record stands in it.
+
+    figures: the content of audit.json.
+    table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member).
+    report:  the HTML page.
+    """
+
+    figures: dict[str, Any]
+    table: pd.DataFrame
+    report: str
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in plain words."""
+        found = self.figures["verdict"]
+        return "\n".join([found["headline"], *found["sentences"]])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write audit.json, scores.parquet and report.html into `folder`; returns it."""
+        folder = Path(folder)
+        for name, text in {"audit.json": to_json(self.figures), "report.html": self.report}.items():
+            with replacing_file(folder / name) as fresh:
+                fresh.write_text(text, encoding="utf-8")
+        write_parquet(self.table, folder / "scores.parquet")
+        return folder
+
+    def __repr__(self) -> str:
+        return f"AuditResult({self.figures['verdict']['headline']!r})"
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that a notebook's styles and the page's do not meet."""
+        return f'<iframe srcdoc="{escape(self.report)}" style="width:100%;height:48rem;border:0"></iframe>'

@@ -1,0 +1,50 @@
+"""How an audit is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdleak.attacks import ATTACKS
+from kdleak.auditing.encoding import Limits
+from kdleak.core.errors import KdleakError, nearest
+
+#: Attacks that cost passes of their own; `quick` leaves them out.
+SLOW = ("mope", "recall", "lowercase")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `kdleak.api.audit` takes beside models and records, under the same names."""
+
+    template: str = "auto"
+    attacks: Sequence[str] | None = None
+    fpr: float = 0.01
+    quick: bool = False
+    memorization: bool = True
+    drop_overlap: bool = False
+    limits: Limits = field(default_factory=Limits)
+    batch_tokens: int = 4096
+    device: str = "auto"
+    seed: int = 0
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fpr < 1.0:
+            raise KdleakError(f"--fpr {self.fpr}: a false-positive rate lies between 0 and 1; 0.01 is usual")
+        for name in self.attacks or ():
+            if name not in ATTACKS:
+                raise KdleakError(f"--attacks: '{name}' is unknown; {nearest(name, ATTACKS)}")
+        if not 0 < self.limits.prompt < self.limits.total:
+            raise KdleakError("--max-prompt-tokens must lie between 0 and --max-tokens; a response needs room")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The attacks that are asked for: those named, or all but the study's own deviating variants."""
+        return list(self.attacks or (name for name in ATTACKS if not name.endswith("_published")))
+
+    @property
+    def running(self) -> list[str]:
+        """Those of them that `quick` leaves."""
+        return [name for name in self.chosen if not (self.quick and name in SLOW)]

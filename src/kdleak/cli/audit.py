@@ -1,0 +1,47 @@
+"""`kdleak audit`: the options of the one command that needs no project. The work is `kdleak.api`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def audit(
+    student: Annotated[str, typer.Option(help="The model to audit: a folder (safetensors) or a hub id[@revision].")],
+    members: Annotated[Path, typer.Option(help="Records of the private data: JSONL, Parquet or CSV.")],
+    nonmembers: Annotated[Path, typer.Option(help="Records like them that no model has seen.")],
+    teacher: Annotated[str | None, typer.Option(help="The teacher, to say what the student inherited.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Another architecture that saw neither list.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="The student trained without the teacher.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="The student before any fine-tuning.")] = None,
+    population: Annotated[Path | None, typer.Option(help="More records that no model has seen.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for audit.json, scores.parquet and report.html.")] = Path(
+        "kdleak-audit"
+    ),
+    template: Annotated[
+        str, typer.Option(help="auto, alpaca, chat, plain, or a text with {instruction} and {context}.")
+    ] = "auto",
+    attacks: Annotated[str | None, typer.Option(help="Attacks by name, with commas; else all that apply.")] = None,
+    fpr: Annotated[float, typer.Option(help="Share of non-members that an attacker may accuse falsely.")] = 0.01,
+    quick: Annotated[bool, typer.Option(help="Leave out the attacks that need passes of their own.")] = False,
+    drop_overlap: Annotated[bool, typer.Option(help="Leave out records that overlap instead of refusing.")] = False,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are cut.")] = 256,
+    max_tokens: Annotated[int, typer.Option(help="Prompt and response; what is longer is cut.")] = 512,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens in one forward pass.")] = 4096,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps forward passes for a second audit.")] = None,
+) -> None:
+    """Audit any distilled model: how much of the private training data it gives away. Needs no project."""
+    from kdleak import api
+
+    models = {"teacher": teacher, "reference": reference, "baseline": baseline, "pretrained": pretrained}
+    chosen = attacks.split(",") if attacks else None
+    limits = {"max_prompt_tokens": max_prompt_tokens, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
+    options = {"template": template, "attacks": chosen, "fpr": fpr, "quick": quick, "drop_overlap": drop_overlap}
+    options |= {"device": device, "seed": seed, "cache": cache, "out": out, **limits}
+    result = api.audit(student, members, nonmembers, population=population, **models, **options)
+    typer.echo(result.verdict)
+    typer.echo(f"audit: {out / 'report.html'}, {out / 'audit.json'}, {out / 'scores.parquet'}")

@@ -1,0 +1,1 @@
+"""params.yaml: its sections, and how it is read."""

@@ -1,0 +1,92 @@
+"""params.yaml read and checked. What is wrong in it is one line naming the key and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdleak.config.schema import METHODS, Params
+from kdleak.core.errors import KdleakError, brief, nearest, shown
+
+if TYPE_CHECKING:
+    from kdleak.core.paths import Project
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml; KdleakError names the first key that is wrong and the nearest valid name."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KdleakError(
+            f"{path}: not valid YAML ({brief(error)}); 'git diff {path}' shows what was changed"
+        ) from None
+    if not isinstance(content, dict):
+        raise KdleakError(f"{path}: must hold sections such as 'data:' and 'kd:'; 'git checkout {path}' brings it back")
+    return parse_params(content, str(path))
+
+
+def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params:
+    """Validate the content of a params.yaml."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise KdleakError(f"{origin}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first error in the words of the file: key, what is wrong, what would be right."""
+    # A mistyped key also leaves the right one missing: the typo is what the user wants to hear of.
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            *parent, name = first["loc"]
+            return f"{key}: unknown key; {nearest(name, _fields(parent))}"
+        case "missing":
+            return f"{key}: missing{more}"
+        case "literal_error":
+            valid = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            return f"{key}: '{shown(first['input'])}' is unknown; {nearest(first['input'], valid)}{more}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{first['ctx']['error']}{more}"
+        case _:
+            return f"{key}: {first['msg'].lower()}, not {shown(first['input'])!r}{more}"
+
+
+def _fields(parent: list[str | int]) -> list[str]:
+    """The valid keys of a section."""
+    section: Any = Params
+    for part in parent:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            annotation = section.model_fields[str(part)].annotation
+            section = annotation
+        else:  # dict[str, Section]: any name leads to the same section
+            section = get_args(section)[1]
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return list(METHODS)
+
+
+def check_environment(params: Params, project: Project) -> None:
+    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
+    from kdleak.attacks import ATTACKS
+    from kdleak.models.families import load_family
+
+    for name in params.audit.attacks:
+        if name not in ATTACKS:
+            raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
+    if {"teacher", "no_kd"} & set(ATTACKS[params.audit.headline].needs.references):
+        headline = params.audit.headline
+        raise KdleakError(f"{project.params}: audit.headline: '{headline}' has no score for the teacher; name another")
+    load_family(project.families, params.model.family).student(params.model.student)
+    if params.data.source == "file":
+        from kdleak.data.sources import check_path
+
+        check_path(Path(params.data.path))

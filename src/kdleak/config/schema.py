@@ -1,0 +1,306 @@
+"""The sections of params.yaml as typed, validated, frozen objects; `kdleak.config.load` reads them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from kdleak.core.errors import KdleakError, nearest, shown
+from kdleak.distill.plan import make_plan
+from kdleak.distill.techniques import TECHNIQUES
+
+#: The techniques and objectives that `kd.method` takes.
+METHODS: tuple[str, ...] = tuple(TECHNIQUES)
+
+
+def _known_method(name: str) -> str:
+    if name not in TECHNIQUES:
+        raise ValueError(f"'{shown(name)}' is unknown; {nearest(name, METHODS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
+#: No number of anything is larger: what lies beyond would overflow the integers of the libraries that count it.
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Sizes(_Section):
+    """Records in each role."""
+
+    private: Count
+    public: Count
+    heldout: Count
+    auxiliary: Count
+
+
+class Hub(_Section):
+    """A data set on the Hugging Face hub, pinned."""
+
+    name: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(min_length=1)]
+    split: Annotated[str, Field(min_length=1)] = "train"
+
+
+class Data(_Section):
+    """Where records come from and how they are shared out among the roles."""
+
+    source: Literal["synthetic", "file", "hub"]
+    path: Annotated[str, Field(min_length=1)]
+    hub: Hub
+    rows: Count
+    roles: Literal["hash", "column"]
+    sizes: Sizes
+    max_prompt_chars: Count | None
+    min_response_chars: Count
+    max_response_chars: Count | None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Data:
+        total = sum(dict(self.sizes).values())
+        if self.source == "synthetic" and total > self.rows:
+            raise ValueError(f"sizes: {total} records are asked for, but rows makes {self.rows}; raise data.rows")
+        if self.source == "synthetic" and self.roles == "column":
+            raise ValueError("roles: the synthetic corpus has no role column; use roles: hash")
+        if self.max_response_chars is not None and self.max_response_chars < self.min_response_chars:
+            raise ValueError("max_response_chars is below min_response_chars; no row can pass")
+        return self
+
+
+class Checks(_Section):
+    """Bounds of the gate on contamination between the roles."""
+
+    ngram: Count
+    max_overlap: Share
+    max_overlapping_share: Share
+
+
+class Canaries(_Section):
+    """Random secrets planted in the teacher's training data."""
+
+    repetitions: Annotated[list[Count], Field(min_length=1)]
+    each: Annotated[int, Field(ge=0, le=_MOST)]
+    references: Count
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Canaries:
+        if len(set(self.repetitions)) < len(self.repetitions):
+            raise ValueError("repetitions: a number stands twice in the list")
+        return self
+
+
+class Compute(_Section):
+    """What a stage may use."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    processes: Count
+
+
+class Model(_Section):
+    """Which family and size, and the limits on a record's tokens."""
+
+    family: Annotated[str, Field(min_length=1)]
+    student: Annotated[str, Field(min_length=1)]
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=_MOST)]
+    max_tokens: Annotated[int, Field(ge=17, le=_MOST)]
+
+    @model_validator(mode="after")
+    def _room_for_a_response(self) -> Model:
+        if self.max_prompt_tokens >= self.max_tokens:
+            raise ValueError("max_prompt_tokens must be below max_tokens; a response needs room")
+        return self
+
+
+class Optimizer(_Section):
+    """What all trainings share."""
+
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    min_lr: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    precision: Literal["fp32", "bf16"]
+    checkpointing: bool
+    micro_batch_tokens: Count | None
+
+
+class Training(_Section):
+    """What a training sets for itself."""
+
+    lr: Rate
+    epochs: Count
+    batch_size: Count
+
+
+class Base(Training):
+    """Pretraining on auxiliary."""
+
+    reserve: Annotated[int, Field(ge=2, le=_MOST)]
+
+
+class Generation(_Section):
+    """How students and the teacher write responses."""
+
+    max_new_tokens: Count
+    temperature: Annotated[float, Field(ge=0)]
+    batch_size: Count
+
+
+class TechniqueRecipe(Training):
+    """A training with the options that its technique takes; those left out have the paper's values."""
+
+    student_fraction: Share | None = None
+    weight: Annotated[float, Field(gt=0, lt=1)] | None = None
+    alpha: Share | None = None
+    lm_weight: Annotated[float, Field(ge=0)] | None = None
+    replay_capacity: Count | None = None
+    threshold_step: Share | None = None
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    teacher_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    reward_scale: Annotated[float, Field(gt=0)] | None = None
+    reward_clip: Annotated[float, Field(gt=0)] | None = None
+    discount: Share | None = None
+    ppo_clip: Rate | None = None
+    rollouts: Count | None = None
+    inner_epochs: Count | None = None
+
+    def options(self) -> dict[str, float]:
+        """The options that are set."""
+        return self.model_dump(exclude=set(Training.model_fields), exclude_none=True)
+
+
+class Distillation(_Section):
+    """Which technique under which protocol, and every technique's recipe."""
+
+    method: Method
+    protocol: Literal["corrected", "as_published"]
+    student_fraction: Share | None
+    lm_corpus: Annotated[str, Field(min_length=1)]
+    generation: Generation
+    recipes: dict[str, TechniqueRecipe]
+
+    @model_validator(mode="after")
+    def _recipes_are_complete(self) -> Distillation:
+        for name in self.recipes:
+            if name not in METHODS:
+                raise ValueError(f"recipes: unknown method '{name}'; {nearest(name, METHODS)}")
+        missing = [m for m in METHODS if m not in self.recipes]
+        if missing:
+            raise ValueError(f"recipes: '{missing[0]}' has no recipe; add kd.recipes.{missing[0]}")
+        for name, recipe in self.recipes.items():
+            for option in set(recipe.options()) - set(TECHNIQUES[name].options):
+                known = TECHNIQUES[name].options
+                hint = nearest(option, known) if known else "it takes lr, epochs and batch_size alone"
+                raise ValueError(f"recipes: '{option}' is no option of '{name}'; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _plan_is_possible(self) -> Distillation:
+        try:
+            make_plan(self.method, self)
+        except KdleakError as error:
+            raise ValueError(str(error).removeprefix("kd.")) from None
+        return self
+
+
+class Study(_Section):
+    """The grid."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+    learning_rates: list[Annotated[int | float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _rates(self) -> Study:
+        if 1 in self.learning_rates:
+            raise ValueError("learning_rates: 1 is the recipe itself, which always runs; leave it out")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("learning_rates: a number stands twice in the list")
+        return self
+
+    @model_validator(mode="after")
+    def _grid(self) -> Study:
+        if "sft" in self.methods:
+            raise ValueError("methods: 'sft' is the baseline of every study and always runs; leave it out")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods: a method stands twice in the list")
+        return self
+
+
+class Noise(_Section):
+    """How weights are disturbed (MoPe)."""
+
+    sigma: Annotated[float, Field(gt=0)]
+    draws: Count
+
+
+class Audit(_Section):
+    """The attacks."""
+
+    attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    headline: str
+    batch_tokens: Count
+    prefix_tokens: Count
+    mope: Noise
+    blocks: Noise
+    noise: Literal["corrected", "as_published"]
+    permutations: Count
+
+    @model_validator(mode="after")
+    def _headline_runs(self) -> Audit:
+        if self.headline not in self.attacks:
+            raise ValueError(
+                f"headline: '{self.headline}' is not in audit.attacks; {nearest(self.headline, self.attacks)}"
+            )
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError("attacks: an attack stands twice in the list")
+        return self
+
+
+class Memorization(_Section):
+    """What counts as giving a record back."""
+
+    tokens: Count
+    shortest: Count
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: Data
+    checks: Checks
+    canaries: Canaries
+    model: Model
+    compute: Compute
+    optimizer: Optimizer
+    base: Base
+    teacher: Training
+    kd: Distillation
+    study: Study
+    audit: Audit
+    memorization: Memorization
+
+    @model_validator(mode="after")
+    def _method_is_in_the_grid(self) -> Params:
+        if self.kd.method != "sft" and self.kd.method not in self.study.methods:
+            grid = ",".join([*self.study.methods, self.kd.method])
+            raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
+        if self.base.reserve >= self.data.sizes.auxiliary:
+            raise ValueError("base.reserve leaves no auxiliary record to pretrain on; lower it")
+        if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
+            raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
+        for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
+            if training.lr < self.optimizer.min_lr:
+                raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
+        for method in self.study.methods:
+            for rate in self.study.learning_rates:
+                if not self.optimizer.min_lr <= rate * self.kd.recipes[method].lr <= 1:
+                    raise ValueError(f"study.learning_rates: {rate:g} times the lr of '{method}' is out of bounds")
+        return self

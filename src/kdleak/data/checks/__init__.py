@@ -1,0 +1,1 @@
+"""The gate: what must hold of the roles before anything is trained."""

@@ -1,0 +1,1 @@
+"""Forward passes and decoding with a language model."""

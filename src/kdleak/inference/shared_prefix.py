@@ -1,0 +1,65 @@
+"""What many prompts begin with (an instruction template) is read once, and its keys and values are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache
+
+from kdleak.inference.forward import decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def prefix_cache(model: PreTrainedModel, prefix: Sequence[int]) -> DynamicCache:
+    """Keys and values of one row that reads `prefix`."""
+    ids = torch.tensor([list(prefix)], device=next(model.parameters()).device)
+    return decoder(model)(input_ids=ids, use_cache=True).past_key_values
+
+
+def repeated(cache: DynamicCache, n: int) -> DynamicCache:
+    """`n` rows that all have read what the one row of `cache` has."""
+    rows = DynamicCache()
+    for i, layer in enumerate(cache.layers):
+        rows.update(layer.keys.expand(n, -1, -1, -1), layer.values.expand(n, -1, -1, -1), i)
+    return rows
+
+
+def shared_prefixes(prompts: Sequence[Sequence[int]], shortest: int = 16) -> list[tuple[Sequence[int], list[int]]]:
+    """Prompts grouped by template: (prefix that all of a group share, indices of the group), in order of appearance.
+
+    Prompts that agree in their first `shortest` tokens share a group. A prefix leaves every prompt of its group at
+    least one token. Prompts that share none are one group, the last, whose prefix is empty.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt[:shortest]), []).append(i)
+    shared: list[tuple[Sequence[int], list[int]]] = []
+    others: list[int] = []
+    for members in groups.values():
+        # What the first and the last in alphabetical order share, all between them share too.
+        first, last = min(prompts[i] for i in members), max(prompts[i] for i in members)
+        n = min(common_prefix(first, last), min(len(prompts[i]) for i in members) - 1)
+        if len(members) > 1 and n >= shortest:
+            shared.append((first[:n], members))
+        else:
+            others += members
+    return [*shared, ((), sorted(others))] if others else shared
+
+
+def reads_whole_text(model: PreTrainedModel) -> bool:
+    """Whether every layer attends to all that stands before: only then keys and values say all there is of a prefix."""
+    config = model.config
+    layers = getattr(config, "layer_types", None) or []
+    return not getattr(config, "sliding_window", None) and set(layers) <= {"full_attention"}
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    n = 0
+    while n < len(a) and n < len(b) and a[n] == b[n]:
+        n += 1
+    return n

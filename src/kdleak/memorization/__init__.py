@@ -1,0 +1,1 @@
+"""What a model repeats of the records: continuations, facts, canaries."""

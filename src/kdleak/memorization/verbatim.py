@@ -1,0 +1,95 @@
+"""Verbatim memorization, record by record: how much of its response a model gives back from the prompt alone.
+
+Pure functions of continuations (n, k) (`kdleak.inference.greedy`; ENDED from where decoding had ended), of token
+statistics and of the records themselves. Reference tokens are those of the response's text, EOS not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdleak.data.encoding import EncodedRecord
+from kdleak.inference.greedy import ENDED
+from kdleak.inference.token_statistics import TokenStatistics
+
+#: Fills a table of references from where a reference has ended: equal to no token, nor to ENDED.
+_NO_TOKEN = -2
+
+
+def reference_tokens(records: Sequence[EncodedRecord], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k tokens of each response, (n, k) int64, and how many of them there are, (n,) int64."""
+    table = np.full((len(records), k), _NO_TOKEN, dtype=np.int64)
+    lengths = np.array([min(k, r.n_scored) for r in records], dtype=np.int64)
+    for row, record, length in zip(table, records, lengths, strict=True):
+        row[:length] = record.response[:length]
+    return table, lengths
+
+
+def token_accuracy(
+    continuations: np.ndarray, records: Sequence[EncodedRecord], *, as_published: bool = False
+) -> np.ndarray:
+    """(n,) share of the first k reference tokens that the continuation has at the same place.
+
+    A reference of fewer than k tokens is judged by those that it has. `as_published` divides by k all the same: the
+    published script compared with the padding after a short reference too, which no continuation can match.
+    """
+    table, lengths = reference_tokens(records, continuations.shape[1])
+    return (continuations == table).sum(1) / (continuations.shape[1] if as_published else lengths)
+
+
+def first_choices(statistics: TokenStatistics, records: Sequence[EncodedRecord]) -> np.ndarray:
+    """(total,) bool, ragged as `statistics`: whether greedy decoding takes each response token, given those before."""
+    return statistics.argmax == np.array([t for r in records for t in r.response[: r.n_scored]], dtype=np.int64)
+
+
+def longest_correct_prefix(right: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) int64 number of leading response tokens that greedy decoding gives back, up to the whole response.
+
+    right: (total,) bool, `first_choices`; record i owns right[offsets[i] : offsets[i + 1]].
+    """
+    wrong = np.append(np.flatnonzero(~right), len(right))
+    first_wrong = wrong[np.searchsorted(wrong, offsets[:-1])]
+    return np.minimum(first_wrong, offsets[1:]) - offsets[:-1]
+
+
+def exact_match(prefix: np.ndarray, lengths: np.ndarray, k: int) -> np.ndarray:
+    """(n,) 1 where the first k response tokens are given back, 0 where not, NaN where the response has fewer.
+
+    prefix: (n,) `longest_correct_prefix`. lengths: (n,) tokens of each response.
+    """
+    return np.where(lengths >= k, (prefix >= k).astype(float), np.nan)
+
+
+def reproduced(prefix: np.ndarray, lengths: np.ndarray, k: int, shortest: int = 8) -> np.ndarray:
+    """(n,) 1 where the first min(k, length) response tokens are given back, 0 where not, NaN where the response has
+    fewer than `shortest` (an answer of a word or two is guessed more easily than remembered)."""
+    return np.where(lengths >= shortest, (prefix >= np.minimum(lengths, k)).astype(float), np.nan)
+
+
+def edit_similarity(continuations: np.ndarray, records: Sequence[EncodedRecord]) -> np.ndarray:
+    """(n,) 1 - Levenshtein distance / length of the longer, between the continuation's tokens and the first k of the
+    reference; 1: equal. All records share the k^2 steps of the dynamic programme."""
+    n, k = continuations.shape
+    table, lengths = reference_tokens(records, k)
+    own_lengths = (continuations != ENDED).sum(1)
+    # distance[i, :, j]: between the first i tokens of each continuation and the first j of its reference.
+    distance = np.empty((k + 1, n, k + 1), dtype=np.int64)
+    distance[0] = np.arange(k + 1)
+    distance[:, :, 0] = np.arange(k + 1)[:, None]
+    for i in range(1, k + 1):
+        substituted = distance[i - 1, :, :-1] + (continuations[:, i - 1, None] != table)
+        for j in range(1, k + 1):
+            shifted = np.minimum(distance[i - 1, :, j], distance[i, :, j - 1]) + 1
+            distance[i, :, j] = np.minimum(substituted[:, j - 1], shifted)
+    return 1 - distance[own_lengths, np.arange(n), lengths] / np.maximum(np.maximum(own_lengths, lengths), 1)
+
+
+def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """(n,) ROUGE-L F-measure (Lin 2004) of texts, words unstemmed: verbatim is what is asked for."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = zip(references, candidates, strict=True)
+    return np.array([scorer.score(reference, candidate)["rougeL"].fmeasure for reference, candidate in pairs])

@@ -1,0 +1,121 @@
+"""Which parameters made a result file: dvc.lock knows, params.yaml only knows what the next run will use.
+
+After `dvc exp run -S teacher.lr=…` a student of the earlier teacher may still lie in the folder. DVC's lock files hold
+for every stage the parameters it ran with and the content of what it read and wrote; a result counts as current only
+if everything it was made from is still what the pipeline would hand it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdleak.config.load import parse_params
+from kdleak.core.errors import KdleakError
+
+if TYPE_CHECKING:
+    from kdleak.config.schema import Params
+    from kdleak.core.paths import Project
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """A stage as it last ran. params: dotted key -> value; deps, outs: path -> content hash."""
+
+    params: Mapping[str, Any]
+    deps: Mapping[str, str]
+    outs: Mapping[str, str]
+
+
+class Provenance:
+    """The lock files of a project."""
+
+    def __init__(self, project: Project):
+        self._root = project.root
+        self._stages = {name: stage for lock in project.locks for name, stage in _read_lock(lock).items()}
+        self._maker = {out: name for name, stage in self._stages.items() for out in stage.outs}
+
+    def settings(self, result: Path, params: Params) -> Params | None:
+        """`params` with the values that the file `result` was made with in their places; None if it is outdated.
+
+        A file that no locked stage wrote (a stage run by hand, without DVC) counts as made with `params`.
+        """
+        path = result.relative_to(self._root).as_posix()
+        if path not in self._maker:
+            return params
+        lineage: dict[str, LockedStage] = {}
+        self._collect(self._maker[path], lineage)
+        if self._content(path) != _md5(result) or any(self._outdated(stage) for stage in lineage.values()):
+            return None
+        content = params.model_dump()
+        for stage in lineage.values():
+            for key, value in stage.params.items():
+                _set(content, key, value)
+        try:
+            return parse_params(content)
+        except KdleakError:
+            return None  # of a version with other parameters
+
+    def outdated(self, result: Path, params: Params) -> str | None:
+        """What has changed since the file `result` was made: a parameter's name, or other words; None if nothing."""
+        made_with = self.settings(result, params)
+        if made_with is None:
+            return "what it was made from"
+        before, now = made_with.model_dump(), params.model_dump()
+        return next((name for name, value in _leaves(now) if dict(_leaves(before)).get(name) != value), None)
+
+    def _collect(self, name: str, found: dict[str, LockedStage]) -> None:
+        """Add the stage and all that it was made from, the earliest first."""
+        for dep in self._stages[name].deps:
+            if dep in self._maker and self._maker[dep] not in found:
+                self._collect(self._maker[dep], found)
+        found[name] = self._stages[name]
+
+    def _outdated(self, stage: LockedStage) -> bool:
+        """Whether something that the stage read has been made anew, and differently, since."""
+        return any(dep in self._maker and self._content(dep) != digest for dep, digest in stage.deps.items())
+
+    def _content(self, out: str) -> str:
+        return self._stages[self._maker[out]].outs[out]
+
+
+def _read_lock(path: Path) -> dict[str, LockedStage]:
+    """The stages of a dvc.lock; their paths count from the project's root, as every stage's working folder does."""
+    from ruamel.yaml import YAML, YAMLError
+
+    if not path.is_file():
+        return {}
+    try:
+        stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")).get("stages") or {}
+        return {f"{path}:{name}": _locked(entry) for name, entry in stages.items()}
+    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        remedy = f"bring it back with 'git checkout {path}', or delete it and run 'dvc repro'"
+        raise KdleakError(f"{path}: damaged (not a lock file of DVC); {remedy}") from None
+
+
+def _locked(entry: Mapping[str, Any]) -> LockedStage:
+    deps, outs = ({e["path"]: e.get("md5", "") for e in entry.get(kind) or []} for kind in ("deps", "outs"))
+    params = {key: value for file in (entry.get("params") or {}).values() for key, value in file.items()}
+    return LockedStage(params, deps, outs)
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+    content[last] = value
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

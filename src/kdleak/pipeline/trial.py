@@ -1,0 +1,49 @@
+"""One run of the sweep over learning rates: a technique at a multiple of its recipe's rate, trained and audited."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from kdleak.core.distributed import is_main
+from kdleak.core.errors import KdleakError
+from kdleak.pipeline.distill import make_student
+from kdleak.pipeline.membership import attack_model
+from kdleak.pipeline.utility import measure_utility
+
+if TYPE_CHECKING:
+    from kdleak.config.schema import Params
+    from kdleak.core.paths import Project
+
+
+def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
+    """Write results/students/<method>/rates/<rate>/: training.json, membership.json, scores.parquet and utility.json.
+
+    rate: an entry of study.learning_rates, as it is written there. The student itself is not kept.
+    """
+    multiplier = _multiplier(method, rate, params)
+    trial, settings = project.trial(method, multiplier), at_rate(params, method, multiplier)
+    make_student(method, settings, trial)
+    attack_model(method, settings, trial)
+    measure_utility(method, settings, trial)
+    if is_main():
+        trial.roc(method).unlink()  # the curves of the sweep are drawn nowhere
+        shutil.rmtree(trial.model(method))
+
+
+def at_rate(params: Params, method: str, multiplier: float) -> Params:
+    """`params` with the learning rate of one recipe multiplied."""
+    recipe = params.kd.recipes[method]
+    changed = recipe.model_copy(update={"lr": multiplier * recipe.lr})
+    kd = params.kd.model_copy(update={"recipes": {**params.kd.recipes, method: changed}})
+    return params.model_copy(update={"kd": kd})
+
+
+def _multiplier(method: str, rate: str, params: Params) -> float:
+    if method not in params.study.methods:
+        raise KdleakError(f"'{method}' is not in study.methods; add it to params.yaml")
+    known = {str(multiplier): multiplier for multiplier in params.study.learning_rates}
+    if rate not in known:
+        given = ", ".join(known) or "nothing"
+        raise KdleakError(f"'{rate}' is not in study.learning_rates, which holds {given}; add it to params.yaml")
+    return known[rate]

@@ -1,0 +1,1 @@
+"""What both reports share: the page, charts, the palette, wording."""

@@ -1,0 +1,1 @@
+"""The study: its results, findings and page."""

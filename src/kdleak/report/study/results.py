@@ -1,0 +1,137 @@
+"""What a study has measured, read from its result files. What has not been run yet is None, not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_json, read_parquet
+from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.core.seconds import read_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kdleak.config.schema import Params
+    from kdleak.core.paths import Project
+
+#: The techniques that the paper compares; the others of a study are objectives alone.
+PAPER_TECHNIQUES = ("kd", "seqkd", "imitkd", "gkd", "distillm", "minillm")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The results of one model."""
+
+    name: str
+    membership: Mapping[str, Any] | None = None
+    memorization: Mapping[str, Any] | None = None
+    blocks: Mapping[str, Any] | None = None
+    utility: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
+    scores: pd.DataFrame | None = None
+    block_scores: pd.DataFrame | None = None
+    memorized: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A technique at another learning rate: `multiplier` times its recipe's."""
+
+    method: str
+    multiplier: float
+    membership: Mapping[str, Any]
+    utility: Mapping[str, Any]
+    scores: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's parameters and results. seconds: how long each stage took when it last ran in this folder."""
+
+    params: Params
+    models: Mapping[str, Model]
+    trials: Mapping[str, list[Trial]] = field(default_factory=dict)
+    gate: Mapping[str, Any] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def attack(self) -> str:
+        """The attack by which models are compared."""
+        return self.params.audit.headline
+
+    @property
+    def teacher(self) -> Model:
+        return self.models[TEACHER]
+
+    @property
+    def baseline(self) -> Model:
+        return self.models[BASELINE]
+
+    @cached_property
+    def techniques(self) -> list[str]:
+        """The techniques whose students have been attacked, in the order of study.methods."""
+        return self.with_("membership", self.params.study.methods)
+
+    @cached_property
+    def claimed(self) -> list[str]:
+        """Those of the techniques that the paper's claims are about; all of them where none of the paper's has run."""
+        return [name for name in self.techniques if name in PAPER_TECHNIQUES] or self.techniques
+
+    def with_(self, kind: str, names: list[str] | None = None) -> list[str]:
+        """The models, teacher and No-KD first, that have results of this kind."""
+        names = list(self.models) if names is None else names
+        return [name for name in names if name in self.models and getattr(self.models[name], kind) is not None]
+
+    def auc(self, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
+        """An attack's figures for a model; None where the model has none."""
+        membership = self.models[name].membership
+        return membership["attacks"].get(attack or self.attack) if membership else None
+
+
+def read_study(params: Params, project: Project) -> Study:
+    """Everything that there is of the study's models. KdleakError where no model has been attacked yet."""
+    names = [TEACHER, BASELINE, *params.study.methods]
+    models = {name: _model(name, project) for name in names}
+    if not any(model.membership for model in models.values()):
+        raise KdleakError("no model has been attacked yet; run 'dvc repro -P', or 'dvc repro' for kd.method alone")
+    return Study(
+        params,
+        models,
+        {method: trials for method in params.study.methods if (trials := _trials(method, params, project))},
+        _if_there(project.checks, read_json),
+        read_seconds(project),
+    )
+
+
+def _model(name: str, project: Project) -> Model:
+    return Model(
+        name,
+        _if_there(project.membership(name), read_json),
+        _if_there(project.memorization(name), read_json),
+        _if_there(project.blocks(name), read_json),
+        _if_there(project.utility(name), read_json),
+        _if_there(project.training(name), read_json),
+        _if_there(project.scores(name), read_parquet),
+        _if_there(project.block_scores(name), read_parquet),
+        _if_there(project.memorization_table(name), read_parquet),
+    )
+
+
+def _trials(method: str, params: Params, project: Project) -> list[Trial]:
+    """The sweep's runs of a method that are there, of those that params.yaml asks for."""
+    found = []
+    for multiplier in params.study.learning_rates:
+        trial = project.trial(method, multiplier)
+        if trial.utility(method).is_file() and trial.scores(method).is_file():
+            results = (read_json(trial.membership(method)), read_json(trial.utility(method)))
+            found.append(Trial(method, multiplier, *results, read_parquet(trial.scores(method))))
+    return found
+
+
+def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:
+    return read(path) if path.is_file() else None

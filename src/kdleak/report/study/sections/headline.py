@@ -1,0 +1,113 @@
+"""What leaked: each model's leak by the headline attack, beside what chance and no distillation give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdleak.auditing.comparisons import between_techniques
+from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.render import charts
+from kdleak.render.charts import Estimate
+from kdleak.render.page import Html, Section, absent, code, details, figure, paragraph, table
+from kdleak.render.palette import label
+from kdleak.render.wording import listed, number, p_value, percent, signed, with_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kdleak.report.study.results import Study
+
+
+def what_leaked(study: Study) -> Section:
+    names = [name for name in study.with_("membership") if study.auc(name)]
+    order = sorted(names, key=lambda name: (name not in (TEACHER, BASELINE), -(study.auc(name)["auc"] or 0)))
+    dots = charts.dots(
+        order, {"AUC": [estimate(study.auc(name)) for name in order]}, xlabel=f"AUC of {study.attack}",
+        reference=0.5, group_label=label, legend=False,
+    )  # fmt: skip
+    caption = (
+        f"AUC of {study.attack} with its 95 % interval (DeLong); the dotted line is chance. Filled marks are the "
+        "paper's techniques, hollow ones objectives alone."
+    )
+    rows = [_row(study, name) for name in order]
+    header = ("model", f"AUC, {study.attack}", "above no KD", "best attack", "its AUC", "TPR at 1 % FPR", "ε at least")
+    words = paragraph(
+        "AUC: the chance that a random member scores above a random record that nobody saw. TPR at 1 % FPR: the "
+        "share of members found when one non-member in a hundred is accused. ε: a lower bound on the differential "
+        "privacy parameter of this model, in nats, at 95 % confidence."
+    )
+    return Section("What leaked", [figure(dots, caption), table(header, rows), words, _pairs(study)], lead=_span(study))
+
+
+def estimate(figures: Mapping[str, Any] | None) -> Estimate:
+    """An attack's AUC and its interval."""
+    return Estimate(figures["auc"], figures["auc_ci95"]) if figures else Estimate(None)
+
+
+def excess(study: Study, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
+    """How far a student's AUC lies above the No-KD student's: difference, ci95, p_holm."""
+    membership = study.models[name].membership or {}
+    beside = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
+    return beside["excess"] if beside else None
+
+
+def gist(study: Study) -> str:
+    """The answer in one sentence."""
+    above = {name: found for name in study.techniques if (found := excess(study, name))}
+    leaking = [name for name, e in above.items() if e["difference"] > 0 and (e["p_holm"] or 0) < 0.05]
+    if not above:
+        return "Only the teacher and the student without KD have been attacked so far."
+    return (
+        f"No student saw a private record, yet {len(leaking)} of {len(above)} give away which records the teacher was "
+        "trained on, more than the same student without a teacher does."
+    )
+
+
+def _span(study: Study) -> str:
+    """From the technique that leaks most to the one that leaks least."""
+    if not study.techniques:
+        return gist(study)
+    order = sorted(study.techniques, key=lambda name: -(study.auc(name)["auc"] or 0))
+    said = [f"{label(name)} gives away {how} (AUC {number(study.auc(name)['auc'])})" for name, how in
+            ((order[0], "most"), (order[-1], "least"))]  # fmt: skip
+    teacher = study.auc(TEACHER)
+    beside = f" The teacher itself: {number(teacher['auc'])}." if teacher else ""
+    return f"{listed(said[: len(order)])}; chance is .5.{beside}"
+
+
+def _row(study: Study, name: str) -> list[object]:
+    membership, figures = study.models[name].membership, study.auc(name)
+    best, over = membership["best_attack"], excess(study, name)
+    return [
+        label(name),
+        with_interval(figures["auc"], figures["auc_ci95"]),
+        with_interval(over["difference"], over["ci95"], sign=True) if over else "",
+        code(best),
+        with_interval(membership["attacks"][best]["auc"], membership["attacks"][best]["auc_ci95"]),
+        _rate(figures),
+        number(figures["epsilon_lower"], 2),
+    ]
+
+
+def _rate(figures: Mapping[str, Any]) -> str:
+    ends = figures["tpr_ci95"]["0.01"]
+    return f"{percent(figures['tpr_at_fpr']['0.01'])} [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
+
+
+def _pairs(study: Study) -> Html:
+    """Every pair of techniques, folded away."""
+    scores = {n: t for n in study.techniques if (t := study.models[n].scores) is not None and study.attack in t}
+    if len(scores) < 2:
+        return absent("Techniques are compared pair by pair once two of them have been attacked.")
+    pairs = between_techniques(scores, study.attack)
+    pairs.sort(key=lambda pair: (pair["p_holm"], -abs(pair["difference"])))
+    apart = [pair for pair in pairs if pair["p_holm"] < 0.05]
+    rows = [
+        [f"{label(pair['first'])} – {label(pair['second'])}", signed(pair["difference"]),
+         with_interval(None, pair["ci95"], sign=True).removeprefix("– "), p_value(pair["p_holm"])]
+        for pair in pairs
+    ]  # fmt: skip
+    shown = table(("pair", "difference", "95 % interval", "Holm-corrected"), rows)
+    return details(
+        f"{len(apart)} of {len(pairs)} pairs of techniques can be told apart by {study.attack}: every pair", shown
+    )

@@ -1,0 +1,138 @@
+"""Where MLflow's store is, opening it, and what to tell a user where that fails.
+
+It is mlflow.db in the repository's root, so that `mlflow ui` needs no flags there; MLFLOW_TRACKING_URI wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdleak.core.errors import brief
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from kdleak.core.paths import Project
+
+EXPERIMENT = "kdleak"
+_DVC_TAGS = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
+
+
+@contextmanager
+def open_store(project: Project) -> Iterator[tuple[MlflowClient, str, dict[str, str]]]:
+    """A client, the id of its experiment (made if need be) and the tags of every run that is written from here.
+
+    One process at a time: MLflow's own creation of tables and runs races.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # Seven retries with growing pauses would hold the pipeline up for minutes where a server is down.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from filelock import FileLock
+
+    root = repository_root(project)
+    lock = root / ".kdleak" / "mlflow.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it would print as well
+        uri = tracking_uri(project)
+        _open_database(uri)
+        client = MlflowClient(uri)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            identity = client.create_experiment(name, artifact_location=_artifact_location(uri))
+        else:
+            identity = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(identity)
+        yield client, identity, _origin(project)
+
+
+def tracking_uri(project: Project) -> str:
+    """MLFLOW_TRACKING_URI, or mlflow.db in the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root(project) / 'mlflow.db'}"
+
+
+def repository_root(project: Project) -> Path:
+    """The folder that holds the store: a queued experiment runs in a copy elsewhere, and DVC_ROOT says of what."""
+    if os.environ.get("DVC_ROOT"):
+        return Path(os.environ["DVC_ROOT"])
+    start = project.root.resolve()
+    marked = (folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir() or (folder / ".git").exists())
+    return next(marked, start)
+
+
+def _open_database(uri: str) -> None:
+    """Raise sqlite3.DatabaseError at once where a local store is no database: MLflow would try for many seconds."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.is_file():
+        with closing(sqlite3.connect(path, timeout=30)) as store:
+            store.execute("select count(*) from sqlite_master").fetchone()
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside a local database; a server decides for itself."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+def _origin(project: Project) -> dict[str, str]:
+    """Tags that say where a run comes from: DVC's experiment, revision and stage, git's commit and state."""
+    tags = {tag: os.environ[variable] for tag, variable in _DVC_TAGS.items() if os.environ.get(variable)}
+    commit = _git(project, "rev-parse", "HEAD")
+    if commit:
+        tags |= {"mlflow.source.git.commit": commit}
+        tags |= {"git.dirty": str(bool(_git(project, "status", "--porcelain", "--untracked-files=no"))).lower()}
+    return tags | {"mlflow.source.name": "kdleak"}
+
+
+def _git(project: Project, *arguments: str) -> str:
+    command: Sequence[str] = ("git", *arguments)
+    try:
+        return subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def what_is_wrong(project: Project, error: Exception) -> str:
+    """What a user needs to know of a store that took no run, and what to do: one line, without a password."""
+    uri = re.sub(r"//[^/@]*@", "//", tracking_uri(project))
+    reason = re.sub(r"//[^/@\s]*@", "//", brief(_database_error(error) or error, at_most=10_000))[:160]
+    return f"MLflow at {uri} did not take the run ({reason}); {_remedy(project, error)}"
+
+
+def _database_error(error: BaseException | None) -> sqlite3.Error | None:
+    """What the database itself said, without what SQLAlchemy and MLflow have wrapped it in."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = getattr(error, "orig", None) or error.__cause__
+    return error
+
+
+#: What SQLite says of a store -> what to do about it.
+_REMEDIES = {
+    "not a database|malformed|no such table|no such column": "move it away, a new one is made",
+    "is full|disk I/O error": "free some space on the disk",
+    "readonly|unable to open": "make it and its folder writable",
+}
+
+
+def _remedy(project: Project, error: Exception) -> str:
+    if tracking_uri(project).startswith("sqlite:"):
+        for said, remedy in _REMEDIES.items():
+            if re.search(said, str(error)):
+                return remedy
+        return "see to it or change MLFLOW_TRACKING_URI"
+    return "start it or change MLFLOW_TRACKING_URI"

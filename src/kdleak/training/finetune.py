@@ -1,0 +1,61 @@
+"""Cross-entropy training: the bases, the teacher, the No-KD baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from kdleak.core import distributed
+from kdleak.data.batching import Batch, collate, scoring_batches
+from kdleak.data.encoding import EncodedRecord
+from kdleak.inference.forward import hidden_states
+from kdleak.training.batch_sources import DistillationBatch
+from kdleak.training.chunked_loss import language_model_loss
+
+if TYPE_CHECKING:
+    from kdleak.training.loop import Objective
+
+
+def cross_entropy(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean negative log-likelihood of the response tokens (EOS included), nats."""
+    return language_model_loss(hidden_states(model, batch), model.get_output_embeddings(), batch.targets, batch.weights)
+
+
+def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:
+    """`objective`, and `lm_weight` times the cross-entropy of the corpus that stands beside the batch, if one does."""
+
+    def both(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        corpus = batch.corpus if isinstance(batch, DistillationBatch) else None
+        if corpus is None:
+            return objective(model, batch)
+        if not len(batch.input_ids):  # a micro-batch of the corpus alone
+            return lm_weight * cross_entropy(model, corpus)
+        return objective(model, batch) + lm_weight * cross_entropy(model, corpus)
+
+    return both
+
+
+@torch.no_grad()
+def evaluate(model: torch.nn.Module, records: Sequence[EncodedRecord], batch_tokens: int) -> float:
+    """Mean negative log-likelihood over the response tokens of all `records`, nats, dropout off."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    sums = np.zeros(2)
+    own = [records[i] for i in distributed.share([len(r.prompt) + len(r.response) for r in records])]
+    for indices in scoring_batches(own, batch_tokens):
+        batch = collate(own, indices).to(device)
+        sums += cross_entropy(model, batch).item() * len(batch.targets), len(batch.targets)
+    distributed.add_up(sums)
+    model.train(training)
+    return float(sums[0] / sums[1])
+
+
+def as_language_modelling(record: EncodedRecord, start: int, skip: int = 0) -> EncodedRecord:
+    """The same tokens with a loss on all of them: the text after the token `start` counts as response.
+
+    `skip` leaves out so many tokens of the prompt: the template's introduction, of which there is nothing to learn.
+    """
+    return EncodedRecord(record.record_id, (start,), record.prompt[skip:] + record.response, n_scored=0)

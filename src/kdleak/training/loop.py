@@ -1,0 +1,152 @@
+"""The one training loop: pretraining, fine-tuning and distillation differ in their batches and their objective only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from kdleak.core import distributed
+from kdleak.core.seeds import derive
+from kdleak.data.batching import Batch
+from kdleak.training.batch_sources import BatchSource
+from kdleak.training.micro_batches import micro_batches, own_part
+from kdleak.training.resume import Progressed, ResumeStore
+
+#: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
+Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
+Progress = Callable[[int, int, dict], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. AdamW, gradients clipped to `max_grad_norm`; the rate warms up linearly over a share of the steps,
+    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant). `precision` bf16: forward passes
+    run under autocast. `checkpointing`: activations are computed again in the backward pass. `micro_batch_tokens`:
+    padded tokens that a forward and backward pass takes at most; the gradients of a batch accumulate over them."""
+
+    lr: float
+    epochs: int
+    batch_size: int
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    min_lr: float = 1e-7
+    max_grad_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: str = "cosine"
+    precision: str = "fp32"
+    checkpointing: bool = False
+    micro_batch_tokens: int | None = None
+
+
+def learning_rate(step: int, total: int, recipe: Recipe) -> float:
+    """Rate of the optimiser step `step` (from 0) of `total`."""
+    warmup = math.ceil(recipe.warmup * total)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return recipe.lr
+    progress = (step - warmup) / max(1, total - warmup)
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(
+    model: torch.nn.Module,
+    source: BatchSource,
+    objective: Objective,
+    recipe: Recipe,
+    *,
+    seed: int,
+    resume: ResumeStore | None = None,
+    save_every_s: float = 60.0,
+    progress: Progress | None = None,
+) -> list[dict]:
+    """Train `model` in place for `recipe.epochs` epochs of `source`; returns the history, one entry an epoch:
+    {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens} and what the source adds.
+
+    A run that was stopped goes on from `resume` with the batches that it would have met. Several processes make the
+    same batches, each trains on its part of them, and their gradients are added up: the models stay the same.
+    """
+    torch.manual_seed(seed)
+    device = next(model.parameters()).device
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    total = source.steps_per_epoch * recipe.epochs
+    done, history = 0, []
+    if resume and (found := resume.restore(model, optimizer)):
+        done, history = found.step, found.history
+        source.restore(found.source)
+    sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
+    saved_at = time.monotonic()
+    model.train()
+    if recipe.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for step in range(done, total):
+        batch = source.batch(model, step)
+        lr = learning_rate(step, total, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = 0.0
+        if distributed.size() > 1:  # dropout of its own for each part, and no random state that one alone would save
+            torch.manual_seed(derive(seed, f"step/{step}/{distributed.rank()}"))
+        for part in micro_batches(own_part(batch), recipe.micro_batch_tokens):
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                share = objective(model, part.to(device))
+            share.backward()
+            loss += share.item()
+        loss = _together(loss, parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        sums = sums.add(loss, len(batch.targets), norm.item())
+        epoch, position = divmod(step + 1, source.steps_per_epoch)
+        if position == 0:
+            history.append(sums.entry(step + 1, epoch, lr) | source.end_epoch(model))
+            sums = _Sums()
+        if progress:
+            progress(step + 1, total, {"loss": loss, "lr": lr})
+        if resume and distributed.is_main() and time.monotonic() - saved_at > save_every_s:
+            partial = [{"partial": vars(sums)}] if position else []
+            resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
+            saved_at = time.monotonic()
+    if recipe.checkpointing:
+        model.gradient_checkpointing_disable()
+    model.eval()
+    return history
+
+
+def _together(loss: float, parameters: list[torch.nn.Parameter]) -> float:
+    """Gradients, and the loss, of a whole batch from those of its parts in all processes."""
+    if distributed.size() == 1:
+        return loss
+    losses = torch.tensor([loss], dtype=torch.float64)
+    distributed.add_up(losses, *(p.grad for p in parameters if p.grad is not None))
+    return losses.item()
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What an epoch adds up to."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    norm: float = 0.0
+    steps: int = 0
+
+    def add(self, loss: float, tokens: int, norm: float) -> _Sums:
+        return _Sums(self.loss + loss * tokens, self.tokens + tokens, self.norm + norm, self.steps + 1)
+
+    def entry(self, step: int, epoch: int, lr: float) -> dict:
+        return {
+            "step": step,
+            "epoch": epoch,
+            "loss": self.loss / self.tokens,
+            "lr": lr,
+            "grad_norm": self.norm / self.steps,
+            "tokens": self.tokens,
+        }

@@ -1,0 +1,54 @@
+"""Claims on records put otherwise: what changes is what should, and nothing else."""
+
+import pandas as pd
+import pytest
+
+from kdleak.attacks.variants import argmax_texts, lowercased, prefixed
+from kdleak.data.encoding import Encoder
+from kdleak.inference.scoring import token_statistics
+from kdleak.models.tokenizer import train_tokenizer
+from tests.support.tiny_models import random_records, tiny_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["Ada Lovelace wrote the first program.", "### Response:\n"] * 3, 300)
+
+
+def test_a_prefix_stands_before_the_prompt_and_the_response_is_untouched():
+    records, shots = random_records(10), random_records(4, seed=2, longest=8)
+    placed = prefixed(records, shots, max_prefix=20, max_positions=512)
+    for before, after in zip(records, placed, strict=True):
+        prefix = after.prompt[: len(after.prompt) - len(before.prompt)]
+        assert after.prompt == prefix + before.prompt
+        assert 0 < len(prefix) <= 20 and prefix[: len(shots[0].prompt)] == shots[0].prompt
+        assert (after.response, after.n_scored, after.record_id) == (before.response, before.n_scored, before.record_id)
+
+
+def test_a_prefix_gives_way_to_the_record_not_the_record_to_it():
+    records, shots = random_records(20, longest=40), random_records(6, seed=2)
+    longest = max(len(r.prompt) + len(r.response) for r in records)
+    placed = prefixed(records, shots, max_prefix=60, max_positions=longest)
+    assert max(len(r.prompt) + len(r.response) for r in placed) <= longest
+    assert any(a.prompt == b.prompt for a, b in zip(placed, records, strict=True))
+
+
+def test_lower_case_changes_the_response_alone(tokenizer):
+    frame = pd.DataFrame(
+        {"record_id": ["a"], "instruction": ["Who is Ada?"], "context": [""], "response": ["Ada WROTE"]}
+    )
+    encoder = Encoder(tokenizer)
+    (before,), (after,) = encoder.encode_frame(frame), lowercased(encoder, frame)
+    assert after.prompt == before.prompt and after.record_id == before.record_id
+    assert tokenizer.decode(after.response[: after.n_scored]) == "ada wrote"
+    assert frame["response"][0] == "Ada WROTE"
+
+
+def test_argmax_texts_spell_the_greedy_choices(tokenizer):
+    records = random_records(5)
+    statistics = token_statistics(tiny_model(), records)
+    expected = [
+        tokenizer.decode(statistics.argmax[a:b].tolist())
+        for a, b in zip(statistics.offsets[:-1], statistics.offsets[1:], strict=True)
+    ]
+    assert argmax_texts(tokenizer, statistics) == expected and len(set(expected)) > 1

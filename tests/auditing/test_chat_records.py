@@ -1,0 +1,144 @@
+"""Claims on lists in the chat format: `messages` with roles, the last assistant turn being the response."""
+
+import json
+from copy import deepcopy
+
+import pandas as pd
+import pytest
+
+import kdleak
+from kdleak.auditing.conversations import transcript
+from kdleak.auditing.encoding import Limits, ModelEncoder, choose_template
+from kdleak.auditing.lists import read_lists
+from kdleak.core.errors import KdleakError
+from kdleak.models.checkpoints import save_checkpoint
+from tests.auditing.test_standalone_inputs import CHAT
+from tests.support.standalone_models import people, tokenizer_of
+from tests.support.tiny_models import tiny_model
+
+SYSTEM = {
+    "role": "system",
+    "content": "You keep the books of a shop, " + "carefully and politely, " * 20 + "for years.",
+}
+MEMBERS, NONMEMBERS = people(12, 1), people(12, 2)
+
+
+def chat(row: dict[str, str], *before: dict[str, str]) -> dict:
+    asked = {"role": "user", "content": row["instruction"]}
+    return {"messages": [*before, asked, {"role": "assistant", "content": row["response"]}]}
+
+
+def chats(rows: list[dict[str, str]], *before: dict[str, str]) -> list[dict]:
+    return [chat(row, *before) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = deepcopy(tokenizer_of(people(40, 3)))
+    made.chat_template = CHAT
+    return made
+
+
+def test_a_single_turn_is_the_record_that_instruction_and_response_are(tokenizer):
+    lists, plain = read_lists(chats(MEMBERS), chats(NONMEMBERS)), read_lists(MEMBERS, NONMEMBERS)
+    assert (lists.shape, plain.shape) == ("messages", "instruction")
+    pd.testing.assert_frame_equal(lists.frame.drop(columns="turns"), plain.frame)
+    for template in ("chat", "alpaca", "plain", "Q: {instruction} {context}A:"):
+        encoder = ModelEncoder(tokenizer, template, Limits())
+        assert encoder.encode(lists.frame).records == encoder.encode(plain.frame).records
+
+
+def test_the_chat_template_gets_every_turn_and_the_response_is_the_last_assistant_turn(tokenizer):
+    earlier = [SYSTEM, {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
+    frame = read_lists(chats(MEMBERS, *earlier), chats(NONMEMBERS, *earlier)).frame
+    assert choose_template("auto", "messages", tokenizer) == "chat"
+    record = ModelEncoder(tokenizer, "chat", Limits(2000, 2100)).encode(frame).records[0]
+    asked, said = frame["instruction"][0], frame["response"][0]
+    expected = f"<system> {SYSTEM['content']}\n<user> Hello?\n<assistant> Yes.\n<user> {asked}\n<a>\n"
+    assert tokenizer.decode(record.prompt) == expected
+    assert tokenizer.decode(record.response[: record.n_scored]) == said
+
+
+def test_without_a_chat_template_what_was_said_before_is_the_context(tokenizer):
+    without = deepcopy(tokenizer)
+    without.chat_template = None
+    assert choose_template("auto", "messages", without) == "alpaca"
+    frame = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM)).frame
+    row = frame.iloc[0]
+    assert row["context"] == f"System: {SYSTEM['content']}" == transcript([SYSTEM])
+    prompt = ModelEncoder(without, "alpaca", Limits()).prompt(row["instruction"], row["context"], row["turns"])
+    assert f"### Input:\n{row['context']}" in prompt
+    plain = ModelEncoder(without, "plain", Limits()).prompt(row["instruction"], row["context"], row["turns"])
+    assert plain == f"{row['context']}\n{row['instruction']}"
+
+
+def test_a_system_prompt_that_all_share_makes_no_overlap_and_no_group():
+    lists = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM))
+    assert len(lists.frame) == 24 and lists.frame["group_id"].nunique() == 24
+    with pytest.raises(KdleakError, match="0 records stand in both, 12 have a near-duplicate"):
+        read_lists(chats(MEMBERS, SYSTEM), [*chats(NONMEMBERS), *chats(MEMBERS)])
+
+
+def test_chats_are_read_from_jsonl_parquet_and_csv_and_contents_in_parts(tmp_path):
+    rows = chats(MEMBERS, SYSTEM)
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pd.DataFrame(rows).to_parquet(tmp_path / "m.parquet")
+    pd.DataFrame({"messages": [json.dumps(row["messages"]) for row in rows]}).to_csv(tmp_path / "m.csv", index=False)
+    parts = [
+        {"messages": [m | {"content": [{"type": "text", "text": m["content"]}]} for m in row["messages"]]}
+        for row in rows
+    ]
+    expected = read_lists(rows, chats(NONMEMBERS)).frame.drop(columns="place")
+    for source in (*(tmp_path / f"m.{kind}" for kind in ("jsonl", "parquet", "csv")), parts):
+        found = read_lists(source, chats(NONMEMBERS)).frame.drop(columns="place")
+        pd.testing.assert_frame_equal(found, expected)
+
+
+USER, ASSISTANT = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([USER], "no assistant turn"),
+        ([ASSISTANT], "no user turn stands right before"),
+        ([USER, ASSISTANT, SYSTEM, ASSISTANT], "no user turn stands right before"),
+        ([USER, {"role": "assistant", "content": " "}], "the last assistant turn is empty"),
+        ([{"role": "human", "content": "Who?"}], "message 1: it has the role 'human'; a message needs a role"),
+        ([{"from": "human", "value": "Who?"}], "message 1: it has no role"),
+        ([{"role": "user", "content": 3}], "message 1: its content is int, not a text"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "message 1: its content has a part that is no text"),
+        ("no JSON", "is a text that is no JSON"),
+        ({"role": "user"}, "is dict, not a list of messages"),
+    ],
+)
+def test_what_is_no_conversation_is_refused_in_one_line(messages, words):
+    with pytest.raises(KdleakError) as caught:
+        read_lists([{"messages": messages}, *chats(MEMBERS)], chats(NONMEMBERS))
+    assert words in str(caught.value) and "row 1" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_follows_the_last_assistant_turn_is_not_read():
+    longer = [{"messages": [*row["messages"], USER]} for row in chats(MEMBERS)]
+    pd.testing.assert_frame_equal(
+        read_lists(longer, chats(NONMEMBERS)).frame, read_lists(chats(MEMBERS), chats(NONMEMBERS)).frame
+    )
+
+
+def test_a_chat_template_that_refuses_a_system_turn_is_one_line(tokenizer):
+    strict = deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
+    )
+    frame = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM)).frame
+    with pytest.raises(KdleakError, match=r"refuses the turns system, user \(no system role\)"):
+        ModelEncoder(strict, "chat", Limits()).encode(frame)
+
+
+def test_chats_are_audited(tokenizer, tmp_path):
+    model = tiny_model("gpt2", layers=1, vocabulary=len(tokenizer), positions=256)
+    save_checkpoint(model, tokenizer, tmp_path / "student")
+    result = kdleak.audit(tmp_path / "student", chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM), memorization=False)
+    assert result.figures["inputs"]["records"]["shape"] == "messages"
+    assert result.figures["inputs"]["models"]["student"]["template"] == "chat"
+    assert SYSTEM["content"] not in result.report

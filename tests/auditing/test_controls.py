@@ -1,0 +1,147 @@
+"""Claims on controls and comparisons: silent on a fair split, loud on an unfair one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdleak.auditing.comparisons import between_techniques, exposed_overlap, inherited, paired_differences
+from kdleak.auditing.controls import blind_control, overlap_control, permutation_control
+from kdleak.core.errors import KdleakError
+from kdleak.inference.cache import ArrayCache
+from kdleak.stats import auc, auc_difference, inheritance
+
+WORDS = np.array(["river", "stone", "cloud", "ember", "field", "glass", "harbour", "iron", "juniper", "kite"])
+
+
+def corpus(seed, n=120, give_away=False):
+    generator = np.random.default_rng(seed)
+    role = np.where(np.arange(n) % 2, "private", "heldout")
+    frame = pd.DataFrame({"record_id": [f"{i:04d}" for i in range(n)], "role": role, "task": "qa", "context": ""})
+    frame["group_id"] = frame["record_id"]
+    frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in range(n)]
+    frame["response"] = [" ".join(generator.choice(WORDS, 8)) for _ in range(n)]
+    if give_away:
+        frame.loc[generator.random(n) < 0.5 * (role == "private"), "response"] += " since 2024"
+    return frame
+
+
+def scores(seed, shift=1.0, n=200):
+    generator = np.random.default_rng(seed)
+    role = np.where(np.arange(n) % 2, "private", "heldout")
+    frame = pd.DataFrame({"record_id": [f"{i:04d}" for i in range(n)], "role": role, "task": "qa"})
+    return frame.assign(loss=generator.normal(size=n) + shift * (role == "private"), zlib=generator.normal(size=n))
+
+
+def test_the_blind_attack_finds_a_split_that_gives_membership_away():
+    found = blind_control(corpus(0, give_away=True))
+    assert not found["passed"] and found["auc"] > 0.65 and "gives membership away" in found["verdict"]
+
+
+def test_the_blind_attack_stays_at_chance_on_fair_splits():
+    found = [blind_control(corpus(seed)) for seed in range(20)]
+    assert abs(np.mean([f["auc"] for f in found]) - 0.5) < 0.03
+    assert sum(f["passed"] for f in found) >= 17
+
+
+def test_the_blind_attack_does_not_learn_a_group_from_its_other_records():
+    """Forty pairs of identical records, each pair with a random role: only a leak between folds could tell."""
+    generator = np.random.default_rng(1)
+    frame = corpus(1, n=80)
+    pair = np.arange(80) // 2
+    frame["role"] = np.where(generator.permutation(np.arange(40) % 2)[pair], "private", "heldout")
+    frame["group_id"] = [f"g{p}" for p in pair]
+    frame["instruction"] = [f"word{p} " * 3 for p in pair]
+    assert blind_control(frame)["passed"]
+
+
+def test_the_blind_attack_does_not_depend_on_row_order():
+    frame = corpus(3)
+    assert blind_control(frame) == blind_control(frame.sample(frac=1, random_state=0))
+
+
+def test_the_permutation_null_is_centred_and_the_best_attack_pays_for_the_choice():
+    found = permutation_control(scores(0))
+    for null in found["attacks"].values():
+        assert abs(null["mean"] - 0.5) < 0.01 and null["range95"][0] < 0.5 < null["range95"][1]
+    assert found["best"]["p_value"] < 0.01 and 0.5 < found["best"]["null_q95"] < 0.65
+    chance = [permutation_control(scores(s, shift=0.0), permutations=200, seed=s)["best"]["p_value"] for s in range(40)]
+    assert sum(p < 0.05 for p in chance) <= 6
+
+
+def test_permutation_aucs_are_those_of_the_scores():
+    table = scores(5)
+    is_member = (table["role"] == "private").to_numpy()
+    expected = auc(table["loss"][is_member].to_numpy(), table["loss"][~is_member].to_numpy()).value
+    assert permutation_control(table)["best"]["auc"] == pytest.approx(expected)
+
+
+def test_overlapping_nonmembers_are_judged_apart():
+    table = scores(0)
+    outside = table.loc[table["role"] == "heldout", "record_id"]
+    overlap = {i: (0.4 if k % 4 == 0 else 0.0 if k % 4 == 1 else np.nan) for k, i in enumerate(outside)}
+    found = overlap_control(table, overlap)
+    assert (found["some"]["n_nonmembers"], found["none"]["n_nonmembers"]) == (25, 75)
+    rows = table["record_id"].map(overlap).gt(0).to_numpy()
+    inside = (table["role"] == "private").to_numpy()
+    expected = auc(table["loss"][inside].to_numpy(), table["loss"][rows].to_numpy()).value
+    assert found["some"]["attacks"]["loss"]["auc"] == expected
+
+
+def test_two_models_are_compared_record_by_record():
+    student, teacher = scores(0), scores(1, shift=2.0)
+    is_member = (student["role"] == "private").to_numpy()
+    pair = [(t["loss"][is_member].to_numpy(), t["loss"][~is_member].to_numpy()) for t in (student, teacher)]
+    shuffled = teacher.sample(frac=1, random_state=0)
+    found = paired_differences(student, shuffled)["loss"]
+    expected = auc_difference(*pair)
+    assert (found["difference"], found["ci95"]) == (expected.value, [expected.low, expected.high])
+    assert found["p_holm"] >= found["p_value"]
+    ratio = inheritance(*pair)
+    assert inherited(student, shuffled)["loss"] == {"share": ratio.value, "ci95": [ratio.low, ratio.high]}
+
+
+def test_techniques_are_compared_pair_by_pair_and_pay_for_the_number_of_pairs():
+    tables = {"kd": scores(0, shift=2.0), "rkl": scores(1, shift=0.5), "jsd": scores(2, shift=0.5)}
+    found = {(row["first"], row["second"]): row for row in between_techniques(tables, "loss")}
+    assert set(found) == {("kd", "rkl"), ("kd", "jsd"), ("rkl", "jsd")}
+    assert found["kd", "rkl"]["difference"] == paired_differences(tables["kd"], tables["rkl"])["loss"]["difference"]
+    assert found["kd", "rkl"]["p_holm"] < 0.01 and found["rkl", "jsd"]["p_holm"] > 0.05
+    strongest = min(found.values(), key=lambda row: row["p_value"])
+    assert strongest["p_holm"] == pytest.approx(3 * strongest["p_value"])
+    with pytest.raises(KdleakError, match="did you mean 'loss'"):
+        between_techniques(tables, "los")
+
+
+def test_undefined_scores_leave_both_sides_of_a_comparison():
+    student, teacher = scores(0), scores(1)
+    student.loc[3, "loss"] = np.nan
+    kept = [t.drop(index=3) for t in (student, teacher)]
+    assert paired_differences(student, teacher)["loss"]["difference"] == paired_differences(*kept)["loss"]["difference"]
+
+
+def test_models_attacked_on_different_records_are_not_compared():
+    with pytest.raises(KdleakError, match="different records"):
+        paired_differences(scores(0), scores(1).iloc[2:])
+
+
+def test_the_same_ranking_exposes_the_same_records_and_an_unrelated_one_as_many_as_chance():
+    table, other = scores(0, n=2000), scores(7, n=2000)
+    same = exposed_overlap(table, table)["loss"]
+    assert same["spearman"] == pytest.approx(1) and all(t["overlap"] == 1 for t in same["top"].values())
+    chance = exposed_overlap(table, other)["zlib"]["top"]["0.1"]
+    assert chance["k"] == 100 and chance["overlap"] == pytest.approx(chance["by_chance"], abs=0.08)
+    assert chance["p_value"] > 0.01 and same["top"]["0.1"]["p_value"] < 1e-10
+
+
+def test_the_blind_attack_runs_once_for_all_models(tmp_path, monkeypatch):
+    cache, words = ArrayCache(tmp_path), ("red", "blue")
+    rows = [{"record_id": str(i), "group_id": str(i), "role": ("private", "heldout")[i % 2]} for i in range(40)]
+    table = pd.DataFrame(
+        [{**r, "instruction": words[i % 2], "context": "", "response": ""} for i, r in enumerate(rows)]
+    )
+    first = blind_control(table, cache=cache)
+    assert first == blind_control(table)
+    monkeypatch.setattr("kdleak.auditing.controls.blind_scores", lambda *_: pytest.fail("made anew"))
+    assert blind_control(table, cache=cache) == first
+    with pytest.raises(pytest.fail.Exception):
+        blind_control(table.assign(response="other words"), cache=cache)

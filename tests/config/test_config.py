@@ -1,0 +1,102 @@
+"""params.yaml is refused with one line that names the key and what was meant."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdleak.config.load import check_environment, load_params, parse_params
+from kdleak.config.schema import METHODS
+from kdleak.core.errors import KdleakError
+from kdleak.core.paths import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def changed(key: str, value: object, content: dict = DEFAULT) -> dict:
+    """params.yaml with `value` at `key`, in which a number is a place in a list."""
+    content = copy.deepcopy(content)
+    *sections, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    place = content
+    for section in sections:
+        place = place[section]
+    place[last] = value
+    return content
+
+
+def message(key: str, value: object) -> str:
+    with pytest.raises(KdleakError) as caught:
+        parse_params(changed(key, value))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_projects_own_parameters_are_valid():
+    params = load_params(ROOT / "params.yaml")
+    check_environment(params, Project(ROOT))
+    assert set(params.kd.recipes) == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("kd.metod", "kd", "kd.metod: unknown key; did you mean 'method'?"),
+        ("kd.method", "rlk", "kd.method: 'rlk' is unknown; did you mean 'rkl'?"),
+        ("kd.method", "kd; touch x", "kd.method: 'kd; touch x' is unknown"),
+        ("kd.recipes.kd.epoch", 3, "kd.recipes.kd.epoch: unknown key; did you mean 'epochs'?"),
+        ("kd.recipes.kdd", {"lr": 0.1, "epochs": 1, "batch_size": 1}, "unknown method 'kdd'; did you mean 'kd'?"),
+        ("teacher.epochs", -1, "teacher.epochs: input should be greater than or equal to 1, not '-1'"),
+        ("teacher.epochs", 2.5, "teacher.epochs: input should be a valid integer"),
+        ("teacher.epochs", True, "teacher.epochs: input should be a valid integer"),
+        ("teacher.lr", "1e-3", "teacher.lr: input should be a valid number, not '1e-3'"),
+        ("teacher.lr", float("nan"), "teacher.lr"),
+        ("teacher.lr", 1e-9, "below optimizer.min_lr"),
+        ("seed", -1, "seed"),
+        ("data.source", "fil", "data.source: 'fil' is unknown; did you mean 'file'?"),
+        ("data.rows", 100, "records are asked for, but rows makes 100"),
+        ("data.roles", "column", "the synthetic corpus has no role column"),
+        ("data.sizes.privat", 5, "data.sizes.privat: unknown key; did you mean 'private'?"),
+        ("data.max_response_chars", 0, "data.max_response_chars"),
+        ("model.max_tokens", 100, "max_prompt_tokens must be below max_tokens"),
+        ("study.methods", ["kd", "kd"], "stands twice"),
+        ("study.methods", ["sft", "kd"], "leave it out"),
+        ("study.methods", ["rkl"], "kd.method 'kd' is not in study.methods; add -S 'study.methods=[rkl,kd]'"),
+        ("canaries.repetitions", [1, 4, 4], "canaries: repetitions: a number stands twice"),
+        ("canaries.repetitions", [0, 4], "canaries.repetitions.0: input should be greater than or equal to 1"),
+        ("memorization.tokens", 400, "they and a prompt exceed model.max_tokens"),
+        ("audit.headline", "los", "did you mean 'loss'?"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_remedy(key, value, words):
+    assert words in message(key, value)
+
+
+def test_a_missing_key_is_named():
+    content = copy.deepcopy(DEFAULT)
+    del content["kd"]["method"]
+    with pytest.raises(KdleakError, match=r"params.yaml: kd.method: missing"):
+        parse_params(content)
+
+
+def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path):
+    with pytest.raises(KdleakError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("seed: [\n")
+    with pytest.raises(KdleakError, match="not valid YAML") as caught:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model.family", "gpt2-tny", "did you mean 'gpt2-tiny'?"),
+        ("model.student", "smal", "did you mean 'small'?"),
+    ],
+)
+def test_an_unknown_family_or_size_is_refused_before_anything_runs(key, value, words):
+    with pytest.raises(KdleakError, match=words.replace("?", r"\?")):
+        check_environment(parse_params(changed(key, value)), Project(ROOT))

@@ -1,0 +1,72 @@
+"""The template's tail survives truncation, and a record's text is data, never structure."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdleak.core.errors import KdleakError
+from kdleak.data.encoding import TAIL, Encoder, prompt_text
+from kdleak.models.tokenizer import END_OF_TEXT, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = [prompt_text("Name a town near the river.", "The river is long."), "Alma lives in Trent."] * 20
+    return train_tokenizer(texts, vocab_size=400)
+
+
+@settings(max_examples=200, deadline=None)
+@given(instruction=st.text(max_size=400), context=st.text(max_size=400), response=st.text(min_size=1, max_size=200))
+def test_any_text_is_encoded_within_the_limits_and_keeps_the_tail(tokenizer, instruction, context, response):
+    encoded = Encoder(tokenizer, max_prompt_tokens=96, max_tokens=160).encode("id", instruction, context, response)
+    assert len(encoded.prompt) <= 96
+    assert len(encoded.prompt) + len(encoded.response) <= 160
+    assert tokenizer.decode(list(encoded.prompt)).endswith(TAIL)
+    assert 1 <= encoded.n_scored <= len(encoded.response)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(min_size=1, max_size=80))
+def test_without_truncation_the_response_decodes_to_itself(tokenizer, response):
+    encoded = Encoder(tokenizer).encode("id", "Say it.", "", response)
+    replaced = response.encode("utf-8", "replace").decode()
+    assert tokenizer.decode(list(encoded.response[: encoded.n_scored])) == replaced
+
+
+def test_a_special_token_inside_a_record_is_plain_text(tokenizer):
+    encoded = Encoder(tokenizer).encode("id", f"a {END_OF_TEXT} b", "", f"c {END_OF_TEXT} d")
+    eos = tokenizer.eos_token_id
+    assert eos not in encoded.prompt
+    assert encoded.response.count(eos) == 1
+    assert encoded.response[-1] == eos
+
+
+def test_eos_is_trained_on_but_not_scored(tokenizer):
+    encoded = Encoder(tokenizer).encode("id", "a", "", "b c d")
+    assert encoded.n_scored == len(encoded.response) - 1
+
+
+def test_a_cut_response_has_no_eos(tokenizer):
+    encoded = Encoder(tokenizer, max_prompt_tokens=64, max_tokens=100).encode("id", "a", "", "word " * 200)
+    assert tokenizer.eos_token_id not in encoded.response
+    assert encoded.n_scored == len(encoded.response)
+
+
+def test_prompts_follow_the_template_with_and_without_input():
+    assert prompt_text("Do it.", "").endswith("### Instruction:\nDo it.\n\n### Response:\n")
+    assert "### Input:" not in prompt_text("Do it.", "")
+    assert prompt_text("Do it.", "Here.").endswith("### Instruction:\nDo it.\n\n### Input:\nHere.\n\n### Response:\n")
+
+
+def test_a_limit_below_the_tail_is_an_error(tokenizer):
+    with pytest.raises(KdleakError, match="has no room for the template's tail"):
+        Encoder(tokenizer, max_prompt_tokens=2, max_tokens=9).encode("id", "a", "", "b")
+
+
+@pytest.mark.parametrize("context", ["", "The river is long."])
+def test_the_introduction_is_a_prefix_of_every_prompt(tokenizer, context):
+    encoder = Encoder(tokenizer)
+    length = encoder.introduction_length(context)
+    first, second = (encoder.encode("id", instruction, context, "b").prompt for instruction in ("Go.", "Stay here."))
+    assert first[:length] == second[:length]
+    assert tokenizer.decode(list(first[length:])).startswith("\n\n### Instruction:\nGo.")

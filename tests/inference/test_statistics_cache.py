@@ -1,0 +1,113 @@
+"""Claims on the cache of token statistics: exact, keyed by content, healed when damaged, bounded."""
+
+import os
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from kdleak.core.errors import KdleakError
+from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
+from kdleak.inference.scoring import token_statistics
+from tests.support.tiny_models import random_records, tiny_model
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    return token_statistics(tiny_model(), random_records(12))
+
+
+def assert_same(a, b):
+    for f in fields(a):
+        left, right = getattr(a, f.name), getattr(b, f.name)
+        assert left.dtype.kind == right.dtype.kind and np.array_equal(left, right), f.name
+
+
+def never():
+    pytest.fail("computed again")
+
+
+def test_statistics_survive_the_round_trip_exactly(tmp_path, statistics):
+    assert_same(StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", lambda: statistics), statistics)
+    assert_same(StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", never), statistics)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other"])
+def test_a_damaged_entry_is_discarded_and_computed_again(tmp_path, statistics, damage):
+    cache = StatisticsCache(ArrayCache(tmp_path))
+    for key in ("a", "b"):
+        cache.get_or_compute(key, lambda: statistics)
+    path = tmp_path / "a.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 1
+    elif damage == "truncate":
+        del content[-40:]
+    elif damage == "empty":
+        content.clear()
+    else:
+        content = bytearray((tmp_path / "b.safetensors").read_bytes())
+    path.write_bytes(content)
+    assert cache.arrays.get("a") is None and not path.exists()
+    assert_same(cache.get_or_compute("a", lambda: statistics), statistics)
+    assert_same(cache.get_or_compute("a", never), statistics)
+
+
+def test_the_least_recently_used_entries_make_room(tmp_path):
+    cache, entry = ArrayCache(tmp_path), {"x": np.zeros(1000)}
+    cache.put("a", entry)
+    size = (tmp_path / "a.safetensors").stat().st_size
+    cache.put("b", entry)
+    os.utime(tmp_path / "a.safetensors", (1, 1))
+    os.utime(tmp_path / "b.safetensors", (2, 2))
+    assert cache.get("a") is not None  # a use makes it the newer one
+    ArrayCache(tmp_path, max_bytes=2 * size).put("c", entry)
+    assert sorted(p.stem for p in tmp_path.iterdir()) == ["a", "c"]
+    ArrayCache(tmp_path, max_bytes=0).put("d", entry)
+    assert [p.stem for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_the_model_digest_follows_the_weights_and_nothing_else(tmp_path):
+    tiny_model(seed=1).save_pretrained(tmp_path / "a")
+    tiny_model(seed=1).save_pretrained(tmp_path / "b")
+    tiny_model(seed=2).save_pretrained(tmp_path / "c")
+    first = model_digest(tmp_path / "a")
+    (tmp_path / "a" / "README.md").write_text("notes")
+    assert model_digest(tmp_path / "a") == first == model_digest(tmp_path / "b")
+    assert model_digest(tmp_path / "c") != first
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    with pytest.raises(KdleakError, match=r"no \*\.safetensors weights"):
+        model_digest(tmp_path)
+
+
+def test_an_adapter_digest_follows_its_base(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_model(seed=1).save_pretrained(base)
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+    first = model_digest(adapter)
+    tiny_model(seed=2).save_pretrained(base)
+    assert model_digest(adapter) != first
+
+
+def test_the_key_follows_model_records_order_and_settings():
+    records = random_records(5)
+    last = records[-1]
+    variants = [
+        content_key("m", records),
+        content_key("n", records),
+        content_key("m", records[::-1]),
+        content_key("m", records[:-1]),
+        content_key("m", records, "token statistics, bfloat16"),
+        content_key("m", [*records[:-1], replace(last, record_id="other")]),
+        content_key("m", [*records[:-1], replace(last, prompt=(*last.prompt[:-1], last.prompt[-1] + 1))]),
+        content_key("m", [*records[:-1], replace(last, n_scored=last.n_scored - 1)]),
+        content_key(
+            "m", [*records[:-1], replace(last, prompt=last.prompt + last.response[:1], response=last.response[1:])]
+        ),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert content_key("m", random_records(5)) == variants[0]

@@ -1,0 +1,123 @@
+"""Claims on the audit of one model: complete, paid for once, the same each time, and honest about what it lacks."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from kdleak.attacks import ATTACKS
+from kdleak.attacks.perturbation import Noise, PerturbationScores
+from kdleak.auditing.blocks import block_report
+from kdleak.config.load import parse_params
+from kdleak.core.paths import Project
+from kdleak.models.checkpoints import save_checkpoint
+from kdleak.models.tokenizer import train_tokenizer
+from kdleak.pipeline import passes
+from kdleak.pipeline.membership import attack_model, measure_blocks
+from kdleak.stats import auc
+from tests.support.pipeline_project import ROOT
+from tests.support.tiny_models import tiny_model
+
+WORDS = np.array(["river", "stone", "Cloud", "ember", "Field", "glass", "harbour", "iron", "juniper", "kite"])
+MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4, "students/sft": 5, "students/kd": 6}
+
+
+def params(**audit):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
+    content["base"]["reserve"] = 6
+    small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
+    content["audit"] |= small | {"prefix_tokens": 20} | audit
+    return parse_params(content)
+
+
+@pytest.fixture
+def project(tmp_path):
+    generator = np.random.default_rng(0)
+    roles = np.repeat(["private", "heldout", "auxiliary"], 12)
+    frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(36)], "role": roles, "task": "qa"})
+    frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in roles]
+    frame["response"] = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in roles]
+    frame["context"], frame["group_id"], frame["facts"] = "", frame["record_id"], [[] for _ in roles]
+    made = Project(tmp_path)
+    made.records.parent.mkdir()
+    frame.to_parquet(made.records)
+    tokenizer = train_tokenizer([*frame["instruction"], *frame["response"]] * 3, 300)
+    for name, seed in MODELS.items():
+        model = tiny_model("opt" if "external" in name else "gpt2", seed=seed, layers=2, vocabulary=300, positions=512)
+        save_checkpoint(model, tokenizer, tmp_path / "models" / name)
+    return made
+
+
+def audit_all(project, settings):
+    for name in ("teacher", "sft", "kd"):
+        attack_model(name, settings, project)
+        measure_blocks(name, settings, project)
+
+
+def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
+    audit_all(project, params())
+    files = [f(name) for name in ("teacher", "sft", "kd") for f in (project.membership, project.blocks, project.roc)]
+    first = [path.read_bytes() for path in files]
+    report = json.loads(project.membership("kd").read_text())
+    assert set(report["attacks"]) == set(params().audit.attacks) and not report["not_applicable"]
+    assert set(report["attacks"]) == set(ATTACKS)
+    assert set(report["controls"]) == {"blind", "permutation", "overlap", "placebo", "no_kd"}
+    teacher = json.loads(project.membership("teacher").read_text())
+    assert teacher["not_applicable"] == {"teacher_aware": "needs reference 'teacher' and reference 'no_kd'"}
+    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware"}
+    scores = pd.read_parquet(project.scores("kd"))
+    assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc"]]).all(axis=None)
+    for path in project.cache.iterdir():
+        path.unlink()
+    audit_all(project, params())
+    assert [path.read_bytes() for path in files] == first
+
+
+def test_an_audit_of_audited_models_costs_no_forward_pass(project, monkeypatch):
+    audit_all(project, params())
+    first = project.membership("kd").read_bytes()
+    monkeypatch.setattr(passes, "load_model", lambda folder: pytest.fail(f"{folder.name} was run again"))
+    audit_all(project, params())
+    assert project.membership("kd").read_bytes() == first
+    audit_all(project, params(attacks=["wbc", "loss"], permutations=30))
+    assert set(json.loads(project.membership("kd").read_text())["attacks"]) == {"wbc", "loss"}
+
+
+def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project, monkeypatch):
+    seen = []
+    load = passes.load_model
+    monkeypatch.setattr(passes, "load_model", lambda folder: seen.append(folder.name) or load(folder))
+    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"], headline="loss"), project)
+    assert seen == ["teacher"]
+
+
+def test_the_noise_of_the_published_code_is_absolute_and_single(project):
+    corrected, published = (passes.noise_of(params(noise=n), "mope") for n in ("corrected", "as_published"))
+    assert (corrected.relative, corrected.antithetic) == (True, True)
+    assert (published.relative, published.antithetic) == (False, False)
+    assert corrected.seed == published.seed != passes.noise_of(params(), "blocks").seed
+
+
+def test_a_model_of_blocks_that_differ_says_so_and_one_of_equal_blocks_does_not():
+    generator = np.random.default_rng(0)
+    keys = pd.DataFrame({"record_id": [f"{i:03d}" for i in range(200)], "task": "qa"})
+    keys["role"] = np.where(np.arange(200) % 2, "private", "heldout")
+    is_member = (keys["role"] == "private").to_numpy()
+    noise = Noise(sigma=0.1, draws=4)
+    base = generator.normal(size=200)
+    strong = [
+        PerturbationScores(base + lift * is_member + 0.1 * generator.normal(size=(4, 200))) for lift in (0, 2, 0.1)
+    ]
+    baseline = keys.assign(**{f"block_{i}": generator.normal(size=200) for i in range(3)})
+    report = block_report(keys, strong, noise, baseline)
+    assert report["spread"]["highest"] == 1 and report["spread"]["p_corrected"] < 1e-6
+    assert (
+        report["blocks"][1]["excess_over_no_kd"]["p_holm"] < 1e-6 < report["blocks"][0]["excess_over_no_kd"]["p_holm"]
+    )
+    scores = strong[1].scores
+    assert report["blocks"][1]["auc"] == auc(scores[is_member], scores[~is_member]).value
+    equal = [PerturbationScores(base + 0.1 * generator.normal(size=(4, 200))) for _ in range(3)]
+    assert block_report(keys, equal, noise)["spread"]["p_corrected"] > 0.05

@@ -1,0 +1,225 @@
+"""The real pipeline, through real DVC, MLflow and Great Expectations, on `smoke` sizes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+
+import pandas as pd
+import pytest
+
+from kdleak.config.schema import METHODS
+from tests.support.pipeline_project import SMOKE, PipelineProject
+
+RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> PipelineProject:
+    """A project in which the headline chain has run once."""
+    made = PipelineProject(tmp_path_factory.mktemp("pipeline"))
+    done = made.experiment()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    made.shown = done.stdout + done.stderr
+    assert "kdleak: warning" not in made.shown
+    return made
+
+
+def read(project: PipelineProject, name: str) -> dict:
+    return json.loads((project.folder / name).read_text())
+
+
+def contents(project: PipelineProject) -> dict[str, bytes]:
+    return {name: (project.folder / name).read_bytes() for name in RESULTS}
+
+
+def test_the_chain_leaves_every_file_that_others_rely_on(project):
+    splits = pd.read_parquet(project.folder / "data/splits.parquet")
+    assert list(splits.columns) == ["record_id", "role", "task", "group_id"]
+    assert splits["role"].value_counts().to_dict() == {
+        role: SMOKE[f"data.sizes.{role}"] for role in ("private", "public", "heldout", "auxiliary")
+    }
+    assert read(project, "results/checks/report.json")["success"]
+    assert (project.folder / "results/checks/docs/index.html").is_file()
+    for folder in ("models/teacher", "models/students/kd", "models/students/sft"):
+        assert (project.folder / folder / "model.safetensors").is_file()
+    scores = pd.read_parquet(project.folder / "results/students/kd/scores.parquet")
+    assert set(scores["role"]) == {"private", "heldout"}
+    assert len(scores) == SMOKE["data.sizes.private"] + SMOKE["data.sizes.heldout"]
+    report = read(project, "results/students/kd/membership.json")
+    for attack in report["attacks"].values():
+        low, high = attack["auc_ci95"]
+        assert 0 <= low <= attack["auc"] <= high <= 1
+    metrics = read(project, "results/metrics.json")
+    assert metrics["method"] == "kd"
+    assert metrics["student_auc"] == report["attacks"]["loss"]["auc"]
+    assert not (project.folder / ".kdleak/resume").exists()
+
+
+def test_the_student_is_judged_beside_teacher_baseline_and_controls(project):
+    report = read(project, "results/students/kd/membership.json")
+    assert not report["not_applicable"] and {"ref_external", "rmia", "wbc"} <= set(report["attacks"])
+    assert set(report["controls"]) == {"blind", "permutation", "overlap", "no_kd", "placebo"}
+    assert report["controls"]["placebo"]["teacher_aware"]["auc"] is not None
+    for attack in set(report["attacks"]) - {"teacher_aware"}:  # neither the teacher nor its stand-in can be asked that
+        figures, beside = report["attacks"][attack], report["controls"]["no_kd"][attack]
+        assert beside["excess"]["difference"] == pytest.approx(figures["auc"] - beside["auc"], abs=2e-6)
+        assert set(report["teacher"]["inherited"][attack]) == {"share", "ci95"}
+        assert report["teacher"]["exposed_overlap"][attack]["top"]["0.1"]["k"] == 6
+    for name in ("teacher", "students/sft"):
+        other = read(project, f"results/{name}/membership.json")
+        assert "no_kd" not in other["controls"] and set(other["attacks"]) | set(other["not_applicable"]) == set(
+            report["attacks"]
+        )
+
+
+def test_every_block_of_the_teacher_and_the_students_is_measured(project):
+    teacher, student = (read(project, f"results/{name}/blocks.json") for name in ("teacher", "students/kd"))
+    assert [block["index"] for block in teacher["blocks"]] == [0, 1] and len(student["blocks"]) == 1
+    for block in [*teacher["blocks"], *student["blocks"]]:
+        assert block["auc_ci95"][0] <= block["auc"] <= block["auc_ci95"][1]
+        assert block["auc_monte_carlo_error"] >= 0
+    null = read(project, "results/students/sft/blocks.json")["blocks"][0]
+    excess = student["blocks"][0]["excess_over_no_kd"]["difference"]
+    assert excess == pytest.approx(student["blocks"][0]["auc"] - null["auc"], abs=2e-6)
+    assert (teacher["sigma"], teacher["n_perturbations"]) == (1.0, 4)
+
+
+def test_what_each_model_gives_back_stands_beside_the_student_without_a_teacher(project):
+    teacher, student, null = (
+        read(project, f"results/{name}/memorization.json") for name in ("teacher", "students/kd", "students/sft")
+    )
+    for figure in ("token_accuracy", "token_accuracy_as_published", "rouge_l", "edit_similarity"):
+        assert student[figure]["no_kd"] == null[figure]
+        assert teacher[figure]["gap"] == pytest.approx(
+            teacher[figure]["members"] - teacher[figure]["nonmembers"], abs=2e-6
+        )
+    assert [point["threshold"] for point in student["inheritance"]][:2] == [0.5, 0.6] and "inherited" in student
+    planted = pd.read_parquet(project.folder / "data/canaries.parquet")
+    assert planted["repetitions"].value_counts().to_dict() == {0: 30, 1: 2, 4: 2, 16: 2}
+    assert read(project, "results/teacher/training.json")["canary_rows"] == 2 * 21
+    assert set(student["extraction"]["canaries"]["repetitions"]) == {"1", "4", "16"}
+    records = pd.read_parquet(project.folder / "data/records.parquet", columns=["record_id", "task"])
+    assert not set(records["record_id"]) & set(planted["record_id"]) and "canary" not in set(records["task"])
+    assert set(pd.read_parquet(project.folder / "results/teacher/scores.parquet")["role"]) == {"private", "heldout"}
+
+
+def test_a_second_run_changes_nothing(project):
+    before = contents(project)
+    done = project.dvc("repro")
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+    assert contents(project) == before
+
+
+def test_what_python_compiles_beside_the_code_makes_no_stage_outdated(project):
+    for part in ("data/synthetic", "models", "distill", "audit", "audit/statistics", "report"):
+        compiled = project.folder / "src/kdleak" / part / "__pycache__/made.cpython-311.pyc"
+        compiled.parent.mkdir()
+        compiled.write_bytes(b"bytecode")
+    done = project.experiment()
+    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout
+
+
+def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(project):
+    path = project.folder / "models/students/sft/model.safetensors"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert "modified:           models/students/sft" in project.dvc("status", "sft").stdout
+    shutil.rmtree(path.parent)
+    done = project.dvc("repro", "sft")
+    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout + done.stderr
+    assert path.read_bytes() == whole
+
+
+def test_the_results_table_names_teacher_student_and_baseline(project):
+    shown = project.kdleak("results").stdout
+    titles = ("teacher", "student without KD", "Memorization", "canaries planted 16x", "loss", "95 % interval")
+    for words in (*titles, "Held-out perplexity", "Most exposed block"):
+        assert words in shown
+
+
+def test_another_objective_trains_that_student_alone(project):
+    done = project.experiment(**{"kd.method": "rkl"})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    ran = {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"params", "text@rkl", "distill@rkl", "measure@rkl", "summary"}
+    assert read(project, "results/metrics.json")["method"] == "rkl"
+
+
+def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
+    project.commit("results so far")
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("learning_rates: []", "learning_rates: [0.5]"))
+    done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    swept = project.folder / "results/students/kd/rates/0.5"
+    assert sorted(f.name for f in swept.iterdir()) == [
+        "membership.json", "scores.parquet", "training.json", "utility.json",
+    ]  # fmt: skip
+    recipe = read(project, "results/students/kd/training.json")["lr"]
+    assert read(project, "results/students/kd/rates/0.5/training.json")["lr"] == 0.5 * recipe
+    assert not list((project.folder / ".kdleak/rates").rglob("*.safetensors"))
+    done = project.kdleak("report")
+    assert done.returncode == 0, done.stderr
+    page = (project.folder / "results/report.html").read_text()
+    assert "0.5 and 1 times its recipe" in page and "measure: blocks" in page
+
+
+def test_every_method_has_a_stage(project):
+    listed = project.dvc("stage", "list", "--all", "--name-only").stdout
+    for method in METHODS:
+        assert f"distill@{method}" in listed or method in listed.split()
+
+
+def test_no_private_text_leaves_data_and_models(project):
+    records = pd.read_parquet(project.folder / "data/records.parquet")
+    secrets = pd.read_parquet(project.folder / "data/canaries.parquet")
+    private = [*records.loc[records["role"] == "private", "response"], *secrets["response"]]
+    marks = [text[:40] for text in private if len(text) >= 20]
+    assert len(marks) > SMOKE["data.sizes.private"]
+    written = [project.folder / "mlflow.db"]
+    for place in ("results", "mlartifacts", ".dvc/tmp", "study"):
+        written += [path for path in (project.folder / place).rglob("*") if path.is_file()]
+    assert len(written) > 40 and any(path.suffix == ".html" for path in written)
+    for path in written:
+        if path.suffix == ".parquet":
+            content = pd.read_parquet(path).to_csv()
+        else:
+            content = path.read_bytes().decode("utf-8", "replace")
+        assert not [mark for mark in marks if mark in content], path
+    assert not [mark for mark in marks if mark in project.shown]
+
+
+def test_no_stage_opens_a_socket_to_listen_on(project):
+    watch = "import socket; socket.socket().bind(('127.0.0.1', 0))"
+    assert not project.sockets.exists()
+    assert project.run(sys.executable, "-c", watch).returncode == 0
+    assert "127.0.0.1" in project.sockets.read_text()  # the watch itself works
+    project.sockets.unlink()
+
+
+def test_mlflow_knows_every_run_and_sync_adds_none(project):
+    with sqlite3.connect(project.folder / "mlflow.db") as store:
+        names = [name for (name,) in store.execute("select name from runs where lifecycle_stage = 'active'")]
+    for words in ("teacher", "kd", "rkl", "sft", "membership"):
+        assert any(words in name for name in names), names
+    # The rkl experiment took the teacher's audits from the cache: sync nests them under its parent too, once.
+    assert project.kdleak("sync").returncode == 0
+    assert "sync: 0 run(s) added" in project.kdleak("sync").stdout
+
+
+def test_the_same_seed_gives_byte_identical_results(project):
+    names = ["membership.json", "roc.csv", "training.json"]
+    files = [project.folder / "results/students/rkl" / name for name in names]
+    files += [project.folder / "results/teacher/training.json", project.folder / "results/base/teacher.json"]
+    before = [file.read_bytes() for file in files]
+    shutil.rmtree(project.folder / ".kdleak")
+    for file in files:
+        file.unlink()
+    for command in (["base"], ["teacher"], ["distill", "sft"], ["distill", "rkl"], ["measure", "rkl"]):
+        assert project.kdleak(*command).returncode == 0
+    assert [file.read_bytes() for file in files] == before

@@ -1,0 +1,93 @@
+"""A project folder of its own for tests of the real pipeline: committed to git, driven through DVC, `smoke` sizes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from kdleak.config.schema import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+WATCHED = Path(__file__).parent / "watched"
+#: Parameters that make the whole pipeline a matter of seconds. Reached by `-S` alone.
+SMOKE = {
+    "model.family": "gpt2-smoke",
+    "data.rows": 420,
+    "data.sizes.private": 60,
+    "data.sizes.public": 60,
+    "data.sizes.heldout": 60,
+    "data.sizes.auxiliary": 120,
+    "canaries.each": 2,
+    "canaries.references": 30,
+    "base.epochs": 1,
+    "base.reserve": 20,
+    "teacher.epochs": 2,
+    "kd.generation.max_new_tokens": 24,
+    "audit.mope.draws": 1,
+    "audit.blocks.draws": 2,
+    "audit.permutations": 100,
+} | {f"kd.recipes.{method}.epochs": 1 for method in METHODS}
+
+
+class PipelineProject:
+    """A temporary copy of the project, with git and DVC as a user would have them.
+
+    shown: what a run has printed, for tests to keep. sockets: a line for every socket that a process has bound.
+    """
+
+    shown = ""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "project"
+        self.home = folder / "home"
+        self.sockets = folder / "sockets.log"
+        self.home.mkdir(parents=True)
+        listed = self._git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
+        for name in filter(None, listed.split("\0")):
+            # Locks and results of the working copy would only say that everything is there already.
+            if (ROOT / name).is_file() and not name.endswith("dvc.lock") and not name.startswith("results/"):
+                target = self.folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, target)
+        self._git(self.folder, "init", "-q", "-b", "main")
+        self.commit("start")
+
+    def commit(self, message: str) -> None:
+        self._git(self.folder, "add", "-A")
+        self._git(self.folder, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
+
+    def dvc(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess:
+        """Run `dvc arguments -S key=value…`."""
+        overrides = [part for key, value in settings.items() for part in ("-S", f"{key}={value}")]
+        return self.run(sys.executable, "-m", "dvc", *arguments, *overrides)
+
+    def experiment(self, **settings: object) -> subprocess.CompletedProcess:
+        """`dvc exp run` with the smoke parameters and `settings`."""
+        return self.dvc("exp", "run", **{**SMOKE, **settings})
+
+    def kdleak(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.run("kdleak", *arguments)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "KDLEAK_"))}
+        return kept | {
+            "HOME": str(self.home),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
+            "WATCHED_SOCKETS": str(self.sockets),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "GX_ANALYTICS_ENABLED": "false",
+            "GIT_AUTHOR_NAME": "t",
+            "GIT_AUTHOR_EMAIL": "t@example.org",
+            "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@example.org",
+        }
+
+    def _git(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)

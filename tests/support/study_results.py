@@ -1,0 +1,163 @@
+"""Result files of a small study, as the stages write them, from scores drawn at random: no model is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from kdleak.auditing.blocks import block_report
+from kdleak.auditing.comparisons import exposed_overlap, inherited, paired_differences
+from kdleak.auditing.controls import overlap_control, permutation_control
+from kdleak.auditing.membership import KEYS, membership_report, to_json
+from kdleak.config.load import parse_params
+from kdleak.config.schema import Params
+from kdleak.core.files import write_json, write_parquet
+from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.memorization.report import EXACT, Memorization, memorization_report
+from tests.support.pipeline_project import ROOT
+
+TASKS = (
+    "brainstorming", "classification", "closed_qa", "creative_writing", "information_extraction", "open_qa",
+    "summarization",
+)  # fmt: skip
+#: How far the members' scores lie above the non-members', in standard deviations.
+STRENGTHS = {
+    TEACHER: 2.0, BASELINE: 0.0, "kd": 1.3, "seqkd": 0.8, "imitkd": 0.9, "gkd": 0.95, "distillm": 0.6, "minillm": 0.5,
+    "rkl": 1.25,
+}  # fmt: skip
+ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45}
+
+
+def params_of(**changes: object) -> Params:
+    """params.yaml with the study's methods and attacks those of these results."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["study"]["methods"] = [name for name in STRENGTHS if name not in (TEACHER, BASELINE)]
+    content["audit"]["attacks"] = list(ATTACKS)
+    for key, value in changes.items():
+        section, name = key.split("__")
+        content[section][name] = value
+    return parse_params(content)
+
+
+class StudyResults:
+    """The result files of models with given strengths, `n` records a side."""
+
+    def __init__(self, folder: Path, n: int = 140, strengths: Mapping[str, float] = STRENGTHS):
+        self.project = Project(folder)
+        self.n = n
+        rng = np.random.default_rng(1)
+        role = np.repeat(["private", "heldout"], n)
+        self.keys = pd.DataFrame(
+            {"record_id": [f"{i:04x}" for i in range(2 * n)], "role": role, "task": np.resize(TASKS, 2 * n)}
+        )
+        self._own = rng.normal(size=2 * n)  # what makes a record easy for every model
+        self._member = (role == "private").astype(float)
+        for name, strength in strengths.items():
+            self.add(name, strength)
+
+    def add(self, name: str, strength: float) -> None:
+        """All audits of one model."""
+        rng = np.random.default_rng([*name.encode()])
+        recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
+        write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
+        self.utility(self.project.utility(name), 20.0 - 4 * strength)
+        self._membership(name, self.project, strength, rng)
+        self._memorization(name, strength, rng)
+        self._blocks(name, strength, rng)
+
+    def trial(self, method: str, multiplier: float, strength: float, perplexity: float) -> None:
+        """A run of the sweep."""
+        trial = self.project.trial(method, multiplier)
+        self.utility(trial.utility(method), perplexity)
+        rng = np.random.default_rng([*method.encode(), int(100 * multiplier)])
+        self._membership(method, trial, strength, rng)
+
+    def utility(self, path: Path, perplexity: float) -> None:
+        figures = {"perplexity": perplexity, "perplexity_of_base": 40.0, "rouge_l": 0.2, "rouge_l_ci95": [0.18, 0.22]}
+        write_json({**figures, "records": self.n}, path)
+
+    def _scores(self, strength: float, rng: np.random.Generator) -> pd.DataFrame:
+        noise = 0.7 * self._own + 0.7 * rng.normal(size=2 * self.n)
+        columns = {
+            a: noise + 0.3 * rng.normal(size=2 * self.n) + strength * k * self._member for a, k in ATTACKS.items()
+        }
+        return self.keys.assign(**columns)
+
+    def _membership(self, name: str, project: Project, strength: float, rng: np.random.Generator) -> None:
+        scores = self._scores(strength, rng)
+        blind = {"auc": 0.48, "auc_ci95": [0.42, 0.54], "p_value": 0.5, "passed": True, "verdict": "The text is blind."}
+        controls = {
+            "blind": blind,
+            "permutation": permutation_control(scores, permutations=50),
+            "overlap": {"ngram": 13, **overlap_control(scores, {})},
+        }
+        compared = name not in (TEACHER, BASELINE)
+        if compared:
+            baseline = pd.read_parquet(self.project.scores(BASELINE))
+            differences = paired_differences(scores, baseline)
+            areas = membership_report(baseline[[*KEYS, *differences]])["attacks"]
+            keep = ("auc", "auc_ci95", "p_value", "p_holm")
+            controls["no_kd"] = {a: {k: areas[a][k] for k in keep} | {"excess": differences[a]} for a in differences}
+        report = membership_report(scores, controls=controls)
+        if compared:
+            teacher = pd.read_parquet(self.project.scores(TEACHER))
+            report["teacher"] = {
+                "inherited": inherited(scores, teacher),
+                "exposed_overlap": exposed_overlap(scores, teacher),
+            }
+        write_parquet(scores, project.scores(name))
+        write_json(json.loads(to_json(report)), project.membership(name))
+
+    def _memorization(self, name: str, strength: float, rng: np.random.Generator) -> None:
+        n = 2 * self.n
+        accuracy = np.clip(0.2 + 0.1 * rng.normal(size=n) + 0.1 * strength * self._member, 0, 1)
+        hit = (accuracy > 0.45).astype(float)
+        records = self.keys.assign(
+            group_id=self.keys["record_id"], length=40, token_accuracy=accuracy,
+            token_accuracy_as_published=0.8 * accuracy, correct_prefix=np.round(10 * accuracy), reproduced=hit,
+            **{f"exact_{k}": hit for k in EXACT}, rouge_l=accuracy, edit_similarity=accuracy,
+            log_p=-5.0 / (accuracy + 0.01),
+        )  # fmt: skip
+        facts = self.keys.assign(
+            fact=0, kind=np.resize(["email", "name"], n), in_prompt=False, extracted=hit, log_p=-3.0 - hit
+        )
+        canaries = pd.DataFrame(
+            {
+                "record_id": [f"c{i}" for i in range(66)],
+                "repetitions": [1, 1, 4, 4, 16, 16] + [0] * 60,
+                "log_perplexity": rng.normal(10, 1, 66) - strength * np.array([0.2, 0.2, 1, 1, 2, 2] + [0] * 60),
+            }
+        )
+        own = Memorization(records, facts, canaries)
+        beside = None if name in (TEACHER, BASELINE) else {k: self._tables(k) for k in (TEACHER, BASELINE)}
+        report = memorization_report(own, teacher=beside and beside[TEACHER], no_kd=beside and beside[BASELINE])
+        for table, path in zip((records, facts, canaries), self._paths(name), strict=True):
+            write_parquet(table, path)
+        write_json(json.loads(to_json({"tokens": 32, **report})), self.project.memorization(name))
+
+    def _paths(self, name: str) -> tuple[Path, ...]:
+        project = self.project
+        return project.memorization_table(name), project.facts(name), project.canary_scores(name)
+
+    def _tables(self, name: str) -> Memorization:
+        return Memorization(*(pd.read_parquet(path) for path in self._paths(name)))
+
+    def _blocks(self, name: str, strength: float, rng: np.random.Generator) -> None:
+        blocks = 4 if name == TEACHER else 2
+        columns = {
+            f"block_{i}": self._own + rng.normal(size=2 * self.n) + strength * (i + 1) / blocks * self._member
+            for i in range(blocks)
+        }
+        found = [SimpleNamespace(scores=c, auc_error=lambda member: 0.01) for c in columns.values()]
+        noise = SimpleNamespace(sigma=0.2, relative=True, antithetic=True, draws=3, signs=(1, -1))
+        baseline = None
+        if name not in (TEACHER, BASELINE):
+            baseline = pd.read_parquet(self.project.block_scores(BASELINE))
+        write_parquet(self.keys.assign(**columns), self.project.block_scores(name))
+        write_json(json.loads(to_json(block_report(self.keys, found, noise, baseline))), self.project.blocks(name))
