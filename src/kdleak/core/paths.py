@@ -22,9 +22,9 @@ class Project:
         return self.root / "params.yaml"
 
     @property
-    def params_checked(self) -> Path:
-        """A constant that says params.yaml was found valid; every stage waits for it."""
-        return self.root / "data" / "params.checked"
+    def code(self) -> Path:
+        """Fingerprints of the code of every stage, written once params.yaml was found valid; every stage waits."""
+        return self.root / ".code"
 
     @property
     def families(self) -> Path:
