@@ -165,7 +165,7 @@ def summary() -> None:
 @app.command()
 def rate(
     method: Annotated[str, typer.Argument(help="A technique of study.methods.")],
-    multiplier: Annotated[str, typer.Argument(help="An entry of study.learning_rates.")],
+    multiplier: Annotated[str, typer.Argument(help="An entry of study.lr_multipliers.")],
 ) -> None:
     """Train and audit a student at a multiple of its recipe's learning rate."""
     from kdleak.pipeline.trial import run_trial

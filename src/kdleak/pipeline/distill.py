@@ -84,7 +84,7 @@ def make_student(method: str, params: Params, project: Project) -> None:
         params,
         name=method,
         state=project.resume(method),
-        identity=(*identity, repr(plan), repr(params.kd.generation)),
+        identity=(*identity, repr(plan), repr(params.generation)),
         source=source or FixedBatches(setting.records, plan.batch_size, setting.seed),
         optimizer=plan.technique.optimizer,
         teacher=teacher,
@@ -134,7 +134,7 @@ def _matching(setting: _Setting, teacher: PreTrainedModel, digest: str) -> tuple
     """Objective and batches of the techniques that minimise a divergence."""
     plan, params = setting.plan, setting.params
     cache = HiddenStateCache(setting.project.hidden_states)
-    signal = cached_teacher(teacher, digest, setting.records, cache, params.audit.batch_tokens)
+    signal = cached_teacher(teacher, digest, setting.records, cache, params.compute.batch_tokens)
     divergence = divergence_with(plan.technique.loss, plan.options)
     source: BatchSource = FixedBatches(setting.records, plan.batch_size, setting.seed)
     if plan.technique.on_policy:
@@ -156,14 +156,16 @@ def _policy_gradient(setting: _Setting, teacher: PreTrainedModel) -> tuple[Objec
     signal = LiveTeacher(teacher)
     settings = minillm.Settings(**{k: v for k, v in plan.options.items() if k != "lm_weight"})
     rollouts = _rollouts(setting, TeacherMixture(teacher, settings.teacher_share))
-    tokens = setting.params.audit.batch_tokens
+    tokens = setting.params.compute.batch_tokens
     source = PolicyBatches(setting.records, plan.batch_size, rollouts, signal, settings, tokens)
     objective = minillm.policy_objective(signal, settings, plan.options["lm_weight"])
     return objective, _with_corpus(setting, source)
 
 
 def _rollouts(setting: _Setting, mixture: TeacherMixture | None = None) -> Rollouts:
-    sampling = Sampling(**setting.params.kd.generation.model_dump(), max_tokens=setting.params.model.max_tokens)
+    params = setting.params
+    limits = {"max_tokens": params.model.max_tokens, "batch_size": params.compute.generation_batch}
+    sampling = Sampling(**params.generation.model_dump(), **limits)
     return Rollouts(sampling, setting.tokenizer.eos_token_id, setting.seed, mixture)
 
 
@@ -171,7 +173,7 @@ def _share(setting: _Setting) -> Share:
     options = setting.plan.options
     if setting.plan.technique.text is Text.MIXED:
         return ConstantShare(options["student_fraction"], through_buffer="replay_capacity" in options)
-    validation_loss = partial(evaluate, records=setting.validation, batch_tokens=setting.params.audit.batch_tokens)
+    validation_loss = partial(evaluate, records=setting.validation, batch_tokens=setting.params.compute.batch_tokens)
     return AdaptiveShare(validation_loss, options["threshold_step"], options["tolerance"])
 
 

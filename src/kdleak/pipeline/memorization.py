@@ -144,7 +144,7 @@ def _continuations(
             eos_id,
             params.memorization.tokens,
             known=known_starts(statistics, records),
-            max_tokens=params.audit.batch_tokens,
+            max_tokens=params.compute.batch_tokens,
             progress=counting(show, 2 * len(records)),
         )
 

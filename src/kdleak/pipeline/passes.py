@@ -43,11 +43,6 @@ def reference_folders(name: str, project: Project) -> dict[str, Path]:
     return folders
 
 
-def population(project: Project, params: Params) -> pd.DataFrame:
-    """Auxiliary records that no model was trained on: the first `base.reserve` by record id, a hash."""
-    return read_role(project.records, "auxiliary").head(params.base.reserve)
-
-
 class Scorer:
     """Forward passes with the models of a project, through its cache."""
 
@@ -73,7 +68,7 @@ class Scorer:
                 return token_statistics(
                     load_model(folder),
                     records,
-                    max_tokens=self.params.audit.batch_tokens,
+                    max_tokens=self.params.compute.batch_tokens,
                     progress=counting(show, len(records)),
                 )
 
@@ -85,7 +80,7 @@ class Scorer:
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"disturbing {folder.name}") as show:
-                options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
+                options = {"max_tokens": self.params.compute.batch_tokens, "clean": mean_log_prob(clean)}
                 found = mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": found.drops}
 
@@ -100,7 +95,7 @@ class Scorer:
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"disturbing blocks of {folder.name}") as show:
-                options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
+                options = {"max_tokens": self.params.compute.batch_tokens, "clean": mean_log_prob(clean)}
                 found = block_mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": np.stack([block.drops for block in found])}
 
@@ -125,7 +120,7 @@ def gather(
     """Everything that the attacks of params.yaml need to score `records` under the model `name`, and no pass more."""
     needs = [ATTACKS[attack].needs for attack in scorer.params.audit.attacks]
     folder, folders = project.model(name), reference_folders(name, project)
-    frames = {"records": records, "held": population(project, scorer.params)}
+    frames = {"records": records, "held": read_role(project.records, "population")}
 
     @functools.cache
     def encode(encoder: Encoder, which: str) -> list[EncodedRecord]:

@@ -33,17 +33,17 @@ def measure_utility(name: str, params: Params, project: Project) -> None:
     limits = (params.model.max_prompt_tokens, params.model.max_tokens)
     records = Encoder(tokenizer, *limits).encode_frame(heldout)
     sampling = Sampling(
-        params.kd.generation.max_new_tokens,
+        params.generation.max_new_tokens,
         params.model.max_tokens,
         temperature=0.0,
-        batch_size=params.kd.generation.batch_size,
+        batch_size=params.compute.generation_batch,
     )
     scores = rouge_l(model, tokenizer, records, list(heldout["response"]), sampling)
     mean = sum(scores) / len(scores)
     error = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(1, len(scores) - 1) / len(scores))
     figures = {
-        "perplexity": perplexity(model, records, params.audit.batch_tokens),
-        "perplexity_of_base": perplexity(load_model(base), records, params.audit.batch_tokens),
+        "perplexity": perplexity(model, records, params.compute.batch_tokens),
+        "perplexity_of_base": perplexity(load_model(base), records, params.compute.batch_tokens),
         "rouge_l": mean,
         "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
         "records": len(records),

@@ -22,9 +22,9 @@ def write_headline(params: Params, project: Project) -> None:
     method = params.kd.method
     names = {"teacher": TEACHER, "student": method, "no_kd": BASELINE}
     reports = {who: read_json(project.membership(name)) for who, name in names.items()}
-    metrics: dict[str, Any] = {"method": method, "headline_attack": params.audit.headline}
+    metrics: dict[str, Any] = {"method": method, "headline_attack": params.report.headline}
     for who, report in reports.items():
-        headline = report["attacks"][params.audit.headline]
+        headline = report["attacks"][params.report.headline]
         best = report["best_attack"]
         metrics |= {
             f"{who}_auc": headline["auc"],
@@ -35,10 +35,10 @@ def write_headline(params: Params, project: Project) -> None:
             f"{who}_best_auc": report["attacks"][best]["auc"],
         }
         metrics |= {f"{who}_auc_{name}": attack["auc"] for name, attack in report["attacks"].items()}
-    metrics |= _excess(method, params.audit.headline, project)
+    metrics |= _excess(method, params.report.headline, project)
     for who, name in names.items():
         metrics |= {f"{who}_{key}": value for key, value in _beside_membership(name, project).items()}
-    _draw(method, params.audit.headline, reports, project)
+    _draw(method, params.report.headline, reports, project)
     write_json(metrics, project.metrics)
 
 

@@ -62,7 +62,7 @@ class Study:
     @property
     def attack(self) -> str:
         """The attack by which models are compared."""
-        return self.params.audit.headline
+        return self.params.report.headline
 
     @property
     def teacher(self) -> Model:
@@ -125,7 +125,7 @@ def _model(name: str, project: Project) -> Model:
 def _trials(method: str, params: Params, project: Project) -> list[Trial]:
     """The sweep's runs of a method that are there, of those that params.yaml asks for."""
     found = []
-    for multiplier in params.study.learning_rates:
+    for multiplier in params.study.lr_multipliers:
         trial = project.trial(method, multiplier)
         if trial.utility(method).is_file() and trial.scores(method).is_file():
             results = (read_json(trial.membership(method)), read_json(trial.utility(method)))
