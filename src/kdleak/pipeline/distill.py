@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_json
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.distill import minillm
@@ -61,17 +61,18 @@ class _Setting:
     corpus: Sequence[EncodedRecord]
 
 
-def make_student(method: str, params: Params, project: Project) -> None:
-    """Write models/students/<method> and results/students/<method>/training.json."""
-    plan = make_plan(method, params.kd)
-    start = project.model(BASELINE) if plan.from_sft else project.base_student
+def make_student(name: str | Variant, params: Params, project: Project) -> None:
+    """Write the checkpoint of the student that `name` stands for, and its training.json."""
+    variant = Variant.of(name)
+    plan = make_plan(variant.method, params.kd)
+    start = project.model(variant.baseline) if plan.from_sft else project.base_student
     setting = _set_up(plan, params, project)
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
     objective, source, teacher, identity = cross_entropy, None, None, ()
     if plan.technique.needs_teacher:
-        teacher = load_model(project.model(TEACHER)).requires_grad_(False)
+        teacher = load_model(project.model(variant.teacher)).requires_grad_(False)
         _same_vocabulary(student, teacher)
-        identity = (content_hash(project.model(TEACHER)),)
+        identity = (content_hash(project.model(variant.teacher)),)
         if plan.technique.loss == POLICY_GRADIENT:
             objective, source = _policy_gradient(setting, teacher)
         else:
@@ -82,15 +83,15 @@ def make_student(method: str, params: Params, project: Project) -> None:
         objective,
         plan,
         params,
-        name=method,
-        state=project.resume(method),
+        name=variant.method,
+        state=project.resume(variant),
         identity=(*identity, repr(plan), repr(params.generation)),
         source=source or FixedBatches(setting.records, plan.batch_size, setting.seed),
         optimizer=plan.technique.optimizer,
         teacher=teacher,
     )
-    save_checkpoint(merged(student), setting.tokenizer, project.model(method))
-    write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(method))
+    save_checkpoint(merged(student), setting.tokenizer, project.model(variant))
+    write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(variant))
 
 
 def _same_vocabulary(student: PreTrainedModel, teacher: PreTrainedModel) -> None:

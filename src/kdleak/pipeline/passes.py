@@ -17,9 +17,9 @@ from kdleak.attacks import ATTACKS, AttackInput, Needs
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope
 from kdleak.attacks.variants import argmax_texts, lowercased, prefixed
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import counting, progress
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from kdleak.inference.token_statistics import TokenStatistics
 
 
-def reference_folders(name: str, project: Project) -> dict[str, Path]:
+def reference_folders(name: str | Variant, project: Project) -> dict[str, Path]:
     """The models that an attack on `name` may compare it with, by what they are to it."""
-    base = project.base_teacher if name == TEACHER else project.base_student
-    folders = {"pretrained": base, "external": project.base_external}
-    if name not in (TEACHER, BASELINE):
-        folders |= {"teacher": project.model(TEACHER), "no_kd": project.model(BASELINE)}
+    variant = Variant.of(name)
+    folders = {"pretrained": project.base(variant), "external": project.base_external}
+    if variant.is_distilled:
+        folders |= {"teacher": project.model(variant.teacher), "no_kd": project.model(variant.baseline)}
     return folders
 
 
@@ -115,7 +115,7 @@ def noise_of(params: Params, purpose: str) -> Noise:
 
 
 def gather(
-    name: str, records: pd.DataFrame, scorer: Scorer, project: Project
+    name: str | Variant, records: pd.DataFrame, scorer: Scorer, project: Project
 ) -> tuple[AttackInput, PerturbationScores | None]:
     """Everything that the attacks of params.yaml need to score `records` under the model `name`, and no pass more."""
     needs = [ATTACKS[attack].needs for attack in scorer.params.audit.attacks]

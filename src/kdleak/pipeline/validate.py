@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdleak.config.load import check_environment
-from kdleak.config.schema import METHODS
 from kdleak.core.files import replacing_folder
 from kdleak.core.fingerprint import Entries, SourceTree
+from kdleak.core.variants import BASELINE
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -45,6 +45,7 @@ PLUMBING = (
     "kdleak.core.paths",
     "kdleak.core.progress",
     "kdleak.core.seconds",
+    "kdleak.core.variants",
     "kdleak.tracking",
 )
 
@@ -53,9 +54,10 @@ def validate(params: Params, project: Project) -> None:
     """Raise KdleakError for what params.yaml names and there is not; write .code/<stage>[/<method>].txt."""
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
+    methods = dict.fromkeys([BASELINE, *params.study.methods])
     with replacing_folder(project.code) as fresh:
         for stage in ENTRIES:
-            for method in METHODS if stage in BY_METHOD else (None,):
+            for method in methods if stage in BY_METHOD else (None,):
                 path = fresh / stage / f"{method}.txt" if method else fresh / f"{stage}.txt"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(fingerprint(source, stage, method), encoding="utf-8")
