@@ -36,7 +36,8 @@ def late():
     "kdleak/methods/__init__.py": "import importlib, pkgutil\n"
     "for m in pkgutil.iter_modules(__path__):\n    importlib.import_module(m.name)\n",
     "kdleak/methods/a.py": "from kdleak.registry import method\n@method('a', source='x')\nclass A: pass\n",
-    "kdleak/methods/b.py": "from kdleak.methods.a import A\nfrom kdleak.registry import method\n@method('b')\nclass B(A): pass",
+    "kdleak/methods/b.py": "from kdleak.methods.a import A\nfrom kdleak.registry import method\n"
+    "@method('b')\nclass B(A): pass\n",
     "kdleak/registry.py": "def method(name, source=''): return lambda made: made\n",
 }
 

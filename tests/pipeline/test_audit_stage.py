@@ -26,8 +26,7 @@ MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4
 
 def params(**audit):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
-    content["base"]["reserve"] = 6
+    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6}
     small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
     content["audit"] |= small | {"prefix_tokens": 20} | audit
     return parse_params(content)
@@ -36,7 +35,7 @@ def params(**audit):
 @pytest.fixture
 def project(tmp_path):
     generator = np.random.default_rng(0)
-    roles = np.repeat(["private", "heldout", "auxiliary"], 12)
+    roles = np.repeat(["private", "heldout", "population"], 12)
     frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(36)], "role": roles, "task": "qa"})
     frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in roles]
     frame["response"] = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in roles]

@@ -83,6 +83,7 @@ class PipelineProject:
             "HOME": str(self.home),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
+            "COLUMNS": "120",
             "WATCHED_SOCKETS": str(self.sockets),
             "WATCHED_STAGES": str(self.stages),
             "MLFLOW_DISABLE_TELEMETRY": "true",
