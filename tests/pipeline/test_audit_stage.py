@@ -89,7 +89,7 @@ def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project, monkeypat
     seen = []
     load = passes.load_model
     monkeypatch.setattr(passes, "load_model", lambda folder: seen.append(folder.name) or load(folder))
-    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"], headline="loss"), project)
+    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"]), project)
     assert seen == ["teacher"]
 
 
