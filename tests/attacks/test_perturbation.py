@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kdleak.attacks import perturbation
 from kdleak.attacks.likelihood import mean_log_prob
-from kdleak.attacks.perturbation import Noise, PerturbationScores, passes
-from kdleak.attacks.perturbation.passes import block_mope, mope, perturbed, shifts
+from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope, perturbed, shifts
 from kdleak.core.errors import KdleakError
 from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.scoring import token_statistics
@@ -33,7 +33,7 @@ def test_mope_equals_a_plain_loop_over_perturbed_copies(family):
             for i, block in enumerate(transformer_blocks(copy)):
                 names |= {id(p): f"block.{i}.{name}" for name, p in block.named_parameters()}
             for p in copy.parameters():
-                seed = passes._seed(3, draw, names[id(p)])
+                seed = perturbation._seed(3, draw, names[id(p)])
                 shift = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
                 p.data += sign * 0.05 * shift
             falls.append(clean - mean_log_prob(token_statistics(copy, RECORDS)))
@@ -84,10 +84,10 @@ def test_scores_do_not_depend_on_batches_shards_or_known_likelihoods():
 
 def test_the_cache_of_hidden_states_keeps_its_bound():
     records = random_records(40)
-    for shard in passes._shards(records, 200, 500):
+    for shard in perturbation._shards(records, 200, 500):
         sizes = [len(b) * max(len(records[i].prompt) + len(records[i].response) for i in b) for b in shard]
         assert sum(sizes) <= 500
-    covered = [i for shard in passes._shards(records, 200, 500) for b in shard for i in b]
+    covered = [i for shard in perturbation._shards(records, 200, 500) for b in shard for i in b]
     assert sorted(covered) == list(range(40))
 
 

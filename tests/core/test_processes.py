@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdleak.attacks.perturbation import Noise
-from kdleak.attacks.perturbation.passes import block_mope, mope
+from kdleak.attacks.perturbation import Noise, block_mope, mope
 from kdleak.core import distributed
 from kdleak.core.files import read_json, replacing_folder, write_json
 from kdleak.core.paths import Project

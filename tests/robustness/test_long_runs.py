@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdleak.attacks.perturbation import Noise
-from kdleak.attacks.perturbation.passes import mope
+from kdleak.attacks.perturbation import Noise, mope
 from kdleak.data.batching import scoring_batches
 from kdleak.distill.divergences import DIVERGENCES
 from kdleak.distill.matching import matching_objective

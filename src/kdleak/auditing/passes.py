@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdleak.attacks.likelihood import mean_log_prob
-from kdleak.attacks.perturbation import Noise
-from kdleak.attacks.perturbation.passes import mope
+from kdleak.attacks.perturbation import Noise, mope
 from kdleak.attacks.variants import argmax_texts, prefixed
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import counting, progress

@@ -15,8 +15,7 @@ import numpy as np
 
 from kdleak.attacks import ATTACKS, AttackInput, Needs
 from kdleak.attacks.likelihood import mean_log_prob
-from kdleak.attacks.perturbation import Noise, PerturbationScores
-from kdleak.attacks.perturbation.passes import block_mope, mope
+from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope
 from kdleak.attacks.variants import argmax_texts, lowercased, prefixed
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import counting, progress
