@@ -1,4 +1,4 @@
-"""Differences between leaks measured on the same records, and what it would take to settle them."""
+"""Differences between leaks measured on the same records, and how small a one would be seen."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ class Contrast:
         reach = float(-ndtri(ALPHA / 2)) * self.error
         return self.value - reach, self.value + reach
 
-    def records_needed(self, tests: int = 1) -> int | None:
-        """Records, members and non-members together in the same proportion, with which a difference of this size
-        would be found with a probability of 80 % at a level of 5 % over `tests` tests; None where it is zero."""
-        if not self.error > 0 or self.value == 0:
-            return None
-        z = -ndtri(ALPHA / (2 * tests)) + ndtri(POWER)
-        return max(self.n, math.ceil(self.n * (z * self.error / self.value) ** 2))
+    def detectable(self, tests: int = 1) -> float:
+        """The smallest difference that a design with this error finds with a probability of 80 % at a level of 5 %,
+        two-sided, shared by `tests` tests (Bonferroni); NaN without an error.
+
+        It depends on the design alone. What a power analysis at the *observed* difference says is the p-value again
+        (Hoenig and Heisey 2001): without any effect it asks for any number of records.
+        """
+        return float(-ndtri(ALPHA / (2 * tests)) + ndtri(POWER)) * self.error
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[float]:
