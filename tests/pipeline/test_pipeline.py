@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 
-from kdleak.config.schema import METHODS
+from kdleak.distill.methods import METHODS
 from tests.support.pipeline_project import SMOKE, PipelineProject
 
 RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")

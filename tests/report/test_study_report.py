@@ -163,9 +163,7 @@ def test_the_published_figures_agree_with_themselves(results):
 def test_a_trial_is_the_same_recipe_at_another_rate():
     params = params_of(study__learning_rates=[0.5, 3])
     changed = at_rate(params, "kd", 0.5).kd.recipes
-    assert (
-        changed["kd"].lr == 0.5 * params.kd.recipes["kd"].lr and changed["kd"].epochs == params.kd.recipes["kd"].epochs
-    )
+    assert changed["kd"] == {**params.kd.recipes["kd"], "lr": 0.5 * params.kd.recipes["kd"]["lr"]}
     assert changed["rkl"] == params.kd.recipes["rkl"]
 
 

@@ -71,8 +71,11 @@ def params() -> None:
     """Check params.yaml and all that it names, before anything runs."""
     from kdleak.config.load import check_environment, load_params
     from kdleak.core.files import replacing_file
+    from kdleak.distill.recipes import check_methods
 
-    check_environment(load_params(PROJECT.params), PROJECT)
+    settings = load_params(PROJECT.params)
+    check_methods(settings, str(PROJECT.params))
+    check_environment(settings, PROJECT)
     with replacing_file(PROJECT.params_checked) as fresh:
         fresh.write_text("ok\n")
 
