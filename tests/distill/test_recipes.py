@@ -55,7 +55,11 @@ def test_a_recipe_needs_to_say_only_what_differs():
         ("kd.recipes.gkd.bata", 0.5, "kd.recipes.gkd.bata: unknown key; did you mean 'beta'?"),
         ("kd.recipes.kd.beta", 0.5, "kd.recipes.kd.beta: unknown key; valid: lr, epochs, batch_size"),
         ("kd.recipes.kd.epochs", 2.5, "kd.recipes.kd.epochs: input should be a valid integer"),
-        ("kd.recipes.gkd.weight", 0.9, "kd.recipes.gkd.weight: has become 'beta', as in TRL, which is 1 - weight; "),
+        (
+            "kd.recipes.gkd.weight",
+            0.9,
+            "kd.recipes.gkd.weight: has become 'beta', as in TRL, which is 1 - weight; change its name and value",
+        ),
         ("kd.recipes.jsd.beta", 1.0, "kd.recipes.jsd.beta: input should be less than 1"),
         ("kd.recipes.distillm.alpha", 1.5, "kd.recipes.distillm.alpha"),
         ("kd.recipes.rkl.lr", 1e-9, "kd.recipes.rkl.lr is below optimizer.min_lr; the schedule would rise"),

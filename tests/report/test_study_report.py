@@ -13,6 +13,7 @@ import pytest
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.core.seconds import read_seconds, timed_stage
+from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
 from kdleak.pipeline.trial import at_rate, run_trial
 from kdleak.report.study.published import agreement, closest
@@ -187,7 +188,7 @@ def test_a_rate_that_the_study_does_not_have_is_refused(tmp_path):
 )
 def test_rates_that_make_no_sweep_are_refused(rates, said):
     with pytest.raises(KdleakError, match=said):
-        params_of(study__learning_rates=rates)
+        check_methods(params_of(study__learning_rates=rates))
 
 
 def test_only_the_rates_asked_for_are_read(results):

@@ -75,8 +75,8 @@ def test_each_records_norm_is_exact_and_clipped(family):
         assert 5 * norm(clipped) == pytest.approx(min(norm(expected), clip), rel=1e-6)
     scales = [min(1.0, clip / norm(g)) / 5 for g in exact]
     together = [sum(s * g[i] for s, g in zip(scales, exact, strict=True)) for i in range(len(exact[0]))]
-    for found, expected in zip(gradient(rule, model), together, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    difference = [a - b for a, b in zip(gradient(rule, model), together, strict=True)]
+    assert norm(difference) < 1e-6 * norm(together)  # losses are summed in float32
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "lora"])

@@ -48,7 +48,7 @@ class JSD(JensenShannon):
 
 @method("sfkl", source="skew forward KL alone")
 class SkewForwardKL(DivergenceMethod):
-    """Skew forward KL."""
+    """Skew forward KL. alpha: the teacher's share in the mixture."""
 
     loss = "sfkl"
     alpha: Share = 0.1
@@ -59,7 +59,7 @@ class SkewForwardKL(DivergenceMethod):
 
 @method("srkl", source="skew reverse KL alone")
 class SkewReverseKL(DivergenceMethod):
-    """Skew reverse KL."""
+    """Skew reverse KL. alpha: the student's share in the mixture."""
 
     loss = "srkl"
     alpha: Share = 0.1
