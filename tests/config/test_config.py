@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from kdleak.config.load import RENAMED, check_environment, load_params, parse_params
-from kdleak.config.schema import METHODS
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 
@@ -39,17 +38,12 @@ def message(key: str, value: object) -> str:
 def test_the_projects_own_parameters_are_valid():
     params = load_params(ROOT / "params.yaml")
     check_environment(params, Project(ROOT))
-    assert set(params.kd.recipes) == set(METHODS)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
         ("kd.metod", "kd", "kd.metod: unknown key; did you mean 'method'?"),
-        ("kd.method", "rlk", "kd.method: 'rlk' is unknown; did you mean 'rkl'?"),
-        ("kd.method", "kd; touch x", "kd.method: 'kd; touch x' is unknown"),
-        ("kd.recipes.kd.epoch", 3, "kd.recipes.kd.epoch: unknown key; did you mean 'epochs'?"),
-        ("kd.recipes.kdd", {"lr": 0.1, "epochs": 1, "batch_size": 1}, "unknown method 'kdd'; did you mean 'kd'?"),
         ("teacher.epochs", -1, "teacher.epochs: input should be greater than or equal to 1, not '-1'"),
         ("teacher.epochs", 2.5, "teacher.epochs: input should be a valid integer"),
         ("teacher.epochs", True, "teacher.epochs: input should be a valid integer"),
@@ -65,7 +59,6 @@ def test_the_projects_own_parameters_are_valid():
         ("model.max_tokens", 100, "max_prompt_tokens must be below max_tokens"),
         ("study.methods", ["kd", "kd"], "stands twice"),
         ("study.methods", ["sft", "kd"], "leave it out"),
-        ("study.methods", ["rkl"], "kd.method 'kd' is not in study.methods; add -S 'study.methods=[rkl,kd]'"),
         ("canaries.repetitions", [1, 4, 4], "canaries: repetitions: a number stands twice"),
         ("canaries.repetitions", [0, 4], "canaries.repetitions.0: input should be greater than or equal to 1"),
         ("memorization.tokens", 400, "they and a prompt exceed model.max_tokens"),

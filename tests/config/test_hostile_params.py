@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from kdleak.config.load import check_environment, load_params, parse_params
-from kdleak.config.schema import METHODS
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.distill.methods import METHODS
+from kdleak.distill.recipes import check_methods
 from tests.config.test_config import DEFAULT, changed
 from tests.support.pipeline_project import ROOT
 
@@ -47,7 +48,7 @@ LEAVES = dict(leaves(WITH_RATES))
 def accepted(key: str, value: object) -> bool:
     """Whether params.yaml with `value` at `key` is valid; a refusal is one line and names the key, or its section."""
     try:
-        parse_params(changed(key, value, WITH_RATES))
+        check_methods(parse_params(changed(key, value, WITH_RATES)))
     except KdleakError as error:
         said = str(error)
         assert said.startswith("params.yaml: ") and said.isprintable() and len(said) < 400, said
@@ -115,7 +116,7 @@ def test_an_unknown_key_of_any_kind_is_refused(section):
             place = place[part]
         place[key] = {"lr": 0.1, "epochs": 1, "batch_size": 1}
         with pytest.raises(KdleakError) as caught:
-            parse_params(content)
+            check_methods(parse_params(content))
         assert str(caught.value).startswith("params.yaml: ") and str(caught.value).isprintable()
 
 

@@ -10,12 +10,12 @@ import torch
 import yaml
 
 from kdleak.config.load import parse_params
-from kdleak.config.schema import METHODS
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.canaries import write_canaries
 from kdleak.data.records import ROLES
+from kdleak.distill.methods import METHODS
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import load_family

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from kdleak.config.schema import METHODS
 from kdleak.core.fingerprint import SourceTree
 from kdleak.data.records import ROLES
+from kdleak.distill.methods import METHODS
 from kdleak.pipeline.validate import METHODS_PACKAGE, PLUMBING
 from tests.support.declared import declared
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject

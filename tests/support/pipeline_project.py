@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdleak.config.schema import METHODS
+from kdleak.distill.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCHED = Path(__file__).parent / "watched"

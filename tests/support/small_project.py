@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from kdleak.cli import main
-from kdleak.config.schema import METHODS
 from kdleak.core.files import write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES, record_id
+from kdleak.distill.methods import METHODS
 from kdleak.models.checkpoints import save_checkpoint
 from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import people, tokenizer_of

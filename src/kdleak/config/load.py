@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from kdleak.config.schema import METHODS, Params
+from kdleak.config.schema import Params
 from kdleak.core.errors import KdleakError, brief, nearest, shown
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise KdleakError(f"{origin}: {_explain(error)}") from None
+        raise KdleakError(f"{origin}: {explain(error, Params)}") from None
 
 
 def _holds(content: Any, key: str) -> bool:
@@ -62,17 +62,20 @@ def _holds(content: Any, key: str) -> bool:
     return True
 
 
-def _explain(error: ValidationError) -> str:
-    """The first error in the words of the file: key, what is wrong, what would be right."""
+def explain(error: ValidationError, section: type[BaseModel], above: str = "") -> str:
+    """The first error in the words of the file: key, what is wrong, what would be right.
+
+    section: what was validated. above: the dotted key at which it stands in the file.
+    """
     # A mistyped key also leaves the right one missing: the typo is what the user wants to hear of.
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in (above, *first["loc"]) if part != "")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     match first["type"]:
         case "extra_forbidden":
             *parent, name = first["loc"]
-            return f"{key}: unknown key; {nearest(name, _fields(parent))}"
+            return f"{key}: unknown key; {nearest(name, _fields(section, parent))}"
         case "missing":
             return f"{key}: missing{more}"
         case "literal_error":
@@ -84,18 +87,11 @@ def _explain(error: ValidationError) -> str:
             return f"{key}: {first['msg'].lower()}, not {shown(first['input'])!r}{more}"
 
 
-def _fields(parent: list[str | int]) -> list[str]:
-    """The valid keys of a section."""
-    section: Any = Params
+def _fields(section: Any, parent: list[str | int]) -> list[str]:
+    """The valid keys of the section that lies `parent` below `section`."""
     for part in parent:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            annotation = section.model_fields[str(part)].annotation
-            section = annotation
-        else:  # dict[str, Section]: any name leads to the same section
-            section = get_args(section)[1]
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return list(section.model_fields)
-    return list(METHODS)
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)
 
 
 def check_environment(params: Params, project: Project) -> None:

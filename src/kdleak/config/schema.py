@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdleak.core.errors import KdleakError, nearest, shown
-from kdleak.distill.plan import make_plan
-from kdleak.distill.techniques import TECHNIQUES
+from kdleak.core.errors import nearest
 
-#: The techniques and objectives that `kd.method` takes.
-METHODS: tuple[str, ...] = tuple(TECHNIQUES)
-
-
-def _known_method(name: str) -> str:
-    if name not in TECHNIQUES:
-        raise ValueError(f"'{shown(name)}' is unknown; {nearest(name, METHODS)}")
-    return name
-
-
-Method = Annotated[str, AfterValidator(_known_method)]
+#: A method of distillation, by name. Which there are is for `kdleak.distill.recipes.check_methods` to know.
+Method = Annotated[str, Field(min_length=1)]
 #: No number of anything is larger: what lies beyond would overflow the integers of the libraries that count it.
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -148,61 +137,17 @@ class Generation(_Section):
     temperature: Annotated[float, Field(ge=0)]
 
 
-class TechniqueRecipe(Training):
-    """A training with the options that its technique takes; those left out have the paper's values."""
-
-    student_fraction: Share | None = None
-    weight: Annotated[float, Field(gt=0, lt=1)] | None = None
-    alpha: Share | None = None
-    lm_weight: Annotated[float, Field(ge=0)] | None = None
-    replay_capacity: Count | None = None
-    threshold_step: Share | None = None
-    tolerance: Annotated[float, Field(ge=0)] | None = None
-    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    teacher_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    reward_scale: Annotated[float, Field(gt=0)] | None = None
-    reward_clip: Annotated[float, Field(gt=0)] | None = None
-    discount: Share | None = None
-    ppo_clip: Rate | None = None
-    rollouts: Count | None = None
-    inner_epochs: Count | None = None
-
-    def options(self) -> dict[str, float]:
-        """The options that are set."""
-        return self.model_dump(exclude=set(Training.model_fields), exclude_none=True)
-
-
 class Distillation(_Section):
-    """Which technique under which protocol, and every technique's recipe."""
+    """Which method under which protocol.
+
+    recipes: by method, what its options set otherwise than their defaults; `kdleak.distill.recipes` checks them.
+    """
 
     method: Method
     protocol: Literal["corrected", "as_published"]
     student_fraction: Share | None
     lm_corpus: Annotated[str, Field(min_length=1)]
-    recipes: dict[str, TechniqueRecipe]
-
-    @model_validator(mode="after")
-    def _recipes_are_complete(self) -> Distillation:
-        for name in self.recipes:
-            if name not in METHODS:
-                raise ValueError(f"recipes: unknown method '{name}'; {nearest(name, METHODS)}")
-        missing = [m for m in METHODS if m not in self.recipes]
-        if missing:
-            raise ValueError(f"recipes: '{missing[0]}' has no recipe; add kd.recipes.{missing[0]}")
-        for name, recipe in self.recipes.items():
-            for option in set(recipe.options()) - set(TECHNIQUES[name].options):
-                known = TECHNIQUES[name].options
-                hint = nearest(option, known) if known else "it takes lr, epochs and batch_size alone"
-                raise ValueError(f"recipes: '{option}' is no option of '{name}'; {hint}")
-        return self
-
-    @model_validator(mode="after")
-    def _plan_is_possible(self) -> Distillation:
-        try:
-            make_plan(self.method, self)
-        except KdleakError as error:
-            raise ValueError(str(error).removeprefix("kd.")) from None
-        return self
+    recipes: dict[str, dict[str, Any]]
 
 
 class Study(_Section):
@@ -285,20 +230,13 @@ class Params(_Section):
     report: Report
 
     @model_validator(mode="after")
-    def _method_is_in_the_grid(self) -> Params:
-        if self.kd.method != "sft" and self.kd.method not in self.study.methods:
-            grid = ",".join([*self.study.methods, self.kd.method])
-            raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
+    def _sections_fit_together(self) -> Params:
         if (headline := self.report.headline) not in self.audit.attacks:
             hint = nearest(headline, self.audit.attacks)
             raise ValueError(f"report.headline: '{headline}' is not in audit.attacks; {hint}")
         if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
             raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
-        for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
+        for name, training in (("base", self.base), ("teacher", self.teacher)):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
-        for method in self.study.methods:
-            for rate in self.study.lr_multipliers:
-                if not self.optimizer.min_lr <= rate * self.kd.recipes[method].lr <= 1:
-                    raise ValueError(f"study.lr_multipliers: {rate:g} times the lr of '{method}' is out of bounds")
         return self

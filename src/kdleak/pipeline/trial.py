@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.variants import Variant
+from kdleak.distill.recipes import recipe
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.membership import attack_model
 from kdleak.pipeline.utility import measure_utility
@@ -34,9 +35,9 @@ def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
 
 def at_rate(params: Params, method: str, multiplier: float) -> Params:
     """`params` with the learning rate of one recipe multiplied."""
-    recipe = params.kd.recipes[method]
-    changed = recipe.model_copy(update={"lr": multiplier * recipe.lr})
-    kd = params.kd.model_copy(update={"recipes": {**params.kd.recipes, method: changed}})
+    recipes = params.kd.recipes
+    changed = recipes.get(method, {}) | {"lr": multiplier * recipe(method, params.kd).lr}
+    kd = params.kd.model_copy(update={"recipes": recipes | {method: changed}})
     return params.model_copy(update={"kd": kd})
 
 

@@ -13,6 +13,7 @@ from kdleak.config.load import check_environment
 from kdleak.core.files import replacing_folder
 from kdleak.core.fingerprint import Entries, SourceTree
 from kdleak.core.variants import BASELINE
+from kdleak.distill.recipes import check_methods
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -54,6 +55,7 @@ PLUMBING = (
 
 def validate(params: Params, project: Project) -> None:
     """Raise KdleakError for what params.yaml names and there is not; write .code/<stage>[/<method>].txt."""
+    check_methods(params, str(project.params))
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
     methods = dict.fromkeys([BASELINE, *params.study.methods])

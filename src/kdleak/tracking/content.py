@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.checkpoints import content_hash
 
@@ -140,7 +141,7 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
     if method == BASELINE:
         sections.pop("canaries")
         sections.pop("teacher")
-    return sections | {"kd": params.kd.recipes[method].model_dump()}
+    return sections | {"kd": recipe(method, params.kd).model_dump()}
 
 
 def _stage_run(

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
-from kdleak.distill.techniques import TECHNIQUES
+from kdleak.distill.recipes import recipe
 from kdleak.render.page import Html, Section, absent, code, details, heading, table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, seconds
@@ -55,8 +55,8 @@ def what_was_run(study: Study) -> Section:
 def _recipes(study: Study) -> list[list[object]]:
     rows = []
     for name in [BASELINE, *study.params.study.methods]:
-        technique, training = TECHNIQUES[name], study.models[name].training
-        text, loss = technique.text.value, technique.loss
+        options, training = recipe(name, study.params.kd), study.models[name].training
+        text, loss = options.text.value, options.loss
         made = ["not run", "", ""]
         if training:
             text, loss = training["text"], training["loss"]
