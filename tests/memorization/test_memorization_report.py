@@ -22,7 +22,7 @@ def table(accuracy: np.ndarray, **columns: object) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "record_id": [f"{i:02d}" for i in range(2 * N)],
-            "role": ["private"] * N + ["heldout"] * N,
+            "role": ["member"] * N + ["nonmember"] * N,
             "task": ["summarization", "open_qa"] * N,
             "group_id": [f"g{i:02d}" for i in range(2 * N)],
             "length": 40,
@@ -123,7 +123,7 @@ def facts(extracted: list[bool]) -> pd.DataFrame:
     """Three facts a record: a phone, a date, and a date that the prompt states."""
     rows = [
         {"record_id": f"{i:02d}", "role": role, "task": "open_qa", "fact": fact, "kind": kind, "in_prompt": copied}
-        for i, role in ((0, "private"), (1, "private"), (20, "heldout"), (21, "heldout"), (30, "public"))
+        for i, role in ((0, "member"), (1, "member"), (20, "nonmember"), (21, "nonmember"), (30, "public"))
         for fact, (kind, copied) in enumerate((("phone", False), ("date", False), ("amount", True)))
     ]
     return pd.DataFrame(rows).assign(extracted=extracted, log_p=np.where(extracted, 0.0, -np.inf))

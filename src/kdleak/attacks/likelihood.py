@@ -61,13 +61,6 @@ def ref_pretrained(given: AttackInput) -> np.ndarray:
     return log_likelihood_ratio(given.target, given.references["pretrained"])
 
 
-@attack("mope", mope=True)
-def mope(given: AttackInput) -> np.ndarray:
-    """log p_theta(x) - mean_k log p_(theta + eps_k)(x), per token: how much noise in the weights takes away
-    (Li et al. 2023, arXiv 2310.14369); computed by kdleak.attacks.perturbation."""
-    return given.mope
-
-
 def mean_log_prob(statistics: TokenStatistics) -> np.ndarray:
     """(n,) mean log-prob of the scored tokens, nats per token."""
     return ragged.mean(statistics.log_prob, statistics.offsets)

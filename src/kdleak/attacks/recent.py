@@ -6,6 +6,7 @@ import numpy as np
 
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.registry import AttackInput, attack
+from kdleak.attacks.variants import LOWERCASE, PREFIXED
 from kdleak.core.errors import KdleakError
 from kdleak.inference import ragged
 from kdleak.inference.token_statistics import TokenStatistics
@@ -31,19 +32,19 @@ def rmia(given: AttackInput) -> np.ndarray:
     return np.where(np.isnan(of_records), np.nan, beaten / len(population) if len(population) else np.nan)
 
 
-@attack("recall", variants=("prefixed",))
+@attack("recall", passes=(PREFIXED,))
 def recall(given: AttackInput) -> np.ndarray:
     """LL(x | P) / LL(x), P a prefix of non-member records: it costs a member more (Xie et al. 2024, arXiv 2406.15968,
     eq. 1). LL is the mean log-prob per token."""
-    conditional = mean_log_prob(given.variants["prefixed"])
+    conditional = mean_log_prob(given.variants[PREFIXED.name])
     return conditional / np.minimum(mean_log_prob(given.target), -MIN_LOSS)
 
 
-@attack("lowercase", variants=("lowercase",))
+@attack("lowercase", passes=(LOWERCASE,))
 def lowercase(given: AttackInput) -> np.ndarray:
     """log of the perplexity of the lower-cased response over the perplexity of the response itself (Carlini et al.
     2021, arXiv 2012.07805, sec. 5.2): a memorized text is tied to its casing."""
-    return mean_log_prob(given.target) - mean_log_prob(given.variants["lowercase"])
+    return mean_log_prob(given.target) - mean_log_prob(given.variants[LOWERCASE.name])
 
 
 @attack("ez", references=("pretrained",))

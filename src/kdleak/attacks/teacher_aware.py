@@ -23,7 +23,14 @@ PENALTY = 10.0
 TAIL = 0.2
 
 
-@attack("teacher_aware", references=("teacher", "no_kd", "pretrained"))
+def without_teacher(given: AttackInput) -> AttackInput:
+    """A placebo: the No-KD student in the student's place, and its base in the twin's. Neither has met the teacher, so
+    that an attack which beats chance here hears the teacher itself."""
+    base, twin = given.references["pretrained"], given.references["no_kd"]
+    return replace(given, target=twin, references={**given.references, "no_kd": base})
+
+
+@attack("teacher_aware", references=("teacher", "no_kd", "pretrained"), placebo=without_teacher)
 def teacher_aware(given: AttackInput) -> np.ndarray:
     """How far the student has moved from its No-KD twin and from its base in the way that goes with what the teacher
     memorised: w' z(x), with z(x) the standardised features of the shifts delta_t = log p_student - log p_reference,
@@ -39,13 +46,6 @@ def teacher_aware(given: AttackInput) -> np.ndarray:
         folds = _folds(given.target.record_ids[defined])
         scores[defined] = cross_fitted(features[defined], mid_ranks(signature[defined]) / defined.sum(), folds)
     return scores
-
-
-def without_teacher(given: AttackInput) -> AttackInput:
-    """A placebo: the No-KD student in the student's place, and its base in the twin's. Neither has met the teacher, so
-    that an attack which beats chance here hears the teacher itself."""
-    base, twin = given.references["pretrained"], given.references["no_kd"]
-    return replace(given, target=twin, references={**given.references, "no_kd": base})
 
 
 def shift_features(given: AttackInput, reference: str) -> np.ndarray:

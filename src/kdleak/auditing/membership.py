@@ -11,6 +11,7 @@ import numpy as np
 
 from kdleak import stats
 from kdleak.core.errors import KdleakError
+from kdleak.data.sides import MEMBER, NONMEMBER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,26 +21,20 @@ KEYS = ("record_id", "role", "task")
 LEVEL = 0.95
 
 
-def membership_report(
-    scores: pd.DataFrame,
-    *,
-    member_role: str = "private",
-    nonmember_role: str = "heldout",
-    controls: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def membership_report(scores: pd.DataFrame, *, controls: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of `membership.json` for `scores` (record_id, role, task, one float column an attack).
 
     Scores are oriented (higher = member); NaN marks a record whose score is undefined, which is left out of that
     attack's figures and counted in `undefined`. Rows of other roles are ignored; row order has no effect.
     `controls` is passed through. Raises KdleakError where a side has no record or no column is an attack.
     """
-    frame = scores[scores["role"].isin([member_role, nonmember_role])].sort_values("record_id", ignore_index=True)
+    frame = scores[scores["role"].isin([MEMBER, NONMEMBER])].sort_values("record_id", ignore_index=True)
     names = [column for column in frame.columns if column not in KEYS]
-    is_member = (frame["role"] == member_role).to_numpy()
+    is_member = (frame["role"] == MEMBER).to_numpy()
     if not names:
         raise KdleakError("the scores table has no attack column beside record_id, role and task")
     if not is_member.any() or is_member.all():
-        raise KdleakError(f"an audit needs records of both roles '{member_role}' and '{nonmember_role}'")
+        raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
     columns = {name: frame[name].to_numpy(np.float64) for name in names}
     attacks = _family(columns, is_member)
     tasks = {}

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdleak.attacks import ATTACKS
-from kdleak.auditing.encoding import Limits
 from kdleak.core.errors import KdleakError, nearest
 
-#: Attacks that cost passes of their own; `quick` leaves them out.
-SLOW = ("mope", "recall", "lowercase")
+
+@dataclass(frozen=True)
+class Limits:
+    """Tokens of a prompt, and of prompt and response; what exceeds them is cut."""
+
+    prompt: int = 256
+    total: int = 512
 
 
 @dataclass(frozen=True)
@@ -46,5 +50,5 @@ class Settings:
 
     @property
     def running(self) -> list[str]:
-        """Those of them that `quick` leaves."""
-        return [name for name in self.chosen if not (self.quick and name in SLOW)]
+        """Those of them that `quick` leaves: attacks without passes of their own."""
+        return [name for name in self.chosen if not (self.quick and ATTACKS[name].needs.passes)]

@@ -1,0 +1,62 @@
+"""MoPe as an attack: its settings, its passes, its score. The passes themselves: `kdleak.attacks.perturbation`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak.attacks.likelihood import mean_log_prob
+from kdleak.attacks.registry import AttackInput, ModelPass, PassInput, attack
+from kdleak.core.seeds import derive
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kdleak.attacks.perturbation import Noise
+
+#: Standard deviation and draws of the noise where `options` do not say: of all weights, and of one block's.
+DEFAULTS = {"mope": {"sigma": 0.5, "draws": 2}, "blocks": {"sigma": 1.0, "draws": 2}}
+
+
+def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
+    """The noise of `purpose` (mope or blocks). options: `{mope: {sigma, draws}, blocks: ..., noise: corrected}`."""
+    from kdleak.attacks.perturbation import Noise
+
+    corrected = options.get("noise", "corrected") == "corrected"
+    chosen = options.get(purpose, DEFAULTS[purpose])
+    return Noise(**chosen, relative=corrected, antithetic=corrected, seed=derive(seed, f"noise/{purpose}"))
+
+
+def _drops(
+    model: PreTrainedModel, given: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
+) -> np.ndarray:
+    from kdleak.attacks.perturbation import mope as perturbed
+
+    clean = mean_log_prob(given.statistics)
+    return perturbed(model, given.records, noise, clean=clean, max_tokens=max_tokens, progress=progress).drops
+
+
+def _block_drops(
+    model: PreTrainedModel, given: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
+) -> np.ndarray:
+    from kdleak.attacks.perturbation import block_mope
+
+    clean = mean_log_prob(given.statistics)
+    blocks = block_mope(model, given.records, noise, clean=clean, max_tokens=max_tokens, progress=progress)
+    return np.stack([block.drops for block in blocks])
+
+
+#: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed.
+PERTURBED = ModelPass("perturbed weights", lambda given: noise_of(given.options, "mope", given.seed), _drops)
+PERTURBED_BLOCKS = ModelPass(
+    "perturbed blocks", lambda given: noise_of(given.options, "blocks", given.seed), _block_drops
+)
+
+
+@attack("mope", passes=(PERTURBED,), draws=lambda given: given.computed[PERTURBED.name])
+def mope(given: AttackInput) -> np.ndarray:
+    """log p_theta(x) - mean_k log p_(theta + eps_k)(x), per token: how much noise in the weights takes away
+    (Li et al. 2023, arXiv 2310.14369); computed by kdleak.attacks.perturbation."""
+    return given.computed[PERTURBED.name].mean(0)
