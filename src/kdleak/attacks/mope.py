@@ -30,33 +30,33 @@ def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
 
 
 def _drops(
-    model: PreTrainedModel, given: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
+    model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
 ) -> np.ndarray:
     from kdleak.attacks.perturbation import mope as perturbed
 
-    clean = mean_log_prob(given.statistics)
-    return perturbed(model, given.records, noise, clean=clean, max_tokens=max_tokens, progress=progress).drops
+    clean = mean_log_prob(inputs.statistics)
+    return perturbed(model, inputs.records, noise, clean=clean, max_tokens=max_tokens, progress=progress).drops
 
 
 def _block_drops(
-    model: PreTrainedModel, given: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
+    model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
 ) -> np.ndarray:
     from kdleak.attacks.perturbation import block_mope
 
-    clean = mean_log_prob(given.statistics)
-    blocks = block_mope(model, given.records, noise, clean=clean, max_tokens=max_tokens, progress=progress)
+    clean = mean_log_prob(inputs.statistics)
+    blocks = block_mope(model, inputs.records, noise, clean=clean, max_tokens=max_tokens, progress=progress)
     return np.stack([block.drops for block in blocks])
 
 
 #: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed.
-PERTURBED = ModelPass("perturbed weights", lambda given: noise_of(given.options, "mope", given.seed), _drops)
+PERTURBED = ModelPass("perturbed weights", lambda inputs: noise_of(inputs.options, "mope", inputs.seed), _drops)
 PERTURBED_BLOCKS = ModelPass(
-    "perturbed blocks", lambda given: noise_of(given.options, "blocks", given.seed), _block_drops
+    "perturbed blocks", lambda inputs: noise_of(inputs.options, "blocks", inputs.seed), _block_drops
 )
 
 
-@attack("mope", passes=(PERTURBED,), draws=lambda given: given.computed[PERTURBED.name])
-def mope(given: AttackInput) -> np.ndarray:
+@attack("mope", passes=(PERTURBED,), draws=lambda inputs: inputs.computed[PERTURBED.name])
+def mope(inputs: AttackInput) -> np.ndarray:
     """log p_theta(x) - mean_k log p_(theta + eps_k)(x), per token: how much noise in the weights takes away
     (Li et al. 2023, arXiv 2310.14369); computed by kdleak.attacks.perturbation."""
-    return given.computed[PERTURBED.name].mean(0)
+    return inputs.computed[PERTURBED.name].mean(0)

@@ -118,16 +118,16 @@ class Needs:
     texts: bool = False
     argmax_texts: bool = False
 
-    def missing(self, given: AttackInput) -> list[str]:
-        """Names of what `given` lacks."""
-        lacking = [f"reference '{name}'" for name in self.references if name not in given.references]
+    def missing(self, inputs: AttackInput) -> list[str]:
+        """Names of what `inputs` lacks."""
+        lacking = [f"reference '{name}'" for name in self.references if name not in inputs.references]
         lacking += [
-            f"pass '{each.name}'" for each in self.passes if each.name not in {*given.variants, *given.computed}
+            f"pass '{each.name}'" for each in self.passes if each.name not in {*inputs.variants, *inputs.computed}
         ]
-        lacking += [f"population under '{name}'" for name in self.population if name not in given.population]
-        if self.texts and not given.texts and len(given):
+        lacking += [f"population under '{name}'" for name in self.population if name not in inputs.population]
+        if self.texts and not inputs.texts and len(inputs):
             lacking.append("response texts")
-        if self.argmax_texts and not given.argmax_texts and len(given):
+        if self.argmax_texts and not inputs.argmax_texts and len(inputs):
             lacking.append("argmax texts")
         return lacking
 
@@ -147,12 +147,12 @@ class Attack:
     draws: Callable[[AttackInput], np.ndarray] | None = None
     placebo: Callable[[AttackInput], AttackInput] | None = None
 
-    def score(self, given: AttackInput) -> np.ndarray:
-        """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `given` lacks a need."""
-        missing = self.needs.missing(given)
+    def score(self, inputs: AttackInput) -> np.ndarray:
+        """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `inputs` lacks a need."""
+        missing = self.needs.missing(inputs)
         if missing:
             raise KdleakError(f"attack '{self.name}' needs {' and '.join(missing)}")
-        scores = np.asarray(self.function(given), np.float64)
+        scores = np.asarray(self.function(inputs), np.float64)
         return np.where(np.isfinite(scores), scores, np.nan)
 
 
@@ -178,14 +178,14 @@ def attack(
     return register
 
 
-def attack_scores(given: AttackInput, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Scores (n,) of the attacks `names`, or of every attack whose needs `given` meets.
+def attack_scores(inputs: AttackInput, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Scores (n,) of the attacks `names`, or of every attack whose needs `inputs` meets.
 
     Raises KdleakError for an unknown name, or for a named attack whose needs are not met.
     """
     if names is None:
-        names = [name for name, attack in ATTACKS.items() if not attack.needs.missing(given)]
+        names = [name for name, attack in ATTACKS.items() if not attack.needs.missing(inputs)]
     for name in names:
         if name not in ATTACKS:
             raise KdleakError(f"unknown attack '{name}'; {nearest(name, ATTACKS)}")
-    return {name: ATTACKS[name].score(given) for name in names}
+    return {name: ATTACKS[name].score(inputs) for name in names}

@@ -43,12 +43,12 @@ def prefixed(
     return placed
 
 
-def _prefixed_records(given: PassInput) -> list[EncodedRecord]:
-    longest = given.options.get("prefix_tokens", PREFIX_TOKENS)
-    return prefixed(given.records, given.population, max_prefix=longest, max_positions=given.max_positions)
+def _prefixed_records(inputs: PassInput) -> list[EncodedRecord]:
+    longest = inputs.options.get("prefix_tokens", PREFIX_TOKENS)
+    return prefixed(inputs.records, inputs.population, max_prefix=longest, max_positions=inputs.max_positions)
 
 
-LOWERCASE = TextPass("lowercase", lambda given: lowercased(given.encoder, given.frame))
+LOWERCASE = TextPass("lowercase", lambda inputs: lowercased(inputs.encoder, inputs.frame))
 PREFIXED = TextPass("prefixed", _prefixed_records, needs_population=True)
 
 
