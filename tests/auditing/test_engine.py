@@ -23,14 +23,13 @@ from tests.support.standalone_models import people, sentencepiece_tokenizer, tok
 from tests.support.tiny_models import tiny_model
 
 MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4, "students/sft": 5, "students/kd": 6}
-ROLES = ("private", "heldout", "auxiliary")
+ROLES = ("private", "heldout", "population")
 N = 12
 
 
 def settings(**audit):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["data"]["sizes"] = dict.fromkeys(content["data"]["sizes"], N)
-    content["base"]["reserve"] = 6
     content["audit"] |= {"permutations": 20} | audit
     return parse_params(content)
 
@@ -72,7 +71,7 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
         project.model("kd"),
         lists["private"],
         lists["heldout"],
-        population=lists["auxiliary"][: params.base.reserve],
+        population=lists["population"],
         template="alpaca",
         attacks=params.audit.attacks,
         memorization=False,

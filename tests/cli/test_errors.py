@@ -110,11 +110,11 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a headline that the teacher has no score of": (
         lambda f: check_environment(settings(audit__headline="teacher_aware"), Project(f)),
-        "{}/params.yaml: audit.headline: 'teacher_aware' has no score for the teacher; name another",
+        "{}/params.yaml: report.headline: 'teacher_aware' has no score for the teacher; name another",
     ),
     "a section that is a text": (
         lambda f: settings(kd__generation="fast"),
-        "params.yaml: kd.generation: input should be a valid dictionary or instance of generation, not 'fast'",
+        "params.yaml: generation: input should be a valid dictionary or instance of generation, not 'fast'",
     ),
     "families.yaml is a list": (
         lambda f: load_family(f / "in/list.yaml", "gpt2"),

@@ -67,7 +67,7 @@ def test_the_projects_own_parameters_are_valid():
         ("canaries.repetitions", [1, 4, 4], "canaries: repetitions: a number stands twice"),
         ("canaries.repetitions", [0, 4], "canaries.repetitions.0: input should be greater than or equal to 1"),
         ("memorization.tokens", 400, "they and a prompt exceed model.max_tokens"),
-        ("audit.headline", "los", "did you mean 'loss'?"),
+        ("report.headline", "los", "did you mean 'loss'?"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_remedy(key, value, words):

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
 SMALL = {
     "base.reserve": 2,
-    "kd.generation.max_new_tokens": 12,
+    "generation.max_new_tokens": 12,
     "kd.recipes.minillm.rollouts": 8,
     "kd.recipes.distillm.validation_share": 0.3,
 } | {f"kd.recipes.{m}.{k}": v for m in METHODS for k, v in (("epochs", 2), ("batch_size", 4))}
@@ -283,7 +283,7 @@ def test_a_technique_that_decides_its_own_data_takes_no_student_fraction(method)
         ("kd.recipes.distillm.alpha", 1.5, "kd.recipes.distillm.alpha"),
         ("kd.protocol", "published", "did you mean 'as_published'?"),
         ("kd.student_fraction", 2, "kd.student_fraction"),
-        ("kd.generation.max_new_tokens", 0, "kd.generation.max_new_tokens"),
+        ("generation.max_new_tokens", 0, "generation.max_new_tokens"),
     ],
 )
 def test_a_wrong_option_is_named(key, value, words):

@@ -37,7 +37,7 @@ SMALL = {
     "canaries.repetitions": [1],
     "canaries.each": 1,
     "canaries.references": 4,
-    "kd.generation.max_new_tokens": 8,
+    "generation.max_new_tokens": 8,
     "audit.mope.draws": 1,
     "audit.blocks.draws": 2,
     "audit.permutations": 10,

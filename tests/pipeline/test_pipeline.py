@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from kdleak.config.schema import METHODS
+from kdleak.data.records import ROLES
 from tests.support.pipeline_project import SMOKE, PipelineProject
 
 RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")
@@ -38,9 +39,7 @@ def contents(project: PipelineProject) -> dict[str, bytes]:
 def test_the_chain_leaves_every_file_that_others_rely_on(project):
     splits = pd.read_parquet(project.folder / "data/splits.parquet")
     assert list(splits.columns) == ["record_id", "role", "task", "group_id"]
-    assert splits["role"].value_counts().to_dict() == {
-        role: SMOKE[f"data.sizes.{role}"] for role in ("private", "public", "heldout", "auxiliary")
-    }
+    assert splits["role"].value_counts().to_dict() == {role: SMOKE[f"data.sizes.{role}"] for role in ROLES}
     assert read(project, "results/checks/report.json")["success"]
     assert (project.folder / "results/checks/docs/index.html").is_file()
     for folder in ("models/teacher", "models/students/kd", "models/students/sft"):
@@ -153,7 +152,7 @@ def test_another_objective_trains_that_student_alone(project):
 def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     project.commit("results so far")
     params = project.folder / "params.yaml"
-    params.write_text(params.read_text().replace("learning_rates: []", "learning_rates: [0.5]"))
+    params.write_text(params.read_text().replace("lr_multipliers: []", "lr_multipliers: [0.5]"))
     done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     swept = project.folder / "results/students/kd/rates/0.5"

@@ -7,7 +7,7 @@ what it is compared with. Records are members or nonmembers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from kdleak.attacks.variants import argmax_texts
 from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.auditing.membership import KEYS, membership_report
 from kdleak.auditing.passes import ModelRunner, PassRequest, PassResults, Subject
+from kdleak.auditing.settings import EngineSettings
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.seeds import derive
@@ -35,35 +36,6 @@ if TYPE_CHECKING:
 TARGET = "target"
 #: What the target is compared with by the attacks that need no pass of their own.
 COMPARED = ("teacher", "no_kd")
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """attacks:      names, in the order in which tables show them.
-    seed:            of controls and of passes that draw noise.
-    batch_tokens:    padded tokens of one forward pass; changes speed and memory, no result.
-    options:         settings of the attacks' own passes, by name (`kdleak.attacks.registry.PassInput`).
-    permutations:    relabellings of the permutation control. ngram: words of the overlap control's n-grams.
-    continuations:   tokens of the greedy continuations of target, teacher and no-KD student; 0: none are made.
-    text_only:       records have no prompt.
-    compare:         whether teacher and no-KD student are attacked too.
-    drop_failed:     whether an attack whose placebo succeeds is left out of the scores.
-    missing_words:   what an attack lacks, as `Needs.missing` names it -> how to provide it.
-    """
-
-    attacks: Sequence[str]
-    seed: int
-    batch_tokens: int = 4096
-    options: Mapping[str, Any] = field(default_factory=dict)
-    permutations: int = 1000
-    ngram: int = 13
-    continuations: int = 0
-    text_only: bool = False
-    compare: bool = False
-    drop_failed: bool = False
-    missing_words: Mapping[str, str] = field(default_factory=dict)
-    cache: Path | None = None
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,14 +98,7 @@ def make_passes(
     settings: EngineSettings,
 ) -> dict[str, PassResults]:
     """The passes that the attacks on each model need, by the model that they are made over, and no pass more."""
-    runner = ModelRunner(
-        records,
-        batch_tokens=settings.batch_tokens,
-        seed=settings.seed,
-        options=settings.options,
-        cache=settings.cache,
-        device=settings.device,
-    )
+    runner = ModelRunner(records, settings)
     results = {}
     for name, subject in subjects.items():
         uses = [

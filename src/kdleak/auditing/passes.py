@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdleak.attacks.registry import ExtraPass, ModelPass, PassInput, TextPass
+from kdleak.auditing.settings import EngineSettings
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import counting, progress
 from kdleak.data.encoding import Encoded, EncodedRecord, Encoder
@@ -83,30 +84,12 @@ class PassResults:
 
 
 class ModelRunner:
-    """Makes passes over models.
+    """Makes passes over models. frame: the texts of the records, in the order in which every subject has them."""
 
-    frame:   the texts of the records that are audited, in the order in which every subject has them.
-    options: settings of the extra passes, by name. seed: of everything random in them.
-    cache:   folder that keeps what passes gave; None: nothing is kept.
-    device:  one of torch's; None: where the pipeline's models are computed.
-    """
-
-    def __init__(
-        self,
-        frame: pd.DataFrame,
-        *,
-        batch_tokens: int,
-        seed: int,
-        options: Mapping[str, Any] | None = None,
-        cache: Path | None = None,
-        device: str | None = None,
-    ):
+    def __init__(self, frame: pd.DataFrame, settings: EngineSettings):
         self.frame = frame
-        self.batch_tokens = batch_tokens
-        self.seed = seed
-        self.options = options or {}
-        self.cache = None if cache is None else ArrayCache(cache, together=True)
-        self.device = device
+        self.settings = settings
+        self.cache = None if settings.cache is None else ArrayCache(settings.cache, together=True)
         self._loaded: tuple[Path, PreTrainedModel] | None = None
 
     def run(self, subject: Subject, request: PassRequest) -> PassResults:
@@ -116,13 +99,13 @@ class ModelRunner:
         variants, computed, refused = {}, {}, {}
         limit = position_limit(subject.folder)
         texts = (self.frame, subject.records, subject.population, subject.encoder, statistics)
-        given = PassInput(*texts, limit, self.options, self.seed)
+        inputs = PassInput(*texts, limit, self.settings.options, self.settings.seed)
         for extra in request.extra:
             try:
                 if isinstance(extra, TextPass):
-                    variants[extra.name] = self.statistics(subject, extra.encode(given), extra.name)
+                    variants[extra.name] = self.statistics(subject, extra.encode(inputs), extra.name)
                 else:
-                    computed[extra.name] = self._compute(subject, extra, given)
+                    computed[extra.name] = self._compute(subject, extra, inputs)
             except KdleakError as error:
                 refused[extra.name] = str(error)
         continued = None
@@ -137,7 +120,7 @@ class ModelRunner:
             model = self._model(subject)
             check_vocabulary(records, model, subject)
             with progress(f"{subject.folder.name}: {label}") as show:
-                options = {"max_tokens": self.batch_tokens, "progress": counting(show, len(records))}
+                options = {"max_tokens": self.settings.batch_tokens, "progress": counting(show, len(records))}
                 return token_statistics(model, records, **options)
 
         if self.cache is None:
@@ -161,20 +144,21 @@ class ModelRunner:
                     subject.encoder.eos_id,
                     k,
                     known=known_starts(statistics, records),
-                    max_tokens=self.batch_tokens,
+                    max_tokens=self.settings.batch_tokens,
                     progress=counting(show, 2 * len(records)),
                 )
             return {"plain": plain, "published": published}
 
         return Continuations(records, statistics, **self._cached(subject, records, f"continuations, {k}", compute))
 
-    def _compute(self, subject: Subject, extra: ModelPass, given: PassInput) -> np.ndarray:
-        settings = extra.settings(given)
+    def _compute(self, subject: Subject, extra: ModelPass, inputs: PassInput) -> np.ndarray:
+        settings = extra.settings(inputs)
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"{subject.folder.name}: {extra.name}") as show:
-                model = self._model(subject)
-                return {"values": extra.compute(model, given, settings, self.batch_tokens, lambda i, n: show(i, n, {}))}
+                tokens = self.settings.batch_tokens
+                report = lambda done, total: show(done, total, {})  # noqa: E731
+                return {"values": extra.compute(self._model(subject), inputs, settings, tokens, report)}
 
         return self._cached(subject, subject.records, f"{extra.name}, {settings}", compute)["values"]
 
@@ -193,7 +177,7 @@ class ModelRunner:
         """The subject's model, loaded when it is first needed; the one before it is let go."""
         if self._loaded is None or self._loaded[0] != subject.folder:
             self._loaded = None
-            self._loaded = subject.folder, load_model(subject.folder, self.device)
+            self._loaded = subject.folder, load_model(subject.folder, self.settings.device)
         return self._loaded[1]
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from kdleak.attacks import ATTACKS
 from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
-from kdleak.auditing.engine import EngineSettings, ModelAudit
+from kdleak.auditing.engine import ModelAudit
 from kdleak.auditing.lists import Lists, read_lists, read_population
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.page import report_page
 from kdleak.auditing.passes import Subject
 from kdleak.auditing.result import AuditResult
-from kdleak.auditing.settings import Limits, Settings
+from kdleak.auditing.settings import EngineSettings, Limits, Settings
 from kdleak.auditing.verdict import best_attack, verdict
 from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER

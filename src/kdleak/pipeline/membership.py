@@ -13,11 +13,11 @@ from kdleak.auditing import engine
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
 from kdleak.auditing.membership import KEYS, to_json
-from kdleak.auditing.passes import PassRequest
+from kdleak.auditing.passes import ModelRunner, PassRequest
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_parquet, replacing_file, write_csv, write_parquet
-from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.core.variants import Variant
 from kdleak.data.sides import MEMBER, as_roles, as_sides
 from kdleak.pipeline import passes
 from kdleak.stats import roc_curve
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 
-def attack_model(name: str, params: Params, project: Project) -> None:
+def attack_model(name: str | Variant, params: Params, project: Project) -> None:
     """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made.
 
     A student is compared with the no-KD student and with the teacher, whose scores must be there.
@@ -41,8 +41,9 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     if audit is None:
         return  # the passes are shared, the statistics of them are the main process's
     report = audit.report | {"not_applicable": audit.left_out}
-    if passes.compared(name):
-        teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in (TEACHER, BASELINE))
+    if (variant := Variant.of(name)).is_distilled:
+        others = (variant.teacher, variant.baseline)
+        teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)
         report["controls"]["no_kd"] = against_baseline(audit.scores, baseline)
         report["teacher"] = {
             "inherited": inherited(audit.scores, teacher),
@@ -53,17 +54,21 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     write_report(report, project.membership(name))
 
 
-def measure_blocks(name: str, params: Params, project: Project) -> None:
+def measure_blocks(name: str | Variant, params: Params, project: Project) -> None:
     """Write blocks.json and block_scores.parquet of a model; a student's are compared with the no-KD student's."""
     records = passes.audited_records(project)
     subject = passes.target(name, records, params, project)
-    results = passes.runner(records, params, project).run(subject, PassRequest(extra=(PERTURBED_BLOCKS,)))
+    results = ModelRunner(records, passes.settings(params, project)).run(
+        subject, PassRequest(extra=(PERTURBED_BLOCKS,))
+    )
     if PERTURBED_BLOCKS.name in results.refused:
         raise KdleakError(results.refused[PERTURBED_BLOCKS.name])
     if not is_main():
         return
     blocks = [PerturbationScores(drops) for drops in results.computed[PERTURBED_BLOCKS.name]]
-    baseline = as_sides(read_parquet(project.block_scores(BASELINE))) if passes.compared(name) else None
+    variant, baseline = Variant.of(name), None
+    if variant.is_distilled:
+        baseline = as_sides(read_parquet(project.block_scores(variant.baseline)))
     keys = records[list(KEYS)]
     table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
     write_parquet(as_roles(table), project.block_scores(name))

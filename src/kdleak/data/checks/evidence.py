@@ -47,12 +47,12 @@ def record_evidence(records: pd.DataFrame, params: Params) -> pd.DataFrame:
     filled = pd.DataFrame({**text, "role": records["role"].to_numpy()})
     context_keys = [normalise(c) or f"\x00{i}" for i, c in enumerate(text["context"])]
     recomputed = [record_id(*parts) for parts in zip(*text.values(), strict=True)]
-    roles = records["role"]
+    roles = _worlds(records)
     evidence = pd.DataFrame(
         {
             "row": records[SOURCE_ROW].to_numpy() if SOURCE_ROW in records else np.arange(len(records)),
             "record_id": records["record_id"].map(_sha256_only).to_numpy(object),
-            "role": roles.map(_label_only).to_numpy(object),
+            "role": records["role"].map(_label_only).to_numpy(object),
             "task": records["task"].map(_label_only).to_numpy(object),
             "group_id": records["group_id"].map(_sha256_only).to_numpy(object),
             "recomputed_id": recomputed,
@@ -87,15 +87,21 @@ def task_evidence(records: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     labels = records["task"].map(_label_only)
-    counts = records.groupby([records["role"], labels]).size()
+    counts = records.groupby([_worlds(records), labels]).size()
     return pd.DataFrame(
         [
             {"role": role, "task": task, "n_records": int(counts.get((role, task), 0))}
             for role in ROLES
+            if role != "population"
             for task in sorted(labels.dropna().unique())
         ],
         columns=["role", "task", "n_records"],
     )
+
+
+def _worlds(records: pd.DataFrame) -> pd.Series:
+    """Each record's role, that of the population being `auxiliary`: they are one draw from the attacker's world."""
+    return records["role"].where(records["role"] != "population", "auxiliary")
 
 
 def _roles_per_key(keys: object, roles: pd.Series) -> np.ndarray:
