@@ -57,7 +57,7 @@ def test_every_item_is_done_by_one_process_and_the_load_is_even(size, monkeypatc
     lengths, shares = [len(r.prompt) + len(r.response) for r in RECORDS], []
     for rank in range(size):
         as_rank(monkeypatch, rank, size)
-        shares.append(distributed.share(lengths))
+        shares.append(distributed.shard_by_length(lengths))
     assert sorted(i for share in shares for i in share) == list(range(23))
     loads = [sum(lengths[i] for i in share) for share in shares]
     assert max(loads) - min(loads) <= 2 * max(lengths)
@@ -202,7 +202,7 @@ def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
 
         def compute() -> dict[str, np.ndarray]:
             x = np.ones(1)
-            distributed.add_up(x)
+            distributed.all_reduce_sum_(x)
             return {"x": x}
 
         assert cache.get_or_compute("key", compute)["x"] == 2
@@ -212,8 +212,8 @@ def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
 
 def test_alone_nothing_is_loaded_and_nothing_changes():
     x = np.ones(3)
-    distributed.add_up(x)
-    assert (x == 1).all() and distributed.is_main() and distributed.everyone(True) and not distributed.everyone(False)
+    distributed.all_reduce_sum_(x)
+    assert (x == 1).all() and distributed.is_main() and distributed.all_agree(True) and not distributed.all_agree(False)
     batch = collate(RECORDS, [0, 1])
     assert own_part(batch) is batch
     assert not torch.distributed.is_initialized()

@@ -99,14 +99,14 @@ def mope(
     progress: called with (passes done, passes in all).
     Several processes share the records, and each of them returns the scores of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
 
     def likelihoods() -> np.ndarray:
         found = np.zeros(len(records))
         for batch, hidden in read_responses(model, own, max_tokens):
             found[[mine[i] for i in batch.indices]] = record_log_probs(model, batch, hidden)
-        distributed.add_up(found)
+        distributed.all_reduce_sum_(found)
         return found
 
     groups = _groups(model)
@@ -138,12 +138,12 @@ def block_mope(
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
     Several processes share the records, and each of them returns the scores of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     known = None if clean is None else clean[mine]
     drops = _block_drops(model, [records[i] for i in mine], noise, known, max_tokens, cache_bytes, progress)
     found = np.zeros((*drops.shape[:2], len(records)))
     found[:, :, mine] = drops
-    distributed.add_up(found)
+    distributed.all_reduce_sum_(found)
     return [PerturbationScores(block) for block in found]
 
 

@@ -142,7 +142,7 @@ def cached_teacher(
         return live
     key = _key(teacher_digest, live.head.weight.dtype, records)
     hidden = cache.get(key)
-    if not distributed.everyone(hidden is not None):
+    if not distributed.all_agree(hidden is not None):
         hidden = teacher_hidden_states(live, records, batch_tokens)
         cache.put(key, hidden)
     return CachedTeacher(live, hidden, lengths)
@@ -155,13 +155,13 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
     for record in records:
         starts.append(starts[-1] + len(record.response))
     hidden = torch.zeros(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
     for indices in scoring_batches(own, batch_tokens):
         flat = live(collate(own, indices).to(device)).cpu()
         for i, states in zip(indices, flat.split([len(own[i].response) for i in indices]), strict=True):
             hidden[starts[mine[i]] : starts[mine[i] + 1]] = states
-    distributed.add_up(hidden)
+    distributed.all_reduce_sum_(hidden)
     return hidden
 
 

@@ -81,7 +81,7 @@ class ArrayCache:
     def get_or_compute(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The entry of `key`; computed and stored where it is missing or damaged."""
         found = self.get(key)
-        missing = found is None if not self.together else not distributed.everyone(found is not None)
+        missing = found is None if not self.together else not distributed.all_agree(found is not None)
         if missing:
             found = compute()
             self.put(key, found)

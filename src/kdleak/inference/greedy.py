@@ -82,7 +82,7 @@ def continuations_under(
     continuations = np.full((len(decodings), len(records), k), ENDED, dtype=np.int64)
     drafts = [r.response for r in records] if known is None else known
     first = FIRST_INSTALMENT if known is None else k
-    mine = distributed.share([len(r.prompt) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) for r in records])
     continuations[:, np.setdiff1d(np.arange(len(records)), mine)] = 0  # what another process adds
     rows = [verifier.row(i, records[i].prompt, drafts[i], first) for i in mine]
     report = progress or (lambda _: None)
@@ -101,7 +101,7 @@ def continuations_under(
             for batch in _batches([rows[i] for i in members], len(prefix), max_tokens):
                 finish(list(verifier.read(batch)))
         finish(list(verifier.finish()))
-    distributed.add_up(continuations)
+    distributed.all_reduce_sum_(continuations)
     return continuations
 
 

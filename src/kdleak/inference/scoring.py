@@ -44,7 +44,7 @@ def token_statistics(
     progress:   called with the number of records done, after each batch.
     Several processes share the records, and each of them returns the statistics of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
@@ -61,7 +61,7 @@ def token_statistics(
                 start = rows.stop
             if progress is not None:
                 progress(len(batch.indices))
-    distributed.add_up(*columns.values())
+    distributed.all_reduce_sum_(*columns.values())
     return TokenStatistics(np.array([r.record_id for r in records], dtype=str), offsets, **columns)
 
 

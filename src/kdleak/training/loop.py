@@ -125,7 +125,7 @@ def _together(loss: float, parameters: list[torch.nn.Parameter]) -> float:
     if distributed.size() == 1:
         return loss
     losses = torch.tensor([loss], dtype=torch.float64)
-    distributed.add_up(losses, *(p.grad for p in parameters if p.grad is not None))
+    distributed.all_reduce_sum_(losses, *(p.grad for p in parameters if p.grad is not None))
     return losses.item()
 
 
