@@ -13,7 +13,7 @@ from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import Noise, mope
 from kdleak.attacks.variants import argmax_texts, prefixed
 from kdleak.core.errors import KdleakError
-from kdleak.core.progress import counting, progress
+from kdleak.core.progress import progress
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key
 from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
@@ -139,8 +139,8 @@ class _Passes:
         def compute() -> TokenStatistics:
             model = self.model()
             check_vocabulary(records, model, self.model)
-            with progress(f"{self.name}: {what}") as show:
-                options = {"max_tokens": self.setting.batch_tokens, "progress": counting(show, len(records))}
+            with progress(f"{self.name}: {what}", len(records)) as advance:
+                options = {"max_tokens": self.setting.batch_tokens, "progress": advance}
                 return token_statistics(model, records, **options)
 
         if self.setting.cache is None:
@@ -149,9 +149,9 @@ class _Passes:
 
     def mope(self, records: Sequence[EncodedRecord], clean: TokenStatistics) -> np.ndarray:
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"{self.name}: disturbed weights") as show:
+            with progress(f"{self.name}: perturbed weights", self.setting.noise.passes) as advance:
                 options = {"max_tokens": self.setting.batch_tokens, "clean": mean_log_prob(clean)}
-                found = mope(self.model(), records, self.setting.noise, **options, progress=lambda i, n: show(i, n, {}))
+                found = mope(self.model(), records, self.setting.noise, **options, progress=advance)
             return {"scores": found.scores}
 
         return self._cached(records, f"mope, {self.setting.noise}", compute)["scores"]
@@ -170,7 +170,7 @@ class _Passes:
             records, statistics = continued_texts(records, statistics)
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"{self.name}: continuing prompts") as show:
+            with progress(f"{self.name}: continuing prompts", 2 * len(records)) as advance:
                 plain, published = continuations_under(
                     [PLAIN, AS_PUBLISHED],
                     self.model(),
@@ -179,7 +179,7 @@ class _Passes:
                     CONTINUED,
                     known=known_starts(statistics, records),
                     max_tokens=self.setting.batch_tokens,
-                    progress=counting(show, 2 * len(records)),
+                    progress=advance,
                 )
             return {"plain": plain, "published": published}
 

@@ -11,7 +11,7 @@ from kdleak.auditing.membership import to_json
 from kdleak.core.distributed import is_main
 from kdleak.core.files import read_parquet, replacing_file, write_parquet
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.core.progress import counting, progress
+from kdleak.core.progress import progress
 from kdleak.data.records import read_role
 from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
 from kdleak.inference.greedy import ENDED, continuations_under, known_starts
@@ -136,7 +136,7 @@ def _continuations(
     folder: Path, records: Sequence[EncodedRecord], statistics: TokenStatistics, eos_id: int, params: Params
 ) -> np.ndarray:
     """(2, n, k) greedy continuations of all prompts: as the model would have it, and as the published script did."""
-    with progress(f"continuing prompts with {folder.name}") as show:
+    with progress(f"continuing prompts with {folder.name}", 2 * len(records)) as advance:
         return continuations_under(
             [PLAIN, AS_PUBLISHED],
             load_model(folder),
@@ -145,7 +145,7 @@ def _continuations(
             params.memorization.tokens,
             known=known_starts(statistics, records),
             max_tokens=params.audit.batch_tokens,
-            progress=counting(show, 2 * len(records)),
+            progress=advance,
         )
 
 

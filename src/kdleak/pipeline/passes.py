@@ -18,10 +18,11 @@ from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope
 from kdleak.attacks.variants import argmax_texts, lowercased, prefixed
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.core.progress import counting, progress
+from kdleak.core.progress import progress
 from kdleak.core.seeds import derive
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
+from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
 from kdleak.inference.scoring import token_statistics
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
@@ -69,12 +70,12 @@ class Scorer:
         """Token statistics of `records` under the model in `folder`."""
 
         def compute() -> TokenStatistics:
-            with progress(f"scoring with {folder.name}") as show:
+            with progress(f"scoring with {folder.name}", len(records)) as advance:
                 return token_statistics(
                     load_model(folder),
                     records,
                     max_tokens=self.params.audit.batch_tokens,
-                    progress=counting(show, len(records)),
+                    progress=advance,
                 )
 
         return StatisticsCache(self.cache).get_or_compute(content_key(model_digest(folder), records), compute)
@@ -84,9 +85,9 @@ class Scorer:
         noise = self._noise("mope")
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"disturbing {folder.name}") as show:
+            with progress(f"perturbing {folder.name}", noise.passes) as advance:
                 options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
-                found = mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
+                found = mope(load_model(folder), records, noise, **options, progress=advance)
             return {"drops": found.drops}
 
         key = content_key(model_digest(folder), records, f"mope, {noise}")
@@ -99,9 +100,11 @@ class Scorer:
         noise = self._noise("blocks")
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"disturbing blocks of {folder.name}") as show:
+            model = load_model(folder)
+            total = len(records) * len(transformer_blocks(model))
+            with progress(f"perturbing blocks of {folder.name}", total) as advance:
                 options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
-                found = block_mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
+                found = block_mope(model, records, noise, **options, progress=advance)
             return {"drops": np.stack([block.drops for block in found])}
 
         key = content_key(model_digest(folder), records, f"block mope, {noise}")
