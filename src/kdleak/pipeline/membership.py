@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from kdleak.attacks.teacher_aware import without_teacher
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import exposed_overlap, inherited, paired_differences
 from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
-from kdleak.auditing.membership import KEYS, membership_report, to_json
+from kdleak.auditing.membership import KEYS, membership_report
 from kdleak.core.distributed import is_main
-from kdleak.core.files import read_parquet, replacing_file, write_csv, write_parquet
+from kdleak.core.files import read_parquet, write_csv, write_json, write_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
 from kdleak.data.overlap import ngram_overlap
@@ -24,8 +23,6 @@ from kdleak.pipeline.passes import Scorer, gather, noise_of
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from kdleak.config.schema import Params
@@ -57,7 +54,7 @@ def attack_model(name: str, params: Params, project: Project) -> None:
         }
     write_parquet(scores, project.scores(name))
     write_csv(roc_table(scores), project.roc(name))
-    _write_report(report, project.membership(name))
+    write_json(report, project.membership(name), digits=6)
 
 
 def measure_blocks(name: str, params: Params, project: Project) -> None:
@@ -73,7 +70,7 @@ def measure_blocks(name: str, params: Params, project: Project) -> None:
     write_parquet(
         keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(found)}), project.block_scores(name)
     )
-    _write_report(block_report(keys, found, noise_of(params, "blocks"), baseline), project.blocks(name))
+    write_json(block_report(keys, found, noise_of(params, "blocks"), baseline), project.blocks(name), digits=6)
 
 
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -116,12 +113,6 @@ def _beside(scores: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, Any]:
     return {
         attack: {key: areas[attack][key] for key in keep} | {"excess": differences[attack]} for attack in differences
     }
-
-
-def _write_report(report: Mapping[str, Any], path: Path) -> None:
-    text = to_json(report)
-    with replacing_file(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
 
 
 def _defined(values: np.ndarray) -> np.ndarray:

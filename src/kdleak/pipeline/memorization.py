@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.auditing.membership import to_json
 from kdleak.core.distributed import is_main
-from kdleak.core.files import read_parquet, replacing_file, write_parquet
+from kdleak.core.files import read_parquet, write_json, write_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import progress
 from kdleak.data.records import read_role
@@ -72,9 +71,7 @@ def measure_memorization(name: str, params: Params, project: Project) -> None:
     write_parquet(own.records, project.memorization_table(name))
     write_parquet(own.facts, project.facts(name))
     write_parquet(own.canaries, project.canary_scores(name))
-    text = to_json({"tokens": params.memorization.tokens, **report})
-    with replacing_file(project.memorization(name)) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    write_json({"tokens": params.memorization.tokens, **report}, project.memorization(name), digits=6)
 
 
 def record_table(
