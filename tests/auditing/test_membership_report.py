@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdleak.auditing.membership import attack_summary, membership_report, to_json
+from kdleak.auditing.membership import attack_summary, membership_report
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import json_text
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_figures_are_those_of_the_scores(scores):
 
 def test_row_order_changes_nothing_and_the_text_is_byte_identical(scores):
     shuffled = scores.sample(frac=1, random_state=1)
-    assert to_json(membership_report(scores)) == to_json(membership_report(shuffled))
+    assert json_text(membership_report(scores), 6) == json_text(membership_report(shuffled), 6)
 
 
 def test_undefined_scores_are_counted_not_dropped_in_silence(scores):
@@ -61,7 +62,7 @@ def test_an_fpr_finer_than_the_data_is_said_in_words(scores):
 
 def test_a_task_with_one_side_only_is_null_not_an_error(scores):
     scores.loc[scores["role"] == "member", "task"] = "qa"
-    entry = json.loads(to_json(membership_report(scores)))["tasks"]["brainstorming"]["loss"]
+    entry = json.loads(json_text(membership_report(scores), 6))["tasks"]["brainstorming"]["loss"]
     assert entry["auc"] is None and entry["tpr_at_fpr"]["0.25"] is None and entry["n_members"] == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import yaml
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
 from kdleak.auditing.controls import overlap_control, permutation_control
-from kdleak.auditing.membership import membership_report, to_json
+from kdleak.auditing.membership import membership_report
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.files import write_json, write_parquet
@@ -111,7 +110,7 @@ class StudyResults:
                 "exposed_overlap": exposed_overlap(scores, teacher),
             }
         write_parquet(as_roles(scores), self.project.scores(name))
-        write_json(json.loads(to_json(report)), self.project.membership(name))
+        write_json(report, self.project.membership(name), digits=6)
 
     def _memorization(self, name: str, strength: float, rng: np.random.Generator) -> None:
         n = 2 * self.n
@@ -138,7 +137,7 @@ class StudyResults:
         report = memorization_report(own, teacher=beside and beside[TEACHER], no_kd=beside and beside[BASELINE])
         for table, path in zip((as_roles(records), as_roles(facts), canaries), self._paths(name), strict=True):
             write_parquet(table, path)
-        write_json(json.loads(to_json({"tokens": 32, **report})), self.project.memorization(name))
+        write_json({"tokens": 32, **report}, self.project.memorization(name), digits=6)
 
     def _paths(self, name: str) -> tuple[Path, ...]:
         project = self.project
@@ -160,4 +159,4 @@ class StudyResults:
         if Variant.of(name).is_distilled:
             baseline = as_sides(pd.read_parquet(self.project.block_scores(BASELINE)))
         write_parquet(as_roles(self.keys.assign(**columns)), self.project.block_scores(name))
-        write_json(json.loads(to_json(block_report(self.keys, found, noise, baseline))), self.project.blocks(name))
+        write_json(block_report(self.keys, found, noise, baseline), self.project.blocks(name), digits=6)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.registry import AttackInput, ModelPass, PassInput, attack
+from kdleak.core.progress import progress
 from kdleak.core.seeds import derive
 
 if TYPE_CHECKING:
@@ -29,23 +30,21 @@ def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
     return Noise(**chosen, relative=corrected, antithetic=corrected, seed=derive(seed, f"noise/{purpose}"))
 
 
-def _drops(
-    model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
-) -> np.ndarray:
+def _drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:
     from kdleak.attacks.perturbation import mope as perturbed
 
-    clean = mean_log_prob(inputs.statistics)
-    return perturbed(model, inputs.records, noise, clean=clean, max_tokens=max_tokens, progress=progress).drops
+    with progress(label, noise.passes) as advance:
+        options = {"clean": mean_log_prob(inputs.statistics), "max_tokens": max_tokens, "progress": advance}
+        return perturbed(model, inputs.records, noise, **options).drops
 
 
-def _block_drops(
-    model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, progress: Callable[[int, int], None]
-) -> np.ndarray:
+def _block_drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:
     from kdleak.attacks.perturbation import block_mope
+    from kdleak.inference.block_forward import transformer_blocks
 
-    clean = mean_log_prob(inputs.statistics)
-    blocks = block_mope(model, inputs.records, noise, clean=clean, max_tokens=max_tokens, progress=progress)
-    return np.stack([block.drops for block in blocks])
+    with progress(label, len(inputs.records) * len(transformer_blocks(model))) as advance:
+        options = {"clean": mean_log_prob(inputs.statistics), "max_tokens": max_tokens, "progress": advance}
+        return np.stack([block.drops for block in block_mope(model, inputs.records, noise, **options)])
 
 
 #: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed.

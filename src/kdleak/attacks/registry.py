@@ -61,12 +61,12 @@ class ModelPass:
     """An array that is computed with the model itself: `AttackInput.computed[name]`.
 
     settings: everything that the result depends on beside model and records; its repr is a part of the cache key.
-    compute:  (model, pass input, settings, max_tokens, progress(done, total)) -> array. Several processes may share it.
+    compute:  (model, pass input, settings, max_tokens, label of its progress) -> array. Several processes may share it.
     """
 
     name: str
     settings: Callable[[PassInput], Any]
-    compute: Callable[[PreTrainedModel, PassInput, Any, int, Callable[[int, int], None]], np.ndarray]
+    compute: Callable[[PreTrainedModel, PassInput, Any, int, str], np.ndarray]
     needs_population: bool = False
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +76,6 @@ def attack_summary(members: np.ndarray, nonmembers: np.ndarray) -> dict[str, Any
     }
 
 
-def to_json(report: Mapping[str, Any]) -> str:
-    """Deterministic text of a report: sorted keys, six significant digits, null for what is undefined."""
-    return json.dumps(_plain(report), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _family(columns: Mapping[str, np.ndarray], is_member: np.ndarray) -> dict[str, dict[str, Any]]:
     """Summaries of several attacks on the same records, with p-values Holm-corrected among them."""
     summaries = {name: attack_summary(column[is_member], column[~is_member]) for name, column in columns.items()}
@@ -106,18 +99,3 @@ def _notes(n: int) -> list[str]:
         f"An FPR of {' and '.join(finer)} is finer than 1/{n}, one non-member: the TPR given for it is the TPR without "
         f"any false positive among {n} non-members, where the true FPR may be as high as {100 * float(bound):.2g} %."
     ]
-
-
-def _plain(value: Any) -> Any:
-    """`value` in JSON's own types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

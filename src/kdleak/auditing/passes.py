@@ -17,7 +17,7 @@ import numpy as np
 from kdleak.attacks.registry import ExtraPass, ModelPass, PassInput, TextPass
 from kdleak.auditing.settings import EngineSettings
 from kdleak.core.errors import KdleakError
-from kdleak.core.progress import counting, progress
+from kdleak.core.progress import progress
 from kdleak.data.encoding import Encoded, EncodedRecord, Encoder
 from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
 from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
@@ -119,8 +119,8 @@ class ModelRunner:
         def compute() -> TokenStatistics:
             model = self._model(subject)
             check_vocabulary(records, model, subject)
-            with progress(f"{subject.folder.name}: {label}") as show:
-                options = {"max_tokens": self.settings.batch_tokens, "progress": counting(show, len(records))}
+            with progress(f"{subject.folder.name}: {label}", len(records)) as advance:
+                options = {"max_tokens": self.settings.batch_tokens, "progress": advance}
                 return token_statistics(model, records, **options)
 
         if self.cache is None:
@@ -136,7 +136,7 @@ class ModelRunner:
             records, statistics = continued_texts(records, statistics)
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"{subject.folder.name}: continuations") as show:
+            with progress(f"{subject.folder.name}: continuations", 2 * len(records)) as advance:
                 plain, published = continuations_under(
                     [PLAIN, AS_PUBLISHED],
                     self._model(subject),
@@ -145,7 +145,7 @@ class ModelRunner:
                     k,
                     known=known_starts(statistics, records),
                     max_tokens=self.settings.batch_tokens,
-                    progress=counting(show, 2 * len(records)),
+                    progress=advance,
                 )
             return {"plain": plain, "published": published}
 
@@ -155,10 +155,9 @@ class ModelRunner:
         settings = extra.settings(inputs)
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"{subject.folder.name}: {extra.name}") as show:
-                tokens = self.settings.batch_tokens
-                report = lambda done, total: show(done, total, {})  # noqa: E731
-                return {"values": extra.compute(self._model(subject), inputs, settings, tokens, report)}
+            label = f"{subject.folder.name}: {extra.name}"
+            tokens = self.settings.batch_tokens
+            return {"values": extra.compute(self._model(subject), inputs, settings, tokens, label)}
 
         return self._cached(subject, subject.records, f"{extra.name}, {settings}", compute)["values"]
 

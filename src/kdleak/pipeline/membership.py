@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,19 +11,17 @@ from kdleak.attacks.perturbation import PerturbationScores
 from kdleak.auditing import engine
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
-from kdleak.auditing.membership import KEYS, to_json
+from kdleak.auditing.membership import KEYS
 from kdleak.auditing.passes import ModelRunner, PassRequest
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
-from kdleak.core.files import read_parquet, replacing_file, write_csv, write_parquet
+from kdleak.core.files import read_parquet, write_csv, write_json, write_parquet
 from kdleak.core.variants import Variant
 from kdleak.data.sides import MEMBER, as_roles, as_sides
 from kdleak.pipeline import passes
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from kdleak.config.schema import Params
@@ -51,7 +48,7 @@ def attack_model(name: str | Variant, params: Params, project: Project) -> None:
         }
     write_parquet(as_roles(audit.scores), project.scores(name))
     write_csv(roc_table(audit.scores), project.roc(name))
-    write_report(report, project.membership(name))
+    write_json(report, project.membership(name), digits=6)
 
 
 def measure_blocks(name: str | Variant, params: Params, project: Project) -> None:
@@ -73,7 +70,7 @@ def measure_blocks(name: str | Variant, params: Params, project: Project) -> Non
     table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
     write_parquet(as_roles(table), project.block_scores(name))
     noise = noise_of(params.audit.model_dump(), "blocks", params.seed)
-    write_report(block_report(keys, blocks, noise, baseline), project.blocks(name))
+    write_json(block_report(keys, blocks, noise, baseline), project.blocks(name), digits=6)
 
 
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,8 +85,3 @@ def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
         fpr, tpr = roc_curve(values[member & defined], values[~member & defined])
         curves.append(pd.DataFrame({"attack": name, "fpr": fpr.round(6), "tpr": tpr.round(6)}))
     return pd.concat(curves, ignore_index=True)
-
-
-def write_report(report: Mapping[str, Any], path: Path) -> None:
-    with replacing_file(path) as fresh:
-        fresh.write_text(to_json(report), encoding="utf-8")

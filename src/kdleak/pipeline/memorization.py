@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from kdleak.auditing.passes import ModelRunner, PassRequest
 from kdleak.core.distributed import is_main
-from kdleak.core.files import read_parquet, write_parquet
+from kdleak.core.files import read_parquet, write_json, write_parquet
 from kdleak.core.variants import Variant
 from kdleak.data.sides import as_roles, as_sides
 from kdleak.memorization.exposure import log_perplexity
 from kdleak.memorization.report import Memorization, memorization_report
 from kdleak.memorization.tables import fact_table, record_table
 from kdleak.pipeline import passes
-from kdleak.pipeline.membership import write_report
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -44,7 +43,7 @@ def measure_memorization(name: str | Variant, params: Params, project: Project) 
     write_parquet(as_roles(own.records), project.memorization_table(name))
     write_parquet(as_roles(own.facts), project.facts(name))
     write_parquet(own.canaries, project.canary_scores(name))
-    write_report({"tokens": params.memorization.tokens, **report}, project.memorization(name))
+    write_json({"tokens": params.memorization.tokens, **report}, project.memorization(name), digits=6)
 
 
 def _read(name: Variant, project: Project) -> Memorization:
