@@ -109,11 +109,11 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "{}/params.yaml: audit.attacks: unknown attack 'los'; did you mean 'loss'?",
     ),
     "a headline that the teacher has no score of": (
-        lambda f: check_environment(settings(audit__headline="teacher_aware"), Project(f)),
+        lambda f: check_environment(settings(report__headline="teacher_aware"), Project(f)),
         "{}/params.yaml: report.headline: 'teacher_aware' has no score for the teacher; name another",
     ),
     "a section that is a text": (
-        lambda f: settings(kd__generation="fast"),
+        lambda f: settings(generation="fast"),
         "params.yaml: generation: input should be a valid dictionary or instance of generation, not 'fast'",
     ),
     "families.yaml is a list": (

@@ -169,14 +169,6 @@ def test_a_trial_is_the_same_recipe_at_another_rate():
     assert changed["rkl"] == params.kd.recipes["rkl"]
 
 
-def test_a_trial_has_places_of_its_own_and_shares_the_rest():
-    trial, project = Project().trial("kd", 0.5), Project()
-    assert trial.membership("kd") == project.root / "results/students/kd/rates/0.5/membership.json"
-    assert trial.model("kd") != project.model("kd") and trial.resume("kd") != project.resume("kd")
-    assert trial.scores("sft") == project.scores("sft") and trial.model("teacher") == project.model("teacher")
-    assert Project().trial("kd", 3).rate == "3"
-
-
 def test_a_rate_that_the_study_does_not_have_is_refused(tmp_path):
     with pytest.raises(KdleakError, match=r"'0\.7' is not in study\.lr_multipliers, which holds 0\.5, 3"):
         run_trial("kd", "0.7", params_of(study__lr_multipliers=[0.5, 3]), Project(tmp_path))

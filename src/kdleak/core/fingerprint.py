@@ -13,7 +13,7 @@ import ast
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 #: Names whose presence makes a module a registry.
@@ -168,7 +168,6 @@ def _named(tree: ast.Module, home: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-@lru_cache
 def _data_files(folder: Path) -> tuple[Path, ...]:
     found: list[Path] = []
     for path in sorted(folder.iterdir()):

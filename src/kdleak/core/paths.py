@@ -135,7 +135,7 @@ class Project:
     def model(self, name: Name) -> Path:
         """Checkpoint of a run; one that is no default run's has its place beside those of dvc.yaml."""
         variant = Variant.of(name)
-        return self.root / "models" / ("" if variant.is_default else "variants") / variant.path
+        return self.root / "models" / (variant.path if variant.is_default else f"variants/{variant}")
 
     def training_text(self, method: str) -> Path:
         """The teacher's responses that `method` trains on."""

@@ -35,7 +35,7 @@ class Variant:
 
     @property
     def is_default(self) -> bool:
-        return self == Variant(self.method)
+        return not self.difference
 
     @property
     def is_teacher(self) -> bool:
@@ -57,16 +57,28 @@ class Variant:
         return Variant(BASELINE, seed=self.seed)
 
     @property
+    def difference(self) -> dict[str, object]:
+        """What sets the run apart from the default run of its method."""
+        parts = {"defence": self.defence, "shadow": self.shadow, "seed": self.seed, "rate": self.rate}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @property
     def path(self) -> PurePosixPath:
-        """The run's folder below models/ and results/: `teacher`, `students/kd`, `students/kd/rates/0.5`."""
-        path = PurePosixPath(TEACHER) if self.is_teacher else PurePosixPath("students", self.method)
-        parts = {"defences": self.defence, "shadows": self.shadow, "seeds": self.seed, "rates": self.rate}
-        for folder, value in parts.items():
-            if value is not None:
-                path = path / folder / str(value)
-        return path
+        """The folder of its results: `teacher`, `students/kd`, `students/kd/rates/0.5`, `students/kd/runs/seed-1`.
+
+        No run's folder lies in that of a run which is not its method's default.
+        """
+        home = PurePosixPath(TEACHER) if self.is_teacher else PurePosixPath("students", self.method)
+        if self.is_default:
+            return home
+        if set(self.difference) == {"rate"}:
+            return home / "rates" / str(self.rate)
+        return home / "runs" / _joined(self.difference)
 
     def __str__(self) -> str:
-        """One word, for progress lines and folders of state: `kd`, `kd-rate-0.5`."""
-        parts = {"defence": self.defence, "shadow": self.shadow, "seed": self.seed, "rate": self.rate}
-        return "-".join([self.method, *(f"{name}-{value}" for name, value in parts.items() if value is not None)])
+        """One word, for folders of checkpoints and of state: `kd`, `kd-rate-0.5`."""
+        return self.method if self.is_default else f"{self.method}-{_joined(self.difference)}"
+
+
+def _joined(parts: dict[str, object]) -> str:
+    return "-".join(f"{name}-{value}" for name, value in parts.items())

@@ -54,14 +54,27 @@ def assign_roles(frame: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> pd
 def choose(frame: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
     """From a table whose records have roles, take `sizes[role]` of each, all roles in one mixture of tasks.
 
-    Where the table names no `population`, that is the first `auxiliary` records by record id, a hash.
+    Where the table names no `population`, that is the first `auxiliary` records by record id, a hash, in whole groups.
     """
     if (frame["role"] == "population").any():
         return _choose(frame, sizes, ROLES, seed)
     chosen = _choose(frame, _with_population(sizes), _DRAWN, seed)
-    first = chosen.index[chosen["role"] == "auxiliary"][: sizes["population"]]
-    chosen.loc[first, "role"] = "population"
+    chosen.loc[_first_groups(chosen[chosen["role"] == "auxiliary"], sizes["population"]), "role"] = "population"
     return chosen
+
+
+def _first_groups(frame: pd.DataFrame, size: int) -> list[int]:
+    """The index of `size` rows in whole groups, in the order of the rows; a group that is too large is passed over."""
+    taken: list[int] = []
+    for _, group in frame.groupby("group_id", sort=False):
+        if len(taken) + len(group) <= size:
+            taken += group.index.tolist()
+    if len(taken) < size:
+        raise KdleakError(
+            f"data.sizes.population: {size} records are asked for, but whole groups of near-duplicates make "
+            f"{len(taken)}; ask for so many"
+        )
+    return taken
 
 
 def _choose(frame: pd.DataFrame, sizes: Mapping[str, int], roles: Sequence[str], seed: int) -> pd.DataFrame:

@@ -34,6 +34,8 @@ ENTRIES = {
 }
 #: Stages that run one method, whose fingerprint leaves the files of the others out.
 BY_METHOD = ("text", "distill", "rates")
+#: Where methods register; one file need not know of another.
+METHODS_PACKAGE = "kdleak.distill.methods"
 #: Code that no figure passes through: the command line, MLflow, what is shown on a terminal or said of an error, and
 #: the settings and paths, which dvc.yaml declares by name.
 PLUMBING = (
@@ -65,5 +67,5 @@ def validate(params: Params, project: Project) -> None:
 
 def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:
     """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module."""
-    entries = Entries("kdleak.distill.methods", "method", method) if method else None
+    entries = Entries(METHODS_PACKAGE, "method", method) if method else None
     return source.fingerprint(source.closure(ENTRIES[stage], PLUMBING, entries))

@@ -47,12 +47,12 @@ def record_evidence(records: pd.DataFrame, params: Params) -> pd.DataFrame:
     filled = pd.DataFrame({**text, "role": records["role"].to_numpy()})
     context_keys = [normalise(c) or f"\x00{i}" for i, c in enumerate(text["context"])]
     recomputed = [record_id(*parts) for parts in zip(*text.values(), strict=True)]
-    roles = _worlds(records)
+    roles = records["role"]
     evidence = pd.DataFrame(
         {
             "row": records[SOURCE_ROW].to_numpy() if SOURCE_ROW in records else np.arange(len(records)),
             "record_id": records["record_id"].map(_sha256_only).to_numpy(object),
-            "role": records["role"].map(_label_only).to_numpy(object),
+            "role": roles.map(_label_only).to_numpy(object),
             "task": records["task"].map(_label_only).to_numpy(object),
             "group_id": records["group_id"].map(_sha256_only).to_numpy(object),
             "recomputed_id": recomputed,
@@ -83,11 +83,13 @@ def role_evidence(records: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def task_evidence(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a role and task: role, task, n_records."""
+    """One row a role and task: role, task, n_records. The population, a part of the attacker's world that no model
+    learns from and no member is compared with, counts as `auxiliary`: it may be too small for every task."""
     import pandas as pd
 
+    roles = records["role"].where(records["role"] != "population", "auxiliary")
     labels = records["task"].map(_label_only)
-    counts = records.groupby([_worlds(records), labels]).size()
+    counts = records.groupby([roles, labels]).size()
     return pd.DataFrame(
         [
             {"role": role, "task": task, "n_records": int(counts.get((role, task), 0))}
@@ -97,11 +99,6 @@ def task_evidence(records: pd.DataFrame) -> pd.DataFrame:
         ],
         columns=["role", "task", "n_records"],
     )
-
-
-def _worlds(records: pd.DataFrame) -> pd.Series:
-    """Each record's role, that of the population being `auxiliary`: they are one draw from the attacker's world."""
-    return records["role"].where(records["role"] != "population", "auxiliary")
 
 
 def _roles_per_key(keys: object, roles: pd.Series) -> np.ndarray:
