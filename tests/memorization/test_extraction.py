@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,12 +125,14 @@ def corpus():
         }
     )
     tokenizer = train_tokenizer(frame["response"] + frame["context"], 400)
-    return frame, tokenizer, Encoder(tokenizer, 256, 512).encode_frame(frame)
+    encoder = Encoder(tokenizer, 256, 512)
+    return frame, encoder, encoder.encode_with_spans(frame)
 
 
 def test_every_fact_of_the_corpus_is_found_in_its_tokens(corpus):
-    frame, tokenizer, records = corpus
-    spans = fact_spans(frame, records, tokenizer)
+    frame, encoder, encoded = corpus
+    tokenizer, records = encoder.tokenizer, encoded.records
+    spans = fact_spans(frame, encoded, encoder)
     stated = [(i, fact) for i, facts in enumerate(frame["facts"]) for fact in facts]
     assert len(spans) == len(stated) > 100
     for span, (i, fact) in zip(spans, stated, strict=True):
@@ -143,12 +146,12 @@ def test_every_fact_of_the_corpus_is_found_in_its_tokens(corpus):
 
 
 def test_a_fact_that_truncation_cut_is_left_out(corpus):
-    frame, tokenizer, _ = corpus
-    short = Encoder(tokenizer, 256, 300).encode_frame(frame)
-    cut = [EncodedRecord(r.record_id, r.prompt, r.response[:6], min(6, r.n_scored)) for r in short]
-    spans = fact_spans(frame, cut, tokenizer)
+    frame, encoder, _ = corpus
+    short = encoder.encode_with_spans(frame)
+    cut = [EncodedRecord(r.record_id, r.prompt, r.response[:6], min(6, r.n_scored)) for r in short.records]
+    spans = fact_spans(frame, replace(short, records=cut), encoder)
     assert all(s.stop <= 6 for s in spans)
-    assert len(spans) < len(fact_spans(frame, short, tokenizer))
+    assert len(spans) < len(fact_spans(frame, short, encoder))
 
 
 def test_extraction_of_a_fact_is_that_of_its_span_alone():

@@ -11,6 +11,7 @@ from kdleak import stats
 from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.auditing.comparisons import paired_differences
 from kdleak.auditing.membership import LEVEL
+from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,6 @@ def block_report(
     found: Sequence[PerturbationScores],
     noise: Noise,
     baseline: pd.DataFrame | None = None,
-    *,
-    member_role: str = "private",
 ) -> dict[str, Any]:
     """The content of `blocks.json`.
 
@@ -30,7 +29,7 @@ def block_report(
     found:    block-wise MoPe, bottom block first.
     baseline: the No-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
     """
-    is_member = (keys["role"] == member_role).to_numpy()
+    is_member = (keys["role"] == MEMBER).to_numpy()
     columns = {f"block_{i}": block.scores for i, block in enumerate(found)}
     areas = [stats.auc(*_sides(scores, is_member), LEVEL) for scores in columns.values()]
     adjusted = stats.holm([area.p_value for area in areas])
@@ -46,7 +45,7 @@ def block_report(
         for index, (area, block, p) in enumerate(zip(areas, found, adjusted, strict=True))
     ]
     if baseline is not None:
-        differences = paired_differences(keys.assign(**columns), baseline, member_role=member_role)
+        differences = paired_differences(keys.assign(**columns), baseline)
         for block in blocks:
             block["excess_over_no_kd"] = differences.get(f"block_{block['index']}")
     return {

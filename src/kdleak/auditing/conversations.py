@@ -12,9 +12,7 @@ from typing import Any
 
 from kdleak.core.errors import KdleakError
 from kdleak.data.sources import well_formed
-
-#: One message: its `role` (system, user or assistant) and its `content`, a text.
-Turn = Mapping[str, str]
+from kdleak.data.templates import Turn
 
 _ROLES = ("system", "user", "assistant")
 

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdleak.auditing.conversations import Turn, read_messages, transcript
+from kdleak.auditing.conversations import read_messages, transcript
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
+from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.data.sources import NO_TASK, raw_rows, well_formed
+from kdleak.data.templates import Turn
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Records = str | Path | pd.DataFrame | Sequence[Mapping[str, Any]]
 
-MEMBER, NONMEMBER = "member", "nonmember"
 #: Fewer records on a side than this show nothing at all.
 FEWEST = 10
 

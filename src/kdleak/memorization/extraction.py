@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.data.encoding import EncodedRecord, prompt_text
+from kdleak.data.encoding import Encoded, Encoder
 from kdleak.data.records import normalise
 from kdleak.inference.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedTokenizerBase
 
 
 def prefix_log_probability(statistics: TokenStatistics, k: int) -> np.ndarray:
@@ -57,26 +56,22 @@ class FactSpan:
     in_prompt: bool
 
 
-def fact_spans(
-    frame: pd.DataFrame, records: Sequence[EncodedRecord], tokenizer: PreTrainedTokenizerBase
-) -> list[FactSpan]:
-    """The first mention of each fact of the records table `frame` (column `facts`), encoded as `records`.
+def fact_spans(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder) -> list[FactSpan]:
+    """The first mention of each fact of the records table `frame` (column `facts`), which `encoder` encoded.
 
     A span holds every token that has a character of the value, its neighbours' characters included. Facts that
     truncation has cut off, or that the response does not state verbatim, are left out.
     """
-    responses = [text.encode("utf-8", "replace").decode() for text in frame["response"]]
-    options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
-    mappings = tokenizer(responses, **options)["offset_mapping"] if responses else []
     spans = []
-    rows = zip(frame["instruction"], frame["context"], frame["facts"], responses, mappings, records, strict=True)
-    for i, (instruction, context, facts, response, mapping, record) in enumerate(rows):
-        prompt = normalise(prompt_text(instruction, context))
+    fields = zip(frame["instruction"], frame["context"], frame["facts"], frame["response"], strict=True)
+    for i, (instruction, context, facts, response) in enumerate(fields):
+        prompt = normalise(encoder.prompt(instruction, context)) if len(facts) else ""
+        begins, ends = encoded.spans[i].T
         for fact in facts:
             place = response.find(fact["value"])
             end = place + len(fact["value"])
-            tokens = [t for t, (a, b) in enumerate(mapping) if a < end and b > place]
-            if place >= 0 and tokens and tokens[-1] < record.n_scored:
+            tokens = np.flatnonzero((begins < end) & (ends > place)).tolist()
+            if place >= 0 and tokens and tokens[-1] < encoded.records[i].n_scored:
                 spans.append(FactSpan(i, fact["kind"], tokens[0], tokens[-1] + 1, normalise(fact["value"]) in prompt))
     return spans
 

@@ -1,4 +1,4 @@
-"""From tables of scores to `memorization.json`: what a model gives back, beside what the No-KD student does.
+"""From tables of scores to `memorization.json`: what a model reproduces verbatim, against the no-KD student.
 
 Every figure is a mean over members, a mean over non-members, and their signed gap with an interval; where a No-KD
 table is given, each stands beside that student's (`no_kd`) and beside the same figure of the differences on each
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.core.errors import KdleakError
+from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.memorization.exposure import CHANCE, exposure, extrapolated_exposure
 from kdleak.memorization.extraction import discoverable
 from kdleak.stats.gap import Gap, mean_gap
@@ -50,7 +51,7 @@ PROBABILITIES = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True)
 class Memorization:
-    """What one model gives back: the three tables of this module's docstring, the last two where there are any."""
+    """What one model reproduces: the three tables of this module's docstring, the last two where there are any."""
 
     records: pd.DataFrame
     facts: pd.DataFrame | None = None
@@ -62,22 +63,19 @@ def memorization_report(
     *,
     teacher: Memorization | None = None,
     no_kd: Memorization | None = None,
-    member_role: str = "private",
-    nonmember_role: str = "heldout",
 ) -> dict[str, Any]:
     """The content of `memorization.json` for one model; `teacher` and `no_kd` stay None where it is one of these.
 
     Row order has no effect. Raises KdleakError where a role has no record, or where the tables are of other records.
     """
-    roles = [member_role, nonmember_role]
-    records = _sorted(own.records[own.records["role"].isin(roles)])
-    member = (records["role"] == member_role).to_numpy()
+    records = _sorted(own.records[own.records["role"].isin([MEMBER, NONMEMBER])])
+    member = (records["role"] == MEMBER).to_numpy()
     if not member.any() or member.all():
-        raise KdleakError(f"an audit needs records of both roles '{member_role}' and '{nonmember_role}'")
-    beside = _aligned(records, no_kd.records, "No-KD") if no_kd is not None else None
+        raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
+    baseline = _aligned(records, no_kd.records, "No-KD") if no_kd is not None else None
     teachers = _aligned(records, teacher.records, "teacher") if teacher is not None else None
     everything = np.ones(len(records), dtype=bool)
-    figures = _Figures(records, beside, member)
+    figures = _Figures(records, baseline, member)
     report: dict[str, Any] = {
         "n_members": int(member.sum()),
         "n_nonmembers": int((~member).sum()),
@@ -91,14 +89,14 @@ def memorization_report(
     }
     if own.facts is not None and len(own.facts):
         other = no_kd.facts if no_kd is not None else None
-        report["extraction"]["facts"] = _facts(own.facts, other, member_role, nonmember_role)
+        report["extraction"]["facts"] = _facts(own.facts, other)
     if own.canaries is not None and (own.canaries["repetitions"] > 0).any():
         other = no_kd.canaries if no_kd is not None else None
         report["extraction"]["canaries"] = _canaries(own.canaries, other)
     if teachers is not None:
-        report["inheritance"] = _inheritance(records, teachers, beside, member)
-        if beside is not None:
-            report["inherited"] = _inherited(records, teachers, beside, member)
+        report["inheritance"] = _inheritance(records, teachers, baseline, member)
+        if baseline is not None:
+            report["inherited"] = _inherited(records, teachers, baseline, member)
     return report
 
 
@@ -152,7 +150,7 @@ class _Figures:
 
 
 def plain(gap: Gap) -> dict[str, Any]:
-    """A gap in the report's own words."""
+    """A gap under the report's keys."""
     return {
         "members": gap.members,
         "nonmembers": gap.nonmembers,
@@ -179,16 +177,16 @@ def _discoverable(figures: _Figures, rows: np.ndarray) -> dict[str, dict[str, An
     }
 
 
-def _facts(own: pd.DataFrame, no_kd: pd.DataFrame | None, member_role: str, nonmember_role: str) -> dict[str, Any]:
-    """Shares of facts given back, by kind; facts that the prompt states are `copied`, and in no other figure."""
+def _facts(own: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
+    """Shares of facts extracted, by kind; facts that the prompt states are `copied`, and in no other figure."""
     order = ["record_id", "fact"]
-    own = own[own["role"].isin([member_role, nonmember_role])].sort_values(order, ignore_index=True)
+    own = own[own["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
     if no_kd is not None:
-        no_kd = no_kd[no_kd["role"].isin([member_role, nonmember_role])].sort_values(order, ignore_index=True)
+        no_kd = no_kd[no_kd["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
         if not own[order].equals(no_kd[order]):
             raise KdleakError("the No-KD student's facts are not this model's; run both memorization stages again")
     # Facts of one record are one draw.
-    figures = _Figures(own.assign(group_id=own["record_id"]), no_kd, (own["role"] == member_role).to_numpy())
+    figures = _Figures(own.assign(group_id=own["record_id"]), no_kd, (own["role"] == MEMBER).to_numpy())
     copied = own["in_prompt"].to_numpy()
     kinds = {kind: (own["kind"] == kind).to_numpy() & ~copied for kind in sorted(own["kind"].unique())}
     return {
@@ -265,7 +263,7 @@ def _accuracies(
 
 
 def _inherited(own: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame, member: np.ndarray) -> dict[str, Any]:
-    """Records that teacher and student give back and the No-KD student does not, as shares of those long enough."""
+    """Records that teacher and student reproduce and the no-KD student does not, as shares of those long enough."""
     by_teacher, by_student, by_no_kd = (table["reproduced"].to_numpy() for table in (teacher, own, no_kd))
     hits = np.where(np.isnan(by_teacher), np.nan, (by_teacher == 1) & (by_student == 1) & (by_no_kd == 0))
     groups = own["group_id"].to_numpy()

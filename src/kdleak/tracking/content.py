@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.checkpoints import content_hash
@@ -149,7 +150,8 @@ def _stage_run(
 ) -> StageRun:
     stage, name = step
     roles = _ROLES[stage]
-    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", _source(params), _digest([ids[r] for r in roles])[:16])
+    origin, digest = find_source(params.data).origin, _digest([ids[r] for r in roles])[:16]
+    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", origin, digest)
     if stage == "membership":
         report = read_json(project.membership(name))
         return StageRun(
@@ -229,11 +231,6 @@ def _checkpoint(project: Project, name: str) -> tuple[str, str] | None:
     if not (folder / "config.json").is_file():
         return None
     return folder.relative_to(project.root).as_posix(), content_hash(folder)
-
-
-def _source(params: Params) -> str:
-    data = params.data
-    return {"hub": f"{data.hub.name}@{data.hub.revision}", "file": data.path}.get(data.source, data.source)
 
 
 def _ids_by_role(project: Project) -> dict[str, list[str]]:
