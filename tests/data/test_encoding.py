@@ -101,3 +101,11 @@ def test_a_response_has_the_tokens_that_it_has_in_the_text_as_a_whole():
         )
     ).spans[0]
     assert spans[0, 0] <= 0 and spans[-1, 1] == len("Alma lives in Trent.")
+
+
+def test_a_first_token_counts_within_the_limit_of_a_prompt():
+    texts = [prompt_text("Name a town near the river.", ""), "Alma lives in Trent."]
+    encoder = Encoder(sentencepiece_tokenizer(texts * 9), max_prompt_tokens=64, max_tokens=80)
+    record = encoder.encode("id", "town " * 200, "", "Alma lives in Trent.")
+    assert len(record.prompt) == 64 and record.prompt[0] == encoder.tokenizer.bos_token_id
+    assert encoder.tokenizer.decode(record.prompt).endswith(TAIL)

@@ -1,4 +1,4 @@
-"""One model's scores beside another's on the same records: what distillation added, passed on, or left behind."""
+"""Comparisons of two models' scores on the same records: differences of AUC, inheritance, overlap of the exposed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Shares of the members that count as most exposed.
 TOP_SHARES = (0.01, 0.05, 0.1)
-#: What is said of another model's score by one attack.
+#: What is reported of another model's score by one attack.
 AREA = ("auc", "auc_ci95", "p_value", "p_holm")
 
 
@@ -29,11 +29,11 @@ def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, d
     left out of that attack.
     """
     pairs = _pairs(first, second)
-    found = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
-    adjusted = stats.holm([difference.p_value for difference in found.values()])
+    differences = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    adjusted = stats.holm([difference.p_value for difference in differences.values()])
     return {
         name: {"difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": float(p)}
-        for (name, d), p in zip(found.items(), adjusted, strict=True)
+        for (name, d), p in zip(differences.items(), adjusted, strict=True)
     }
 
 
@@ -60,30 +60,30 @@ def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[
     for name, table in scores.items():
         if attack not in table.columns:
             raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
-    found = []
+    differences = []
     for first, second in combinations(scores, 2):
         tables = (scores[name][[*KEYS, attack]] for name in (first, second))
         pair = _pairs(*tables)[attack]
-        found.append((first, second, stats.auc_difference(*pair, LEVEL)))
-    adjusted = stats.holm([difference.p_value for _, _, difference in found])
+        differences.append((first, second, stats.auc_difference(*pair, LEVEL)))
+    adjusted = stats.holm([difference.p_value for _, _, difference in differences])
     return [
         {"first": a, "second": b, "difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": p}
-        for (a, b, d), p in zip(found, adjusted.tolist(), strict=True)
+        for (a, b, d), p in zip(differences, adjusted.tolist(), strict=True)
     ]
 
 
 def inherited(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """For each shared attack, (AUC_student - 1/2) / (AUC_teacher - 1/2) with its interval (null where unbounded)."""
     pairs = _pairs(student, teacher)
-    found = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
-    return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in found.items()}
+    ratios = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in ratios.items()}
 
 
 def exposed_overlap(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How far the members that the student exposes most are those that the teacher exposes most, by attack.
 
     `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
-    both, as a share of k, beside what chance gives and the probability of as many by chance (hypergeometric).
+    both, as a share of k, against the share by chance, and the probability of as many by chance (hypergeometric).
     """
     from scipy.stats import hypergeom
 

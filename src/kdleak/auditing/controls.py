@@ -54,13 +54,13 @@ def blind_scores(texts: list[str], is_member: np.ndarray, groups: np.ndarray, se
     if folds < 2:
         return scores
     order = np.argsort(groups, kind="stable")  # so that the order of the table decides nothing
-    words = HashingVectorizer(token_pattern=r"\w+", alternate_sign=False).transform(texts[i] for i in order)
-    words = words[:, words.getnnz(axis=0) > 0]
+    counts = HashingVectorizer(token_pattern=r"\w+", alternate_sign=False).transform(texts[i] for i in order)
+    counts = counts[:, counts.getnnz(axis=0) > 0]
     labels, groups = is_member[order].astype(int), groups[order]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, test in splitter.split(words, labels, groups):
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(words[train], labels[train])
-        scores[order[test]] = stats.mid_ranks(model.decision_function(words[test])) / len(test)
+    for train, test in splitter.split(counts, labels, groups):
+        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(counts[train], labels[train])
+        scores[order[test]] = stats.mid_ranks(model.decision_function(counts[test])) / len(test)
     return scores
 
 

@@ -78,16 +78,16 @@ def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: Engine
     left_out = {name: _reason(why, settings.missing_words) for name, why in reasons.items()}
     if len(scores.columns) == len(KEYS):
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
-    given = _attack_input(TARGET, subjects, passes, texts, settings.attacks)
+    inputs = _attack_input(TARGET, subjects, passes, texts, settings.attacks)
     member = (records["role"] == MEMBER).to_numpy()
-    placebos = _placebos(given, [name for name in scores.columns if name not in KEYS], member)
+    placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
     failed = [name for name, control in placebos.items() if settings.drop_failed and not control["passed"]]
     left_out |= {name: placebos[name]["verdict"] for name in failed}
     scores = scores.drop(columns=failed)
     report = membership_report(scores, controls=_controls(scores, records, placebos, settings))
     for name, area in report["attacks"].items():
         if (draws := ATTACKS[name].draws) is not None:
-            area["auc_monte_carlo_error"] = PerturbationScores(draws(given)).auc_error(member)
+            area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
     return ModelAudit(scores, report, left_out, others, passes)
 
 
@@ -192,7 +192,7 @@ def _attack_input(
 
 
 def _score_table(
-    given: AttackInput, names: Sequence[str], records: pd.DataFrame, passes: PassResults
+    inputs: AttackInput, names: Sequence[str], records: pd.DataFrame, passes: PassResults
 ) -> tuple[pd.DataFrame, dict[str, str | list[str]]]:
     """Scores of the attacks `names`; and of those that could not run, what they lack or why they were refused."""
     columns, reasons = {}, {}
@@ -200,11 +200,11 @@ def _score_table(
         refused = [passes.refused[each.name] for each in ATTACKS[name].needs.passes if each.name in passes.refused]
         if refused:
             reasons[name] = refused[0]
-        elif missing := ATTACKS[name].needs.missing(given):
+        elif missing := ATTACKS[name].needs.missing(inputs):
             reasons[name] = missing
         else:
             try:
-                columns[name] = ATTACKS[name].score(given)
+                columns[name] = ATTACKS[name].score(inputs)
             except KdleakError as error:
                 reasons[name] = str(error)
     return records[list(KEYS)].assign(**columns), reasons
@@ -216,10 +216,10 @@ def _reason(why: str | list[str], words: Mapping[str, str]) -> str:
     return "needs " + " and ".join(dict.fromkeys(words.get(lacking, lacking) for lacking in why))
 
 
-def _placebos(given: AttackInput, names: Sequence[str], member: np.ndarray) -> dict[str, dict[str, Any]]:
+def _placebos(inputs: AttackInput, names: Sequence[str], member: np.ndarray) -> dict[str, dict[str, Any]]:
     """The negative controls of the attacks that have a placebo."""
     attacks: list[Attack] = [ATTACKS[name] for name in names if ATTACKS[name].placebo is not None]
-    return {attack.name: placebo_control(attack.score(attack.placebo(given)), member) for attack in attacks}
+    return {attack.name: placebo_control(attack.score(attack.placebo(inputs)), member) for attack in attacks}
 
 
 def _controls(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found. No text of a record stands in it.
+    """The result of an audit. No text of a record stands in it.
 
     figures: the content of audit.json.
     table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member).
@@ -29,8 +29,8 @@ class AuditResult:
     @property
     def verdict(self) -> str:
         """The verdict in plain words."""
-        found = self.figures["verdict"]
-        return "\n".join([found["headline"], *found["sentences"]])
+        verdict = self.figures["verdict"]
+        return "\n".join([verdict["headline"], *verdict["sentences"]])
 
     def save(self, folder: str | Path) -> Path:
         """Write audit.json, scores.parquet and report.html into `folder`; returns it."""

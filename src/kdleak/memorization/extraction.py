@@ -35,13 +35,6 @@ def discoverable(log_p: np.ndarray, n: float, p: float) -> np.ndarray:
         return n * np.log1p(-np.exp(np.asarray(log_p, np.float64))) <= np.log1p(-p)
 
 
-def samples_needed(log_p: np.ndarray, p: float) -> np.ndarray:
-    """(m,) float64: the fewest samples n that make a sequence (n, p)-discoverably extractable; inf if none does."""
-    with np.errstate(divide="ignore"):
-        each = np.log1p(-np.exp(np.asarray(log_p, np.float64)))
-        return np.maximum(1, np.ceil(np.log1p(-p) / each))
-
-
 @dataclass(frozen=True)
 class FactSpan:
     """Where a private fact stands in a record: response tokens [start, stop).
@@ -79,7 +72,7 @@ def fact_spans(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder) -> list[
 def fact_extraction(
     spans: Sequence[FactSpan], statistics: TokenStatistics, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each span, given the prompt and the response before it: whether greedy decoding gives it back (s,) bool,
+    """For each span, given the prompt and the response before it: whether greedy decoding extracts it (s,) bool,
     and its log-probability (s,) float64, nats. right: (total,) `kdleak.memorization.verbatim.first_choices`."""
     starts = np.array([statistics.offsets[s.record] + s.start for s in spans], dtype=np.int64)
     lengths = np.array([s.stop - s.start for s in spans], dtype=np.int64)

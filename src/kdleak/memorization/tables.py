@@ -46,22 +46,22 @@ class Continuations:
 
 
 def record_table(
-    frame: pd.DataFrame, found: Continuations, tokenizer: PreTrainedTokenizerBase, shortest: int
+    frame: pd.DataFrame, continued: Continuations, tokenizer: PreTrainedTokenizerBase, shortest: int
 ) -> pd.DataFrame:
     """A row a record of `frame`; shortest: tokens of a response that counts as reproduced."""
-    records, statistics, k = found.records, found.statistics, found.plain.shape[1]
+    records, statistics, k = continued.records, continued.statistics, continued.plain.shape[1]
     prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
-    continued = [tokenizer.decode([token for token in row if token != ENDED]) for row in found.plain.tolist()]
+    texts = [tokenizer.decode([token for token in row if token != ENDED]) for row in continued.plain.tolist()]
     references = [tokenizer.decode(r.response[: min(k, r.n_scored)]) for r in records]
     return frame[list(KEYS)].assign(
         length=statistics.lengths,
-        token_accuracy=token_accuracy(found.plain, records),
-        token_accuracy_as_published=token_accuracy(found.published, records, as_published=True),
+        token_accuracy=token_accuracy(continued.plain, records),
+        token_accuracy_as_published=token_accuracy(continued.published, records, as_published=True),
         correct_prefix=prefix,
         reproduced=reproduced(prefix, statistics.lengths, k, shortest),
         **{f"exact_{n}": exact_match(prefix, statistics.lengths, n) for n in EXACT},
-        rouge_l=rouge_l(continued, references),
-        edit_similarity=edit_similarity(found.plain, records),
+        rouge_l=rouge_l(texts, references),
+        edit_similarity=edit_similarity(continued.plain, records),
         log_p=prefix_log_probability(statistics, k),
     )
 
