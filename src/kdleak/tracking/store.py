@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 EXPERIMENT = "kdleak"
+#: What the UI shows of the experiment: the table of training runs (not that of traces), and a description.
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "One run for each distilled student: what it gives away of its teacher's private training "
+    "data (`auc`, 0.5 is no leak), and what it is good for (`perplexity`, `rouge_l`). Its stages are nested in it.",
+}
 _DVC_TAGS = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
 
 
@@ -52,11 +58,14 @@ def open_store(project: Project) -> Iterator[tuple[MlflowClient, str, dict[str, 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            identity = client.create_experiment(name, artifact_location=_artifact_location(uri))
+            identity = client.create_experiment(name, _artifact_location(uri), _EXPERIMENT_TAGS)
         else:
             identity = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(identity)
+            for tag, value in _EXPERIMENT_TAGS.items():
+                if tag not in experiment.tags:
+                    client.set_experiment_tag(identity, tag, value)
         yield client, identity, _origin(project)
 
 
