@@ -206,7 +206,11 @@ def test_the_experiment_opens_as_one_of_training_runs_and_a_parent_says_what_it_
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    assert experiment.tags["mlflow.note.content"]
+    view = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=students"
+    assert f"({view})" in experiment.tags["mlflow.note.content"]
+    columns = json.loads(experiment.tags["mlflow.sharedViewState.students"])["selectedColumns"]
+    metrics = logged(project)[title("kd")][0].data.metrics
+    assert {c.split("`")[1] for c in columns if c.startswith("metrics.")} <= {*metrics, "rouge_l"}
     parent = logged(project)[title("kd")][0]
     assert "500 private records" in parent.data.tags["mlflow.note.content"]
     datasets = {i.dataset.name: i.tags[0].value for i in parent.inputs.dataset_inputs}
