@@ -40,7 +40,7 @@ _FOOTER = "Ids and numbers only: no record's text stands in this file. Made by k
 def write_report(params: Params, project: Project) -> None:
     """Write results/report.html, findings.json, heatmap.csv and heatmap.svg from the result files that there are.
 
-    Equal results are equal files, but for the report's seconds. KdleakError where no model has been attacked.
+    Equal results are equal files. KdleakError where no model has been attacked.
     """
     study = read_study(params, project)
     findings = findings_of(study)
