@@ -15,7 +15,8 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.minillm import PolicyBatch, Settings, future_returns, target_log_probs, whitened
 from kdleak.distill.rollouts import Rollouts, from_row, to_row
 from kdleak.distill.teacher_signal import LiveTeacher
-from kdleak.inference.forward import head, hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.models.output_head import output_logits
 from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.chunked_loss import CHUNK
 
@@ -133,7 +134,9 @@ def _both_log_probs(student: torch.nn.Module, signal: LiveTeacher, batch: Batch)
         hidden_states(student, batch).split(CHUNK), signal(batch).split(CHUNK), batch.targets.split(CHUNK), strict=True
     )
     for mine, theirs, targets in states:
-        pieces.append((target_log_probs(head(student, mine), targets), target_log_probs(signal.head(theirs), targets)))
+        pieces.append(
+            (target_log_probs(output_logits(student, mine), targets), target_log_probs(signal.head(theirs), targets))
+        )
     log_q, log_p = zip(*pieces, strict=True)
     return torch.cat(log_q), torch.cat(log_p)
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from kdleak.core.errors import KdleakError
-from kdleak.inference.forward import decoder, hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.models.architecture import decoder
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -106,10 +107,11 @@ def _feed_forward_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterato
         shape.append(args[0].shape)
         return args[0].flatten(0, 1).index_select(0, positions)[None]
 
-    def scatter(module: nn.Module, args: object, chosen: torch.Tensor) -> torch.Tensor:
+    def scatter(module: nn.Module, args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        chosen, *scores = output if isinstance(output, tuple) else (output,)  # a router's scores may follow
         everywhere = chosen.new_zeros(shape[-1])
-        everywhere.flatten(0, 1).index_copy_(0, positions, chosen[0])
-        return everywhere
+        everywhere.flatten(0, 1).index_copy_(0, positions, chosen.reshape(len(positions), -1))
+        return (everywhere, *scores) if isinstance(output, tuple) else everywhere
 
     hooks = [feed_forward.register_forward_pre_hook(select), feed_forward.register_forward_hook(scatter)]
     try:
