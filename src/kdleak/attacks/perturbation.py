@@ -25,7 +25,7 @@ import torch
 from kdleak.core import distributed
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.block_forward import block_output, hidden_from, transformer_blocks
+from kdleak.inference.block_forward import block_output, hidden_states_from_block, transformer_blocks
 from kdleak.inference.scoring import evaluating, read_responses, scored_only, target_log_probs
 from kdleak.stats.auc import placements
 
@@ -173,13 +173,15 @@ def _block_drops(
                     for sign in noise.signs:
                         with disturbed(weights, both, sign):
                             for batch, states in zip(batches, inputs, strict=True):
-                                found = record_log_probs(model, batch, hidden_from(model, batch, index, states))
+                                found = record_log_probs(
+                                    model, batch, hidden_states_from_block(model, batch, index, states)
+                                )
                                 likelihoods[index, draw, list(batch.indices)] += found / len(noise.signs)
                 if progress is not None:
                     progress(number * len(blocks) + index + 1, len(shards) * len(blocks))
             if clean is None:  # what the topmost block makes of its cached input
                 for batch, states in zip(batches, inputs, strict=True):
-                    hidden = hidden_from(model, batch, len(blocks) - 1, states)
+                    hidden = hidden_states_from_block(model, batch, len(blocks) - 1, states)
                     reference[list(batch.indices)] = record_log_probs(model, batch, hidden)
     return reference - likelihoods
 

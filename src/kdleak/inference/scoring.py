@@ -17,7 +17,7 @@ import torch
 from kdleak.core import distributed
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.block_forward import hidden_from
+from kdleak.inference.block_forward import hidden_states_from_block
 from kdleak.inference.shared_prefix import keeps_all_keys, prefix_cache, repeated, shared_prefixes
 from kdleak.inference.token_statistics import TokenStatistics
 from kdleak.models.output_head import output_head
@@ -82,7 +82,10 @@ def read_responses(
         for indices in scoring_batches(rest, max_tokens):
             batch = scored_only(collate(rest, indices)).to(device)
             read = None if past is None else repeated(past, len(indices))
-            yield replace(batch, indices=tuple(members[i] for i in indices)), hidden_from(model, batch, past=read)
+            yield (
+                replace(batch, indices=tuple(members[i] for i in indices)),
+                hidden_states_from_block(model, batch, past=read),
+            )
 
 
 def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
