@@ -29,13 +29,13 @@ from kdleak.core.paths import Project
 from kdleak.data.canaries import SPACE, canary_table
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.sources import check_path, read_file
-from kdleak.inference.cache import model_digest
 from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
-from kdleak.models.checkpoints import base_folder, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
+from kdleak.models.model_files import base_folder, weight_files
 from kdleak.pipeline.provenance import Provenance
 from kdleak.report.experiments import results_of
 from tests.support.pipeline_project import ROOT
@@ -187,8 +187,8 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "./absent: no such model folder; name one written by save_pretrained, or a hub id",
     ),
     "a folder without weights": (
-        lambda f: model_digest(f / "in/sub"),
-        "{}/in/sub: no *.safetensors weights; give a folder written by save_pretrained",
+        lambda f: weight_files(f / "in/sub"),
+        "{}/in/sub: no safetensors weights (model.safetensors); pickle files are never read, convert the model first",
     ),
     "an adapter of nothing": (
         lambda f: base_folder(f / "in/adapter"),

@@ -8,8 +8,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_folder
-from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.families import Family, build_from_scratch, load_family
+from kdleak.models.model_files import content_hash
 from kdleak.models.tokenizer import train_tokenizer
 from tests.support.pipeline_project import ROOT
 

@@ -27,10 +27,10 @@ from kdleak.auditing.verdict import strongest_attack, verdict
 from kdleak.core.errors import KdleakError
 from kdleak.core.seeds import derive
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.cache import model_digest
-from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
+from kdleak.models.checkpoints import load_tokenizer, position_limit
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import model_folder
+from kdleak.models.model_files import check_folder, content_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def _subjects(
     others = {} if population is None else encode_alike(population, encoders)[0]
     subjects = {
         option: Subject(
-            folders[option], model_digest(folders[option]), encoder, records[option], others.get(option, [])
+            folders[option], content_hash(folders[option]), encoder, records[option], others.get(option, [])
         )
         for option, encoder in encoders.items()
     }

@@ -50,6 +50,14 @@ class TeacherMixture:
     share: float
 
 
+@dataclass(frozen=True)
+class Component:
+    """A model of the mixture that tokens are drawn from, and its share in it."""
+
+    model: PreTrainedModel
+    share: float = 1.0
+
+
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -68,19 +76,19 @@ def generate(
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     room = [min(sampling.max_new_tokens, sampling.max_tokens - len(p)) for p in prompts]
     order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda i: (-len(prompts[i]), i))
-    models = [(model, 1.0)]
+    components = [Component(model)]
     if mixture is not None:
-        models = [(model, 1 - mixture.share), (mixture.teacher, mixture.share)]
-    _check_positions(models, max((len(prompts[i]) + room[i] for i in order), default=0))
+        components = [Component(model, 1 - mixture.share), Component(mixture.teacher, mixture.share)]
+    _check_positions(components, max((len(prompts[i]) + room[i] for i in order), default=0))
     own = set(distributed.share([len(p) for p in prompts]))
     order = [i for i in order if i in own]
-    with _evaluating(models):
+    with _evaluating(components):
         for start in range(0, len(order), sampling.batch_size):
             chosen = order[start : start + sampling.batch_size]
             limits = [room[i] for i in chosen]
             uniforms = None if streams is None else _uniforms([streams[i] for i in chosen], max(limits))
             batch = [prompts[i] for i in chosen]
-            texts = continue_batch(models, batch, limits, eos_id, sampling.temperature, uniforms)
+            texts = continue_batch(components, batch, limits, eos_id, sampling.temperature, uniforms)
             for i, response in zip(chosen, texts, strict=True):
                 responses[i] = response
     return _gathered(responses, sampling.max_new_tokens)
@@ -98,7 +106,7 @@ def _gathered(responses: list[tuple[int, ...]], longest: int) -> list[tuple[int,
 
 
 def continue_batch(
-    models: Sequence[tuple[PreTrainedModel, float]],
+    components: Sequence[Component],
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     eos_id: int,
@@ -109,13 +117,13 @@ def continue_batch(
     """The responses of one batch, each of `limits` tokens at most, the closing EOS included. Call it where dropout and
     gradients are off.
 
-    models: (model, its share of the mixture). uniforms: (n, max(limits)) in [0, 1), needed unless the temperature is 0.
-    bans: what each row may not say; they grow with what it says.
+    components: what the tokens come from, one model or a mixture. uniforms: (n, max(limits)) in [0, 1), needed unless
+    the temperature is 0. bans: what each row may not say under one model; they grow with what it says.
     """
-    device = next(models[0][0].parameters()).device
+    device = next(components[0].model.parameters()).device
     steps = max(limits)
-    states = [decode_state(m, prompts, steps) for m, _ in models]
-    shares = [share for _, share in models]
+    states = [decode_state(c.model, prompts, steps) for c in components]
+    shares = [c.share for c in components]
     responses: list[list[int]] = [[] for _ in prompts]
     # The rows of the batch: whose each is, or None where it has ended and not yet left.
     rows: list[int | None] = list(range(len(prompts)))
@@ -164,13 +172,13 @@ def _choose(
     return passed[:, 0].clamp_(max=cumulative.shape[-1] - 1)
 
 
-def _check_positions(models: Sequence[tuple[PreTrainedModel, float]], longest: int) -> None:
-    for model, _ in models:
-        if longest > positions(model.config):
-            raise KdleakError(
-                f"a prompt and its response may take {longest} tokens, the model has "
-                f"{positions(model.config)} positions; lower model.max_tokens"
-            )
+def _check_positions(components: Sequence[Component], longest: int) -> None:
+    limit = min(positions(c.model.config) for c in components)
+    if longest > limit:
+        raise KdleakError(
+            f"a prompt and its response may take {longest} tokens, the model has {limit} positions; "
+            "lower model.max_tokens"
+        )
 
 
 def _uniforms(streams: Sequence[int], steps: int) -> torch.Tensor:
@@ -180,10 +188,10 @@ def _uniforms(streams: Sequence[int], steps: int) -> torch.Tensor:
 
 
 @contextmanager
-def _evaluating(models: Sequence[tuple[PreTrainedModel, float]]) -> Iterator[None]:
+def _evaluating(components: Sequence[Component]) -> Iterator[None]:
     """Dropout and gradients off inside; each model's mode is restored."""
     with ExitStack() as stack, torch.inference_mode():
-        for model, _ in models:
-            stack.callback(model.train, model.training)
-            model.eval()
+        for component in components:
+            stack.callback(component.model.train, component.model.training)
+            component.model.eval()
         yield

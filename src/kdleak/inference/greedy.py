@@ -23,7 +23,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.data.batching import packed
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.decoding import PLAIN, Ban, Decoding
-from kdleak.inference.generation import continue_batch
+from kdleak.inference.generation import Component, continue_batch
 from kdleak.inference.scoring import evaluating, token_statistics
 from kdleak.inference.shared_prefix import common_prefix
 from kdleak.models.architecture import positions
@@ -108,7 +108,7 @@ def _complete(
         read = [prompts[i] + texts[i] for i in rows]
         limits = [k - len(texts[i]) for i in rows]
         allowed = None if decoding.free else [bans[i] for i in rows]
-        for i, more in zip(rows, continue_batch([(model, 1.0)], read, limits, eos_id, bans=allowed), strict=True):
+        for i, more in zip(rows, continue_batch([Component(model)], read, limits, eos_id, bans=allowed), strict=True):
             texts[i] += more
         report(len(rows))
     return texts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from kdleak.core.errors import KdleakError
-from kdleak.models.checkpoints import base_folder, check_folder, load_tokenizer, position_limit
+from kdleak.models.checkpoints import load_tokenizer, position_limit
+from kdleak.models.model_files import base_folder, check_folder, read_fields
 
 #: What the name of an architecture ends with that gives the next word's logits.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -23,7 +23,7 @@ def check_fit(folders: Mapping[str, Path], names: Mapping[str, str], max_tokens:
     for part, folder in folders.items():
         named = f"{part} {names[part]}"
         check_folder(base_folder(folder))
-        config = json.loads((base_folder(folder) / "config.json").read_text(encoding="utf-8"))
+        config = read_fields(base_folder(folder) / "config.json")
         architecture = (config.get("architectures") or ["model without architecture"])[0]
         if not architecture.endswith(_CAUSAL):
             raise KdleakError(f"{named} is a {architecture}; a causal LM is needed ({' or '.join(_CAUSAL)})")

@@ -30,8 +30,9 @@ from kdleak.distill.rollouts import (
 from kdleak.distill.teacher_signal import HiddenStateCache, LiveTeacher, cached_teacher
 from kdleak.distill.techniques import POLICY_GRADIENT, Text
 from kdleak.inference.generation import Sampling, TeacherMixture
-from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.lora import merged, read_lora, with_lora
+from kdleak.models.model_files import content_hash
 from kdleak.pipeline.text import with_teacher_text
 from kdleak.training.batch_sources import BatchSource, FixedBatches, WithCorpus
 from kdleak.training.corpus import lm_corpus

@@ -22,9 +22,10 @@ from kdleak.core.progress import counting, progress
 from kdleak.core.seeds import derive
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
-from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
+from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key
 from kdleak.inference.scoring import token_statistics
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
+from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ class Scorer:
                     progress=counting(show, len(records)),
                 )
 
-        return StatisticsCache(self.cache).get_or_compute(content_key(model_digest(folder), records), compute)
+        return StatisticsCache(self.cache).get_or_compute(content_key(content_hash(folder), records), compute)
 
     def mope(self, folder: Path, records: Sequence[EncodedRecord], clean: TokenStatistics) -> PerturbationScores:
         """MoPe of `records`; clean: their statistics under the model as it is."""
@@ -89,7 +90,7 @@ class Scorer:
                 found = mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": found.drops}
 
-        key = content_key(model_digest(folder), records, f"mope, {noise}")
+        key = content_key(content_hash(folder), records, f"mope, {noise}")
         return PerturbationScores(self.cache.get_or_compute(key, compute)["drops"])
 
     def block_mope(
@@ -104,7 +105,7 @@ class Scorer:
                 found = block_mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": np.stack([block.drops for block in found])}
 
-        key = content_key(model_digest(folder), records, f"block mope, {noise}")
+        key = content_key(content_hash(folder), records, f"block mope, {noise}")
         return [PerturbationScores(drops) for drops in self.cache.get_or_compute(key, compute)["drops"]]
 
     def _noise(self, purpose: str) -> Noise:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.memorization.report import headline_figures
-from kdleak.models.checkpoints import content_hash
+from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
