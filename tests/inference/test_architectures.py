@@ -17,6 +17,7 @@ from kdleak.inference.generation import Sampling, generate
 from kdleak.inference.greedy import ENDED, greedy_continuations
 from kdleak.inference.scoring import token_statistics
 from kdleak.models.output_head import identity, output_head, output_logits
+from kdleak.training.finetune import cross_entropy
 from tests.support.architectures import ARCHITECTURES, WINDOW, model_of
 from tests.support.tiny_models import VOCABULARY, tiny_model
 
@@ -152,3 +153,21 @@ def test_half_precision_does_not_round_logits():
         low = output_logits(model, states).log_softmax(-1)
     torch.testing.assert_close(low, output_logits(model, states).log_softmax(-1), rtol=0, atol=1e-4)
     np.testing.assert_allclose(token_statistics(model, [record]).log_prob, expected, rtol=0, atol=1e-4)
+
+
+def test_training_sees_the_logits_of_the_own_forward(model):
+    """The chunked loss and its gradients are those of the cross-entropy that the model's own forward gives."""
+    model.zero_grad()
+    batch = collate(RECORDS, range(len(RECORDS)))
+    loss = cross_entropy(model, batch)
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    own = model(batch.input_ids).logits.flatten(0, 1)[batch.positions]
+    expected = nn.functional.cross_entropy(own, batch.targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    expected.backward()
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-4, msg=name)
+    model.zero_grad()
