@@ -204,7 +204,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a tokenizer of another model": (
         lambda f: check_fit({"teacher": f / "in/misfit"}, {"teacher": "gpt2"}, 64),
-        f"teacher gpt2 (GPT2LMHeadModel) knows 100 words, its tokenizer has {len(TOKENIZER)}; "
+        f"teacher gpt2 (GPT2LMHeadModel) knows 100 tokens, its tokenizer has {len(TOKENIZER)}; "
         "save the tokenizer that the model was trained with beside it",
     ),
     # audits

@@ -195,6 +195,15 @@ def test_weights_named_by_the_configuration_are_refused(tmp_path):
         load_model(folder)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_kernel_of_the_hub_is_never_fetched(tmp_path, nested):
+    kernel = {"attn_implementation": "org/kernel"}
+    folder = with_config(written(tmp_path / "m"), **({"text_config": kernel} if nested else kernel))
+    with pytest.raises(KdleakError, match=r"names a kernel of the hub .* code that kdleak never runs; remove it"):
+        load_model(folder)
+    load_model(with_config(written(folder), attn_implementation="eager"))
+
+
 def with_config(folder: Path, **fields: object) -> Path:
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | fields))

@@ -142,8 +142,8 @@ _tuples: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def _narrowable(model: PreTrainedModel) -> nn.Module | None:
     """The topmost block's feed-forward if running it at some positions alone changes nothing there."""
-    found = _find_blocks(model)
-    feed_forward = None if found is None else getattr(getattr(*found)[-1], "mlp", None)
+    place = _find_blocks(model)
+    feed_forward = None if place is None else getattr(getattr(*place)[-1], "mlp", None)
     if feed_forward is None:
         return None
     inner = unwrapped(model)
@@ -183,11 +183,11 @@ def _short_pass(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _owner(model: PreTrainedModel) -> tuple[nn.Module, str]:
-    found = _find_blocks(model)
-    if found is None:
+    place = _find_blocks(model)
+    if place is None:
         name = type(decoder(model)).__name__
         raise KdleakError(f"{name}: its list of transformer blocks is not known to kdleak.inference.block_forward")
-    return found
+    return place
 
 
 def _find_blocks(model: PreTrainedModel) -> tuple[nn.Module, str] | None:

@@ -74,12 +74,12 @@ def continuations_under(
     if known is None:
         known = known_starts(token_statistics(model, records, max_tokens=max_tokens), records)
     continuations = np.zeros((len(decodings), len(records), k), dtype=np.int64)
-    mine = distributed.share([len(r.prompt) for r in records])
-    prompts, starts = [records[i].prompt for i in mine], [_ended(known[i], eos_id, k) for i in mine]
+    shard = distributed.share([len(r.prompt) for r in records])
+    prompts, starts = [records[i].prompt for i in shard], [_ended(known[i], eos_id, k) for i in shard]
     with evaluating(model):
         for number, decoding in enumerate(decodings):
             texts = _complete(model, decoding, prompts, starts, eos_id, k, max_tokens, progress)
-            for i, text in zip(mine, texts, strict=True):
+            for i, text in zip(shard, texts, strict=True):
                 row = [token for token in text if token != eos_id]
                 continuations[number, i] = row + [ENDED] * (k - len(row))
             starts = texts if decoding.free else starts

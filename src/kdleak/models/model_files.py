@@ -50,11 +50,22 @@ def check_folder(folder: Path) -> None:
         raise KdleakError(
             f"{folder}: the model brings code of its own (auto_map), which kdleak never runs; use another"
         )
+    if _names_a_kernel(fields):
+        raise KdleakError(
+            f"{config}: names a kernel of the hub (*_implementation), code that kdleak never runs; remove it"
+        )
     if "transformers_weights" in fields:
         raise KdleakError(
             f"{config}: transformers_weights names weights of another kind; name them {_WEIGHTS} and take the line out"
         )
     weight_files(folder)
+
+
+def _names_a_kernel(fields: dict[str, Any]) -> bool:
+    """Whether an implementation (of attention, of experts) at any depth is a hub id, whose code would be fetched."""
+    parts = [value for value in fields.values() if isinstance(value, dict)]
+    named = [value for key, value in fields.items() if key.endswith("_implementation")]
+    return "/" in json.dumps(named) or any(map(_names_a_kernel, parts))
 
 
 def read_fields(path: Path) -> dict[str, Any]:
