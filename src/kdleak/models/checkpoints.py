@@ -16,7 +16,6 @@ from kdleak.models.architecture import positions
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import MODEL_FILES
 from kdleak.models.model_files import REMEDY, base_folder, check_folder, is_adapter, tensors_of
-from kdleak.models.output_head import output_head
 from kdleak.models.size_check import check_sizes
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ def load_model(folder: Path, device: str | None = None) -> PreTrainedModel:
     Only safetensors are read and no code of the folder's is run. Raises KdleakError where that does not make a model,
     its weights are not finite, or its logits are not those that are computed here (`kdleak.models.output_head`).
     """
+    from kdleak.models.output_head import output_head  # imports torch
+
     check_folder(folder)
     _quiet()
     device = device or resolve_device()
