@@ -99,6 +99,15 @@ def test_most_heads_have_nothing_after_them():
     assert scaled == {"gemma2", "granite", "hyperclovax", "cohere", "falcon_h1"}
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "granite", "cohere"])
+def test_what_follows_the_head_is_seen_in_half_precision_too(architecture):
+    whole, half = model_of(architecture), model_of(architecture).to(torch.bfloat16)
+    states = torch.randn(4, 32)
+    expected, found = output_logits(whole, states), output_logits(half, states.to(torch.bfloat16))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.1)
+
+
 def test_a_cap_is_seen_where_logits_are_small():
     model = model_of("gemma2")
     with torch.no_grad():

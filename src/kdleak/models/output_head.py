@@ -117,14 +117,16 @@ def _find_transform(model: PreTrainedModel, head: torch.nn.Linear) -> Transform:
         raise KdleakError(
             f"{name}: its forward pass fails on a short text ({brief(error)}); use another model"
         ) from None
-    if (states - prefix_states).abs().max() > _STATE_TOLERANCE * states.abs().max().clamp(min=1e-6):
+    rounding = torch.finfo(head.weight.dtype).eps  # half precision rounds the model's own logits, and states in between
+    difference = (states - prefix_states).abs().max() / states.abs().max().clamp(min=1e-6)
+    if difference > max(_STATE_TOLERANCE, 8 * rounding):
         raise KdleakError(
             f"{name}: what its head reads is not what its decoder says of the text so far; use another model"
         )
     gaps = []
     for transform in _candidates(model):
         gaps.append((transform(product) - logits).abs().max().item())
-        if gaps[-1] <= _TOLERANCE * _REACH:
+        if gaps[-1] <= max(_TOLERANCE, rounding) * _REACH:
             return transform
     raise KdleakError(
         f"{name}: its own logits differ by {min(gaps):.2g} from those of its output head, in a way that kdleak does "
