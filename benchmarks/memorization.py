@@ -7,8 +7,9 @@ memorized (their responses begin with what the model says anyway), as a teacher'
 at least 5 times faster than left-padded `generate` with min_length = max_length = 64 new tokens in file order (the
 published way), at least 1.5 times faster than `generate` with 32. `generate_32_sorted` gives `generate` batches of
 equal length too; `by_share` is the same comparison where none or all of the records are memorized. All memorized is
-the floor, one forward pass over prompts and 32 tokens: no way of continuing can be faster. The study trained in
-batches of 4 to 16; both ends are compared. Every run's tokens are too: `differing_records` must be 0.
+the floor, one forward pass over prompts and responses. The pipeline has that pass already (`known_starts`).
+The study trained in batches of 4 to 16; both ends are compared. Every run's tokens are too: `differing_records` must
+be 0.
 """
 
 from __future__ import annotations

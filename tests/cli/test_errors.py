@@ -29,13 +29,13 @@ from kdleak.data.canaries import SPACE, canary_table
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.sources import check_path, read_file
 from kdleak.data.templates import choose_template
-from kdleak.inference.cache import model_digest
 from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
-from kdleak.models.checkpoints import base_folder, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
+from kdleak.models.model_files import base_folder, weight_files
 from kdleak.pipeline.data import prepare
 from kdleak.pipeline.provenance import Provenance
 from kdleak.report.experiments import results_of
@@ -192,8 +192,8 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "./absent: no such model folder; name one written by save_pretrained, or a hub id",
     ),
     "a folder without weights": (
-        lambda f: model_digest(f / "in/sub"),
-        "{}/in/sub: no *.safetensors weights; give a folder written by save_pretrained",
+        lambda f: weight_files(f / "in/sub"),
+        "{}/in/sub: no safetensors weights (model.safetensors); pickle files are never read, convert the model first",
     ),
     "an adapter of nothing": (
         lambda f: base_folder(f / "in/adapter"),
@@ -209,7 +209,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a tokenizer of another model": (
         lambda f: check_fit({"teacher": f / "in/misfit"}, {"teacher": "gpt2"}, 64),
-        f"teacher gpt2 (GPT2LMHeadModel) knows 100 words, its tokenizer has {len(TOKENIZER)}; "
+        f"teacher gpt2 (GPT2LMHeadModel) knows 100 tokens, its tokenizer has {len(TOKENIZER)}; "
         "save the tokenizer that the model was trained with beside it",
     ),
     # audits

@@ -15,7 +15,8 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_file, replacing_folder, write_csv, write_json, write_parquet
 from kdleak.distill.teacher_signal import HiddenStateCache
 from kdleak.inference.cache import ArrayCache
-from kdleak.models.checkpoints import content_hash, save_checkpoint
+from kdleak.models.checkpoints import save_checkpoint
+from kdleak.models.model_files import content_hash
 from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.finetune import cross_entropy
 from kdleak.training.loop import Recipe, train

@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from kdleak.core.errors import KdleakError
-from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
+from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key
 from kdleak.inference.scoring import token_statistics
 from tests.support.tiny_models import random_records, tiny_model
 
@@ -65,32 +64,6 @@ def test_the_least_recently_used_entries_make_room(tmp_path):
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["a", "c"]
     ArrayCache(tmp_path, max_bytes=0).put("d", entry)
     assert [p.stem for p in tmp_path.iterdir()] == ["d"]
-
-
-def test_the_model_digest_follows_the_weights_and_nothing_else(tmp_path):
-    tiny_model(seed=1).save_pretrained(tmp_path / "a")
-    tiny_model(seed=1).save_pretrained(tmp_path / "b")
-    tiny_model(seed=2).save_pretrained(tmp_path / "c")
-    first = model_digest(tmp_path / "a")
-    (tmp_path / "a" / "README.md").write_text("notes")
-    assert model_digest(tmp_path / "a") == first == model_digest(tmp_path / "b")
-    assert model_digest(tmp_path / "c") != first
-
-
-def test_a_folder_without_weights_is_named(tmp_path):
-    with pytest.raises(KdleakError, match=r"no \*\.safetensors weights"):
-        model_digest(tmp_path)
-
-
-def test_an_adapter_digest_follows_its_base(tmp_path):
-    base, adapter = tmp_path / "base", tmp_path / "adapter"
-    tiny_model(seed=1).save_pretrained(base)
-    adapter.mkdir()
-    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
-    first = model_digest(adapter)
-    tiny_model(seed=2).save_pretrained(base)
-    assert model_digest(adapter) != first
 
 
 def test_the_key_follows_model_records_order_and_settings():

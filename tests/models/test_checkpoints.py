@@ -8,9 +8,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_folder
-from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer, save_checkpoint
+from kdleak.models.architecture import UNLIMITED
+from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit, save_checkpoint
 from kdleak.models.families import Family, build_from_scratch, load_family
+from kdleak.models.model_files import content_hash
 from kdleak.models.tokenizer import train_tokenizer
+from tests.support.architectures import model_of
 from tests.support.pipeline_project import ROOT
 
 
@@ -93,3 +96,11 @@ def test_every_family_of_the_project_can_be_built(tokenizer):
 def test_a_family_that_says_nothing_of_its_weights_is_refused():
     with pytest.raises(ValueError, match="give either scratch or hub"):
         Family.model_validate({"teacher": {}, "students": {"small": {"hub": "x"}}})
+
+
+def test_the_limit_of_a_prompt_is_the_models_own(tmp_path):
+    """Positions where there are any, whatever the family calls them; a sliding window or a state space is no limit."""
+    limits = {"gpt2": 128, "opt": 128, "mistral": 128, "gemma3_text": 128, "bloom": UNLIMITED, "mamba": UNLIMITED}
+    for architecture, limit in limits.items():
+        model_of(architecture).save_pretrained(tmp_path / architecture)
+        assert position_limit(tmp_path / architecture) == limit, architecture

@@ -130,7 +130,7 @@ def test_models_that_do_not_fit_together_are_refused_and_both_are_named(tmp_path
     same = tokenizer_of(people(48, 99))
     assert len(same) == len(wide)
     other = model_that_knows([], tmp_path / "c", same)
-    with pytest.raises(KdleakError, match="of other words"):
+    with pytest.raises(KdleakError, match="of other tokens"):
         check_fit({"teacher": folders["teacher"], "student": other}, names, 100)
 
 

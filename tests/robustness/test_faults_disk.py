@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kdleak.models.checkpoints import content_hash, load_model
+from kdleak.models.checkpoints import load_model
+from kdleak.models.model_files import content_hash
 from tests.robustness.test_faults import results, smoke_project
 from tests.support.disk_faults import filled, small_disk
 from tests.support.small_project import CommandLine, small_project

@@ -52,10 +52,10 @@ def test_bf16_trains_fp32_weights_along_the_same_path(loss):
 def test_the_estimate_counts_weights_gradients_moments_and_the_teacher():
     model, teacher = tiny_model("gpt2"), tiny_model("opt", layers=2)
     size = 4 * sum(p.numel() for p in model.parameters())
-    found = training_memory(model, 0, beside=teacher)
+    found = training_memory(model, 0, teacher=teacher)
     assert (found.weights, found.gradients, found.optimizer) == (size, size, 2 * size)
-    assert found.beside == 4 * sum(p.numel() for p in teacher.parameters()) and found.activations == 0
-    assert found.total == 4 * size + found.beside
+    assert found.teacher == 4 * sum(p.numel() for p in teacher.parameters()) and found.activations == 0
+    assert found.total == 4 * size + found.teacher
 
 
 def test_the_estimate_falls_with_adapters_bf16_and_checkpointing():

@@ -26,7 +26,7 @@ from kdleak.core import distributed
 from kdleak.core.progress import Advance
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.block_forward import block_output, hidden_from, transformer_blocks
+from kdleak.inference.block_forward import block_output, hidden_states_from_block, transformer_blocks
 from kdleak.inference.scoring import evaluating, read_responses, scored_only, target_log_probs
 from kdleak.stats import placements
 
@@ -178,13 +178,14 @@ def _block_drops(
                     for sign in noise.signs:
                         with perturbed(weights, both, sign):
                             for batch, states in zip(batches, inputs, strict=True):
-                                log_probs = record_log_probs(model, batch, hidden_from(model, batch, index, states))
+                                states_after = hidden_states_from_block(model, batch, index, states)
+                                log_probs = record_log_probs(model, batch, states_after)
                                 likelihoods[index, draw, list(batch.indices)] += log_probs / len(noise.signs)
                 if progress is not None:
                     progress(sum(len(batch.indices) for batch in batches))
             if clean is None:  # what the topmost block makes of its cached input
                 for batch, states in zip(batches, inputs, strict=True):
-                    hidden = hidden_from(model, batch, len(blocks) - 1, states)
+                    hidden = hidden_states_from_block(model, batch, len(blocks) - 1, states)
                     reference[list(batch.indices)] = record_log_probs(model, batch, hidden)
     return reference - likelihoods
 

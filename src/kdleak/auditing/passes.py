@@ -19,12 +19,13 @@ from kdleak.auditing.settings import EngineSettings
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import progress
 from kdleak.data.encoding import Encoded, EncodedRecord, Encoder
-from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
+from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key
 from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
 from kdleak.inference.greedy import continuations_under, known_starts
 from kdleak.inference.scoring import token_statistics
 from kdleak.memorization.tables import Continuations, continued_texts
 from kdleak.models.checkpoints import load_model, position_limit
+from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ class Subject:
     @cached_property
     def digest(self) -> str:
         """sha256 of the model's content."""
-        return model_digest(self.folder)
+        return content_hash(self.folder)
 
 
 @dataclass(frozen=True)

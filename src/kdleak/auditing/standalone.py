@@ -25,9 +25,10 @@ from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.data.templates import choose_template
 from kdleak.memorization.report import Memorization, memorization_report
 from kdleak.memorization.tables import record_table
-from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
+from kdleak.models.checkpoints import load_tokenizer, position_limit
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import model_folder
+from kdleak.models.model_files import check_folder
 
 if TYPE_CHECKING:
     import pandas as pd

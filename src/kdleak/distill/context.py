@@ -21,7 +21,9 @@ from kdleak.distill.teacher_signal import HiddenStateCache, LiveTeacher, Teacher
 from kdleak.distill.teacher_text import with_teacher_text
 from kdleak.inference.generation import Sampling, TeacherMixture
 from kdleak.inference.release import Release, identity
-from kdleak.models.checkpoints import content_hash, load_model, load_tokenizer
+from kdleak.models.checkpoints import load_model, load_tokenizer
+from kdleak.models.model_files import content_hash
+from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import BatchSource, FixedBatches, WithCorpus
 from kdleak.training.corpus import lm_corpus
 from kdleak.training.finetune import evaluate
@@ -112,7 +114,7 @@ class Context:
     @cached_property
     def _teacher(self) -> PreTrainedModel:
         teacher = load_model(self.project.model(self.variant.teacher)).requires_grad_(False)
-        sizes = [model.get_output_embeddings().out_features for model in (self._student, teacher)]
+        sizes = [len(output_head(model).weight) for model in (self._student, teacher)]
         if sizes[0] != sizes[1]:
             raise KdleakError(
                 f"the student predicts {sizes[0]} tokens, the teacher {sizes[1]}; distributions can only be compared "

@@ -14,6 +14,7 @@ from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text
 from kdleak.distill.rollouts import ConstantShare, RolloutBatches
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
+from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import BatchSource, FixedBatches
 from kdleak.training.chunked_loss import CHUNK, chunked_loss
 from kdleak.training.finetune import with_corpus_loss
@@ -54,7 +55,7 @@ def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight:
     cross-entropy of the corpus beside the batch, if there is one."""
 
     def objective(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        hidden, head = hidden_states(student, batch), student.get_output_embeddings()
+        hidden, head = hidden_states(student, batch), output_head(student)
         return divergence_loss(hidden, head, signal.states(batch), signal.logits, divergence, batch.weights)
 
     return with_corpus_loss(objective, lm_weight)

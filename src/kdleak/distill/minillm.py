@@ -15,6 +15,7 @@ import torch
 from kdleak.distill.divergences import reverse_kl
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
+from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import chunked_loss
 from kdleak.training.finetune import with_corpus_loss
@@ -84,7 +85,7 @@ def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Ob
                 log_probs, batch.log_probs[positions], importance, batch.advantages[positions], clip
             )
 
-        hidden, head = hidden_states(student, batch), student.get_output_embeddings()
+        hidden, head = hidden_states(student, batch), output_head(student)
         return chunked_loss(hidden, head, position_loss, batch.weights)
 
     return with_corpus_loss(objective, lm_weight)

@@ -15,7 +15,8 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.minillm import PolicyBatch, future_returns, target_log_probs, whitened
 from kdleak.distill.rollouts import Rollouts, from_row, to_row
 from kdleak.distill.teacher_signal import TeacherSignal
-from kdleak.inference.forward import head, hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.models.output_head import output_logits
 from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.chunked_loss import CHUNK
 
@@ -135,7 +136,7 @@ def _both_log_probs(student: torch.nn.Module, signal: TeacherSignal, batch: Batc
     states = hidden_states(student, batch), signal.states(batch)
     chunks = zip(*(x.split(CHUNK) for x in (*states, batch.targets)), strict=True)
     for student_states, teacher_states, targets in chunks:
-        log_q = target_log_probs(head(student, student_states), targets)
+        log_q = target_log_probs(output_logits(student, student_states), targets)
         pieces.append((log_q, target_log_probs(signal.logits(teacher_states), targets)))
     log_q, log_p = zip(*pieces, strict=True)
     return torch.cat(log_q), torch.cat(log_p)

@@ -18,8 +18,9 @@ from kdleak.core import distributed
 from kdleak.core.tensor_store import TensorStore
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.forward import head, hidden_states
+from kdleak.inference.forward import hidden_states
 from kdleak.inference.release import Release, identity
+from kdleak.models.output_head import output_logits
 from kdleak.training.batch_sources import DistillationBatch
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        return self.release(head(self.teacher, states))
+        return self.release(output_logits(self.teacher, states))
 
 
 class CachedTeacher:

@@ -10,12 +10,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from kdleak.core.errors import KdleakError
-from kdleak.inference.forward import decoder, hidden_states
+from kdleak.inference.forward import hidden_states
+from kdleak.models.architecture import decoder, unwrapped
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -32,7 +34,7 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
     return getattr(owner, name)
 
 
-def hidden_from(
+def hidden_states_from_block(
     model: PreTrainedModel,
     batch: Batch,
     first: int = 0,
@@ -50,31 +52,29 @@ def hidden_from(
 
 def block_output(model: PreTrainedModel, batch: Batch, block: int, states: torch.Tensor | None) -> torch.Tensor:
     """(n, t, hidden_size): what `block`, any but the topmost, makes of its input `states` (block 0: None)."""
-    sink = _Sink()
+    sink = _Sink(states, _blocks_give_tuples(model))
     with _starting_at(model, block, states), _stopping_after(model, block, sink):
         hidden_states(model, batch)
     return sink.states
 
 
 class _Source(nn.Module):
-    """Stands for the blocks below: gives their output."""
+    """Stands for a block below: gives the output of all of them, a tuple where the family's blocks give tuples."""
 
-    def __init__(self, states: torch.Tensor):
+    def __init__(self, states: torch.Tensor, as_tuple: bool):
         super().__init__()
-        self.states = states
+        self.states, self.as_tuple = states, as_tuple
 
-    def forward(self, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        return self.states
+    def forward(self, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor | tuple:
+        return (self.states,) if self.as_tuple else self.states
 
 
-class _Sink(nn.Module):
-    """Stands for the blocks above: keeps what reaches them."""
+class _Sink(_Source):
+    """Stands for a block above: keeps what reaches it, and passes it on."""
 
-    states: torch.Tensor
-
-    def forward(self, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor | tuple:
         self.states = hidden_states
-        return hidden_states
+        return super().forward(hidden_states)
 
 
 @contextlib.contextmanager
@@ -82,7 +82,8 @@ def _starting_at(model: PreTrainedModel, first: int, states: torch.Tensor | None
     if first == 0:
         yield
         return
-    with _blocks_as(model, lambda blocks: [_Source(states)] * first + blocks[first:]):
+    source = _Source(states, _blocks_give_tuples(model))
+    with _blocks_as(model, lambda blocks: [source] * first + blocks[first:]):
         yield
 
 
@@ -90,38 +91,6 @@ def _starting_at(model: PreTrainedModel, first: int, states: torch.Tensor | None
 def _stopping_after(model: PreTrainedModel, block: int, sink: _Sink) -> Iterator[None]:
     with _blocks_as(model, lambda blocks: blocks[: block + 1] + [sink] * (len(blocks) - block - 1)):
         yield
-
-
-@contextlib.contextmanager
-def _feed_forward_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
-    """The topmost block's feed-forward, which no other position reads, runs at the flat `positions` alone; elsewhere
-    it gives zero. A family without such a module (OPT) runs as it is."""
-    feed_forward = _top_feed_forward(model)
-    if feed_forward is None:
-        yield
-        return
-    shape: list[torch.Size] = []
-
-    def select(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
-        shape.append(args[0].shape)
-        return args[0].flatten(0, 1).index_select(0, positions)[None]
-
-    def scatter(module: nn.Module, args: object, chosen: torch.Tensor) -> torch.Tensor:
-        everywhere = chosen.new_zeros(shape[-1])
-        everywhere.flatten(0, 1).index_copy_(0, positions, chosen[0])
-        return everywhere
-
-    hooks = [feed_forward.register_forward_pre_hook(select), feed_forward.register_forward_hook(scatter)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _top_feed_forward(model: PreTrainedModel) -> nn.Module | None:
-    found = _find_blocks(model)
-    return None if found is None else getattr(getattr(*found)[-1], "mlp", None)
 
 
 @contextlib.contextmanager
@@ -135,12 +104,90 @@ def _blocks_as(model: PreTrainedModel, change: Callable[[list], list]) -> Iterat
         setattr(owner, name, blocks)
 
 
+@contextlib.contextmanager
+def _feed_forward_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
+    """The topmost block's feed-forward, which no other position reads, runs at the flat `positions` alone; elsewhere
+    it gives zero. A family whose feed-forward cannot be run so (OPT has no such module) runs as it is."""
+    feed_forward = _narrowable(model)
+    with contextlib.nullcontext() if feed_forward is None else _narrowed(feed_forward, positions):
+        yield
+
+
+@contextlib.contextmanager
+def _narrowed(feed_forward: nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    shape: list[torch.Size] = []
+
+    def select(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        shape.append(args[0].shape)
+        return args[0].flatten(0, 1).index_select(0, positions)[None]
+
+    def scatter(module: nn.Module, args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        chosen, *scores = output if isinstance(output, tuple) else (output,)  # a router's scores may follow
+        everywhere = chosen.new_zeros(shape[-1])
+        everywhere.flatten(0, 1).index_copy_(0, positions, chosen.reshape(len(positions), -1))
+        return (everywhere, *scores) if isinstance(output, tuple) else everywhere
+
+    hooks = [feed_forward.register_forward_pre_hook(select), feed_forward.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+#: What short passes have shown of a model: whether its feed-forward can be narrowed, and whether blocks give tuples.
+_narrow: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_tuples: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _narrowable(model: PreTrainedModel) -> nn.Module | None:
+    """The topmost block's feed-forward if running it at some positions alone changes nothing there."""
+    place = _find_blocks(model)
+    feed_forward = None if place is None else getattr(getattr(*place)[-1], "mlp", None)
+    if feed_forward is None:
+        return None
+    inner = unwrapped(model)
+    if inner not in _narrow:
+        _narrow[inner] = _is_exact_narrowed(model, feed_forward)
+    return feed_forward if _narrow[inner] else None
+
+
+def _is_exact_narrowed(model: PreTrainedModel, feed_forward: nn.Module) -> bool:
+    ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=next(model.parameters()).device)
+    positions = torch.tensor([2, 5, 6], device=ids.device)
+    whole = _short_pass(model, ids).flatten(0, 1)[positions]
+    try:
+        with _narrowed(feed_forward, positions):
+            narrow = _short_pass(model, ids).flatten(0, 1)[positions]
+    except Exception:  # a feed-forward of other arguments may stumble over anything
+        return False
+    return bool((whole - narrow).abs().max() <= 1e-3 * whole.abs().max())
+
+
+def _blocks_give_tuples(model: PreTrainedModel) -> bool:
+    inner = unwrapped(model)
+    if inner not in _tuples:
+        outputs: list[object] = []
+        hook = transformer_blocks(model)[0].register_forward_hook(lambda *call: outputs.append(call[-1]))
+        try:
+            _short_pass(model, torch.tensor([[1, 2]], device=next(model.parameters()).device))
+        finally:
+            hook.remove()
+        _tuples[inner] = isinstance(outputs[0], tuple)
+    return _tuples[inner]
+
+
+@torch.no_grad()
+def _short_pass(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    return decoder(model)(input_ids=ids, use_cache=False).last_hidden_state
+
+
 def _owner(model: PreTrainedModel) -> tuple[nn.Module, str]:
-    found = _find_blocks(model)
-    if found is None:
+    place = _find_blocks(model)
+    if place is None:
         name = type(decoder(model)).__name__
         raise KdleakError(f"{name}: its list of transformer blocks is not known to kdleak.inference.block_forward")
-    return found
+    return place
 
 
 def _find_blocks(model: PreTrainedModel) -> tuple[nn.Module, str] | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from kdleak.core import distributed
-from kdleak.core.errors import KdleakError
 from kdleak.core.tensor_store import TensorStore
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.token_statistics import TokenStatistics
@@ -21,31 +20,10 @@ Arrays = dict[str, np.ndarray]
 _VERSION = "2"
 _COLUMNS = {"offsets": np.int64, "log_prob": np.float32, "mean": np.float32, "std": np.float32}
 _COLUMNS |= {"rank": np.int32, "argmax": np.int32}
-_CONFIGS = ("config.json", "adapter_config.json")
-
-
-def model_digest(folder: Path) -> str:
-    """sha256 over the weights and configuration in a checkpoint folder (for an adapter, over its base's too).
-
-    Raises KdleakError where the folder holds no safetensors weights.
-    """
-    files = sorted(p for p in folder.glob("*") if p.suffix == ".safetensors" or p.name in _CONFIGS)
-    if not any(p.suffix == ".safetensors" for p in files):
-        raise KdleakError(f"{folder}: no *.safetensors weights; give a folder written by save_pretrained")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as f:
-            digest.update(f"{path.name}:{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        base = Path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or "")
-        if base.name and base.is_dir():
-            digest.update(model_digest(base).encode())
-    return digest.hexdigest()
 
 
 def content_key(model: str, records: Iterable[EncodedRecord], what: str = "token statistics, float32") -> str:
-    """Key of `what` is computed from `records` under the model of digest `model`; `what` names its settings too."""
+    """Key of `what` is computed from `records` under the model of hash `model`; `what` names its settings too."""
     digest = hashlib.sha256(f"{_VERSION}\n{what}\n{model}\n".encode())
     for r in records:
         digest.update(f"{r.record_id}:{len(r.prompt)}:{r.n_scored}:".encode())

@@ -1,4 +1,4 @@
-"""Which words greedy decoding may take."""
+"""Rules that forbid greedy decoding some tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Decoding:
-    """Words that greedy decoding may not take.
+    """Tokens that greedy decoding may not take.
 
     no_repeat_ngram: no n-gram of prompt and continuation may occur twice (0: no such rule).
     suppress_eos:    the continuation may not end (min_length = max_length).
@@ -19,7 +19,7 @@ class Decoding:
 
     @property
     def free(self) -> bool:
-        """Whether every word is allowed everywhere."""
+        """Whether every token is allowed everywhere."""
         return not self.no_repeat_ngram and not self.suppress_eos
 
 
@@ -29,7 +29,7 @@ AS_PUBLISHED = Decoding(no_repeat_ngram=6, suppress_eos=True)
 
 
 class Ban:
-    """The words that `decoding` forbids after a sequence that grows."""
+    """The tokens that `decoding` forbids after a sequence that grows."""
 
     def __init__(self, decoding: Decoding, tokens: Sequence[int], eos_id: int):
         self._always = [eos_id] if decoding.suppress_eos else []
@@ -45,25 +45,16 @@ class Ban:
         for token in tokens:
             if len(self._tail) == self._n - 1:
                 self._followers.setdefault(self._tail, []).append(token)
-            self._tail = self._shifted(self._tail, token)
+            self._tail = (*self._tail, token)[max(0, len(self._tail) + 2 - self._n) :]
 
-    def words(self) -> list[int]:
+    def tokens(self) -> list[int]:
         """Token ids that may not come next."""
         return self._always + self._followers.get(self._tail, [])
 
-    def along(self, draft: Sequence[int]) -> list[list[int]]:
-        """The words forbidden before, and after each token of, a draft, were the sequence to grow by it."""
-        if not self._n:
-            return [self._always] * (len(draft) + 1)
-        if not draft:
-            return [self.words()]
-        banned, tail, ahead = [self.words()], self._tail, {}
-        for token in draft:
-            if len(tail) == self._n - 1:
-                ahead.setdefault(tail, []).append(token)
-            tail = self._shifted(tail, token)
-            banned.append(self._always + self._followers.get(tail, []) + ahead.get(tail, []))
-        return banned
-
-    def _shifted(self, tail: tuple[int, ...], token: int) -> tuple[int, ...]:
-        return (*tail, token)[max(0, len(tail) + 2 - self._n) :]
+    def allowed_prefix(self, text: Sequence[int]) -> tuple[int, ...]:
+        """`text` up to its first token that is forbidden where it stands; the sequence grows by it."""
+        for i, token in enumerate(text):
+            if token in self.tokens():
+                return tuple(text[:i])
+            self.extend([token])
+        return tuple(text)

@@ -1,4 +1,4 @@
-"""Forward passes that spend the output head on response positions only."""
+"""Forward passes to the hidden states from which response tokens are predicted (their logits: models.output_head)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdleak.data.batching import Batch
+from kdleak.models.architecture import decoder
+from kdleak.models.output_head import output_logits
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
-
-
-def decoder(model: PreTrainedModel) -> torch.nn.Module:
-    """The transformer below the output head (GPT2Model, OPTModel, LlamaModel), with peft adapters in place."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(inner, inner.base_model_prefix)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch, past: Cache | None = None) -> torch.Tensor:
@@ -28,11 +24,6 @@ def hidden_states(model: PreTrainedModel, batch: Batch, past: Cache | None = Non
     return states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
 
 
-def head(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits for hidden states: (m, hidden_size) -> (m, vocabulary)."""
-    return model.get_output_embeddings()(hidden)
-
-
 def response_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Logits that predict the response tokens of `batch`: (m, vocabulary)."""
-    return head(model, hidden_states(model, batch))
+    """The model's own logits that predict the response tokens of `batch`: (m, vocabulary)."""
+    return output_logits(model, hidden_states(model, batch))

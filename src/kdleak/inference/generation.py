@@ -1,7 +1,7 @@
 """Batched generation with a key-value cache: prompts of unequal length, padded on the left, rows leaving as they end.
 
-A row draws its random numbers from a stream of its own, so that what it says depends on its prompt, the weights and
-its stream, and not on the rows beside it (but for rounding, which the shape of a batch changes).
+A row draws its random numbers from a stream of its own, so that its response depends on its prompt, the weights and
+its stream, and not on the rows of its batch (but for rounding, which the shape of a batch changes).
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import torch
 
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
-from kdleak.inference.forward import decoder, head
+from kdleak.inference.decode_state import decode_state
+from kdleak.inference.decoding import Ban
 from kdleak.inference.release import Release, identity
+from kdleak.models.architecture import positions
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
 #: Rows that have ended are dropped once they are more than this share of the batch: dropping copies the cache.
 _ENDED_SHARE = 0.2
@@ -52,7 +54,7 @@ class TeacherMixture:
 
 
 @dataclass(frozen=True)
-class _Component:
+class Component:
     """A model of the mixture that tokens are drawn from, its share in it, and what it releases of its logits."""
 
     model: PreTrainedModel
@@ -80,27 +82,26 @@ def generate(
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     room = [min(sampling.max_new_tokens, sampling.max_tokens - len(p)) for p in prompts]
     order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda i: (-len(prompts[i]), i))
-    models = [_Component(model, 1.0, release)]
+    components = [Component(model, 1.0, release)]
     if mixture is not None:
-        teacher = _Component(mixture.teacher, mixture.share, mixture.release)
-        models = [_Component(model, 1 - mixture.share, release), teacher]
-    _check_positions(models, max((len(prompts[i]) + room[i] for i in order), default=0))
+        teacher = Component(mixture.teacher, mixture.share, mixture.release)
+        components = [Component(model, 1 - mixture.share, release), teacher]
+    _check_positions(components, max((len(prompts[i]) + room[i] for i in order), default=0))
     own = set(distributed.shard_by_length([len(p) for p in prompts]))
     order = [i for i in order if i in own]
-    with _evaluating(models):
+    with _evaluating(components):
         for start in range(0, len(order), sampling.batch_size):
             chosen = order[start : start + sampling.batch_size]
             limits = [room[i] for i in chosen]
             uniforms = None if streams is None else _uniforms([streams[i] for i in chosen], max(limits))
             batch = [prompts[i] for i in chosen]
-            for i, response in zip(
-                chosen, _continue(models, batch, limits, uniforms, sampling.temperature, eos_id), strict=True
-            ):
+            texts = continue_batch(components, batch, limits, eos_id, sampling.temperature, uniforms)
+            for i, response in zip(chosen, texts, strict=True):
                 responses[i] = response
-    return _of_everyone(responses, sampling.max_new_tokens)
+    return _gathered(responses, sampling.max_new_tokens)
 
 
-def _of_everyone(responses: list[tuple[int, ...]], longest: int) -> list[tuple[int, ...]]:
+def _gathered(responses: list[tuple[int, ...]], longest: int) -> list[tuple[int, ...]]:
     """The responses that any process has written, in each of them; those of the others are empty here."""
     if distributed.size() == 1:
         return responses
@@ -111,43 +112,53 @@ def _of_everyone(responses: list[tuple[int, ...]], longest: int) -> list[tuple[i
     return [tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-def _continue(
-    models: Sequence[_Component],
+def continue_batch(
+    components: Sequence[Component],
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
-    uniforms: torch.Tensor | None,
-    temperature: float,
     eos_id: int,
+    temperature: float = 0.0,
+    uniforms: torch.Tensor | None = None,
+    bans: Sequence[Ban] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Continue one batch; `limits` bounds each response, `uniforms` is (n, max(limits)) in [0, 1)."""
-    device = next(models[0].model.parameters()).device
+    """The responses of one batch, each of `limits` tokens at most, the closing EOS included. Call it where dropout and
+    gradients are off.
+
+    components: what the tokens come from, one model or a mixture. uniforms: (n, max(limits)) in [0, 1), needed unless
+    the temperature is 0. bans: what each row may not say under one model; they grow with what it says.
+    """
+    device = next(components[0].model.parameters()).device
     steps = max(limits)
-    tokens, real = _left_padded(prompts, device)
-    states = [_Decoding(c.model, real, steps) for c in models]
-    shares = [c.share for c in models]
-    said: list[list[int]] = [[] for _ in prompts]
+    states = [decode_state(c.model, prompts, steps) for c in components]
+    shares = [c.share for c in components]
+    responses: list[list[int]] = [[] for _ in prompts]
     # The rows of the batch: whose each is, or None where it has ended and not yet left.
     rows: list[int | None] = list(range(len(prompts)))
     uniforms = None if uniforms is None else uniforms.to(device)
+    logits = [c.release(state.start()) for c, state in zip(components, states, strict=True)]
     for step in range(steps):
-        logits = [c.release(state.advance(tokens)) for c, state in zip(models, states, strict=True)]
+        if bans is not None:
+            for row, i in enumerate(rows):
+                logits[0][row, [] if i is None else bans[i].tokens()] = -torch.inf
         chosen = _choose(logits, shares, temperature, None if uniforms is None else uniforms[:, step])
-        for i, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
-            if row is not None:
-                said[row].append(token)
-                if token == eos_id or len(said[row]) == limits[row]:
-                    rows[i] = None
-        running = [i for i, row in enumerate(rows) if row is not None]
+        for place, (i, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+            if i is not None:
+                responses[i].append(token)
+                if bans is not None:
+                    bans[i].extend([token])
+                if token == eos_id or len(responses[i]) == limits[i]:
+                    rows[place] = None
+        running = [place for place, i in enumerate(rows) if i is not None]
         if not running:
             break
         if len(running) < (1 - _ENDED_SHARE) * len(rows):
             kept = torch.tensor(running, device=device)
-            rows, chosen = [rows[i] for i in running], chosen[kept]
+            rows, chosen = [rows[place] for place in running], chosen[kept]
             uniforms = None if uniforms is None else uniforms[kept]
             for state in states:
                 state.keep(kept)
-        tokens = chosen[:, None]
-    return [tuple(words) for words in said]
+        logits = [c.release(state.advance(chosen)) for c, state in zip(components, states, strict=True)]
+    return [tuple(tokens) for tokens in responses]
 
 
 def _choose(
@@ -168,75 +179,13 @@ def _choose(
     return passed[:, 0].clamp_(max=cumulative.shape[-1] - 1)
 
 
-class _Decoding:
-    """One model's side of a batch: its cache, its mask and where each row stands."""
-
-    def __init__(self, model: PreTrainedModel, real: torch.Tensor, steps: int):
-        """`real` (n, t) says which prompt tokens are no padding; at most `steps` tokens follow them."""
-        self.model, self.decoder = model, decoder(model)
-        self.columns = real.shape[1]
-        self.cache = _preallocated_cache(model, self.columns + steps)
-        #: Position ids of the next tokens, (n, t) for the prompts, then (n, 1).
-        self.positions = (real.cumsum(-1) - 1).clamp_(min=0)
-        padding = torch.zeros(real.shape[0], self.columns + steps, dtype=model.dtype, device=real.device)
-        padding[:, : self.columns].masked_fill_(~real, _never(model.dtype))
-        #: Added to attention scores, (n, 1, 1, capacity).
-        self.padding = padding[:, None, None]
-        self.last_position = model.config.max_position_embeddings - 1
-
-    def advance(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Feed `tokens` (n, t) and return the logits that follow the last: (n, vocabulary)."""
-        width = tokens.shape[1]
-        mask = self.padding[..., : self.columns]
-        if width > 1:
-            mask = mask + _causal(width, mask.dtype, mask.device)
-        states = self.decoder(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        # Only a row that has ended and not yet left can come to the end of the model's positions.
-        self.positions = (self.positions[:, -1:] + 1).clamp_(max=self.last_position)
-        self.columns += 1
-        return head(self.model, states[:, -1])
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep the rows of the batch of these indices alone."""
-        self.positions, self.padding = self.positions[rows], self.padding[rows]
-        self.cache.batch_select_indices(rows)
-
-
-def _causal(width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(width, width), added to attention scores."""
-    future = torch.ones(width, width, dtype=torch.bool, device=device).triu_(1)
-    return torch.zeros(width, width, dtype=dtype, device=device).masked_fill_(future, _never(dtype))
-
-
-def _never(dtype: torch.dtype) -> float:
-    """The score of what must not be attended to: half the least number, so that two of them still add up."""
-    return torch.finfo(dtype).min / 2
-
-
-def _check_positions(models: Sequence[_Component], longest: int) -> None:
-    for component in models:
-        if longest > component.model.config.max_position_embeddings:
-            raise KdleakError(
-                f"a prompt and its response may take {longest} tokens, the model has "
-                f"{component.model.config.max_position_embeddings} positions; lower model.max_tokens"
-            )
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (n, t), and which of them are real; what stands in the padding is never attended to."""
-    width = max(len(p) for p in prompts)
-    tokens = torch.zeros(len(prompts), width, dtype=torch.long)
-    real = torch.zeros_like(tokens, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        real[row, width - len(prompt) :] = True
-    return tokens.to(device), real.to(device)
+def _check_positions(components: Sequence[Component], longest: int) -> None:
+    limit = min(positions(c.model.config) for c in components)
+    if longest > limit:
+        raise KdleakError(
+            f"a prompt and its response may take {longest} tokens, the model has {limit} positions; "
+            "lower model.max_tokens"
+        )
 
 
 def _uniforms(streams: Sequence[int], steps: int) -> torch.Tensor:
@@ -245,36 +194,11 @@ def _uniforms(streams: Sequence[int], steps: int) -> torch.Tensor:
     return torch.stack([torch.rand(steps, generator=generator.manual_seed(stream)) for stream in streams])
 
 
-def _preallocated_cache(model: PreTrainedModel, capacity: int) -> Cache:
-    """A key-value cache that is written in place; the stock one is copied whole at every token."""
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    class PreallocatedLayer(DynamicLayer):
-        def update(self, keys: torch.Tensor, values: torch.Tensor, *args, **kwargs):
-            start = self.get_seq_length()
-            if not self.is_initialized:
-                self.lazy_initialization(keys, values)
-                self._room = [x.new_empty((*x.shape[:2], capacity, x.shape[3])) for x in (keys, values)]
-            stop = start + keys.shape[-2]
-            for room, new in zip(self._room, (keys, values), strict=True):
-                room[:, :, start:stop] = new
-            self.keys, self.values = (room[:, :, :stop] for room in self._room)
-            return self.keys, self.values
-
-        def batch_select_indices(self, indices: torch.Tensor) -> None:
-            stop = self.get_seq_length()
-            self._room = [room[indices] for room in self._room]
-            self.keys, self.values = (room[:, :, :stop] for room in self._room)
-
-    layers = model.config.get_text_config().num_hidden_layers
-    return Cache(layers=[PreallocatedLayer() for _ in range(layers)])
-
-
 @contextmanager
-def _evaluating(models: Sequence[_Component]) -> Iterator[None]:
+def _evaluating(components: Sequence[Component]) -> Iterator[None]:
     """Dropout and gradients off inside; each model's mode is restored."""
     with ExitStack() as stack, torch.inference_mode():
-        for model in (c.model for c in models):
-            stack.callback(model.train, model.training)
-            model.eval()
+        for component in components:
+            stack.callback(component.model.train, component.model.training)
+            component.model.eval()
         yield

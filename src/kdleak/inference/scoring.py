@@ -18,10 +18,10 @@ from kdleak.core import distributed
 from kdleak.core.progress import Advance
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.block_forward import hidden_from
-from kdleak.inference.forward import head
-from kdleak.inference.shared_prefix import prefix_cache, reads_whole_text, repeated, shared_prefixes
+from kdleak.inference.block_forward import hidden_states_from_block
+from kdleak.inference.shared_prefix import keeps_all_keys, prefix_cache, repeated, shared_prefixes
 from kdleak.inference.token_statistics import TokenStatistics
+from kdleak.models.output_head import output_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,14 +76,17 @@ def read_responses(
     """
     device = next(model.parameters()).device
     everyone = [((), list(range(len(records))))]
-    groups = shared_prefixes([r.prompt for r in records]) if reads_whole_text(model) else everyone
+    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else everyone
     for prefix, members in groups:
         past = prefix_cache(model, prefix) if prefix else None
         rest = [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]
         for indices in scoring_batches(rest, max_tokens):
             batch = scored_only(collate(rest, indices)).to(device)
             read = None if past is None else repeated(past, len(indices))
-            yield replace(batch, indices=tuple(members[i] for i in indices)), hidden_from(model, batch, past=read)
+            yield (
+                replace(batch, indices=tuple(members[i] for i in indices)),
+                hidden_states_from_block(model, batch, past=read),
+            )
 
 
 def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -118,11 +121,11 @@ def target_log_probs(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor)
 
 def head_chunks(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
     """fp32 logits (rows, vocabulary) of consecutive rows of `hidden` (m, hidden_size), the caller's to overwrite."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    rows = max(_MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * vocabulary))
+    head = output_head(model)
+    rows = max(_MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * len(head.weight)))
     for piece in hidden.split(rows):
         if len(piece):
-            yield head(model, piece).float()
+            yield head(piece)
 
 
 def scored_only(batch: Batch) -> Batch:

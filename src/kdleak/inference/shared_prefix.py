@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from kdleak.inference.forward import decoder
+from kdleak.models.architecture import decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
 
 
 def prefix_cache(model: PreTrainedModel, prefix: Sequence[int]) -> DynamicCache:
     """Keys and values of one row that reads `prefix`."""
-    ids = torch.tensor([list(prefix)], device=next(model.parameters()).device)
-    return decoder(model)(input_ids=ids, use_cache=True).past_key_values
+    return _read(model, prefix).past_key_values
 
 
 def repeated(cache: DynamicCache, n: int) -> DynamicCache:
@@ -50,11 +51,18 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], shortest: int = 16) -> lis
     return [*shared, ((), sorted(others))] if others else shared
 
 
-def reads_whole_text(model: PreTrainedModel) -> bool:
-    """Whether every layer attends to all that stands before: only then keys and values say all there is of a prefix."""
-    config = model.config
-    layers = getattr(config, "layer_types", None) or []
-    return not getattr(config, "sliding_window", None) and set(layers) <= {"full_attention"}
+def keeps_all_keys(model: PreTrainedModel) -> bool:
+    """Whether keys and values of all that was read say all there is of a prefix: no layer of `model` drops those that
+    leave a sliding window, or keeps a state instead."""
+    cache = getattr(_read(model, [1, 2]), "past_key_values", None)
+    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _read(model: PreTrainedModel, tokens: Sequence[int]) -> ModelOutput:
+    """What the decoder gives for one row of `tokens`, its cache included."""
+    ids = torch.tensor([list(tokens)], device=next(model.parameters()).device)
+    with torch.no_grad():
+        return decoder(model)(input_ids=ids, use_cache=True)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -18,8 +18,8 @@ class TokenStatistics:
     log_prob:   (total,) float32, log p(x_t | x_<t), nats.
     mean:       (total,) float32, E_{v ~ p}[log p(v)], i.e. minus the entropy, nats.
     std:        (total,) float32, standard deviation of log p(v) under v ~ p.
-    rank:       (total,) int32, number of words with a strictly greater log-prob than the target (0: greedy is right).
-    argmax:     (total,) int32, the word that greedy decoding would take.
+    rank:       (total,) int32, number of tokens with a strictly greater log-prob than the target (0: greedy is right).
+    argmax:     (total,) int32, the token that greedy decoding would take.
     """
 
     record_ids: np.ndarray

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from kdleak.core.distributed import barrier, is_main
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import replacing_folder
+from kdleak.models.architecture import positions
 from kdleak.models.device import resolve_device
-from kdleak.models.hub import MODEL_FILES, model_folder
+from kdleak.models.hub import MODEL_FILES
+from kdleak.models.model_files import REMEDY, base_folder, check_folder, is_adapter, tensors_of
+from kdleak.models.size_check import check_sizes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-#: What to do about a model folder that holds something else than what was once written into it.
-_REMEDY = "if it is damaged, delete it and run 'dvc repro', or fetch it again"
 
 
 def _quiet() -> None:
@@ -60,36 +59,9 @@ def copy_checkpoint(source: Path, folder: Path) -> None:
         with replacing_folder(folder) as fresh:
             for pattern in MODEL_FILES:
                 for path in sorted(source.glob(pattern)):
-                    shutil.copyfile(path, fresh / path.name)
+                    if path.is_file():
+                        shutil.copyfile(path, fresh / path.name)
     barrier()
-
-
-#: What a folder holds of a LoRA adapter, in place of a model's configuration.
-ADAPTER = "adapter_config.json"
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what is no safe model folder: absent, without safetensors, or with code of its own."""
-    config = folder / (ADAPTER if (folder / ADAPTER).is_file() else "config.json")
-    if not config.is_file():
-        raise KdleakError(f"{folder}: no model folder (config.json is missing); name one written by save_pretrained")
-    if "auto_map" in _fields(config):
-        raise KdleakError(
-            f"{folder}: the model brings code of its own (auto_map), which kdleak never runs; use another"
-        )
-    if not list(folder.glob("adapter_model.safetensors" if config.name == ADAPTER else "*.safetensors")):
-        raise KdleakError(f"{folder}: no safetensors weights; pickle files are never read, convert the model first")
-
-
-def _fields(path: Path) -> dict[str, Any]:
-    """Content of a configuration file."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # not JSON, or not text
-        fields = None
-    if not isinstance(fields, dict):
-        raise KdleakError(f"{path}: damaged (no JSON object); delete the folder and run 'dvc repro', or fetch it again")
-    return fields
 
 
 def load_model(folder: Path, device: str | None = None) -> PreTrainedModel:
@@ -97,25 +69,21 @@ def load_model(folder: Path, device: str | None = None) -> PreTrainedModel:
 
     device: one of torch's; None is where the pipeline's models are computed (`compute.device`).
 
-    Only safetensors are read and no code of the folder's is run. Raises KdleakError where that does not make a model.
+    Only safetensors are read and no code of the folder's is run. Raises KdleakError where that does not make a model,
+    its weights are not finite, or its logits are not those that are computed here (`kdleak.models.output_head`).
     """
+    from kdleak.models.output_head import output_head  # imports torch
+
     check_folder(folder)
     _quiet()
     device = device or resolve_device()
-    if (folder / ADAPTER).is_file():
-        return _with_adapter(folder, device)
-    return _plain_model(folder).to(device).eval()
-
-
-def base_folder(folder: Path) -> Path:
-    """The folder whose config.json describes the model in `folder`: its own, or that of the adapter's base."""
-    adapter = folder / ADAPTER
-    if not adapter.is_file():
-        return folder
-    fields = _fields(adapter)
-    if not fields.get("base_model_name_or_path"):
-        raise KdleakError(f"{adapter}: names no base_model_name_or_path; write there which model it adapts")
-    return model_folder(fields["base_model_name_or_path"], fields.get("revision"))
+    model = _with_adapter(folder, device) if is_adapter(folder) else _plain_model(folder).to(device)
+    model.eval()
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise KdleakError(f"{folder}: its weights are not finite ('{name}' holds NaN or infinity); {REMEDY}")
+    output_head(model)
+    return model
 
 
 def _plain_model(folder: Path) -> PreTrainedModel:
@@ -123,21 +91,39 @@ def _plain_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = _config(folder)
+    check_sizes(folder, config, tensors_of(folder))
     if getattr(config, "activation_function", None) == "gelu_new":
         # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
         config.activation_function = "gelu_pytorch_tanh"
     options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         with _silent():  # its report of keys that do not match says in many lines what is said below in one
-            model, found = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, ignore_mismatched_sizes=True, **options
+            )
     except Exception as error:  # a damaged file, or one of another kind, makes Transformers stumble over anything
-        raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {_REMEDY}") from None
-    # Transformers draws what it does not find at random and says so in a warning: figures of noise would come out.
-    if found["missing_keys"]:
-        first, *more = sorted(found["missing_keys"])
-        lacks = f"'{first}'" + (f" and {len(more)} more" if more else "")
-        raise KdleakError(f"{folder}: its weights lack {lacks}; {_REMEDY}")
+        raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {REMEDY}") from None
+    _check_keys(folder, config.get_text_config().num_hidden_layers, info)
     return model
+
+
+def _check_keys(folder: Path, layers: int, info: dict[str, Any]) -> None:
+    """Refuse what Transformers would only warn of: tensors that are missing or of another shape, which it draws at
+    random, and those of layers above the last that the configuration knows. Figures of noise would come out."""
+    if info["missing_keys"]:
+        raise KdleakError(f"{folder}: its weights lack {_listed(info['missing_keys'])}; {REMEDY}")
+    if info["mismatched_keys"]:
+        names = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+        raise KdleakError(f"{folder}: its weights have {_listed(names)} of another shape than config.json; {REMEDY}")
+    numbers = {name: re.search(r"\.(\d+)\.", name) for name in info["unexpected_keys"]}
+    above = [name for name, number in numbers.items() if number and int(number[1]) >= layers]
+    if above:
+        raise KdleakError(f"{folder}: its weights have {_listed(above)}, config.json only {layers} layers; {REMEDY}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *more = sorted(names)
+    return f"'{first}'" + (f" and {len(more)} more" if more else "")
 
 
 def _config(folder: Path) -> PretrainedConfig:
@@ -146,7 +132,7 @@ def _config(folder: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise KdleakError(f"{folder}: its config.json describes no model ({brief(error)}); {_REMEDY}") from None
+        raise KdleakError(f"{folder}: its config.json describes no model ({brief(error)}); {REMEDY}") from None
 
 
 def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
@@ -156,13 +142,14 @@ def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
 
     base = base_folder(folder)
     check_folder(base)
+    tensors_of(folder)
     model = _plain_model(base).to(device)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn
             return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     except Exception as error:
-        raise KdleakError(f"{folder}: this adapter does not fit its base {base} ({brief(error)}); {_REMEDY}") from None
+        raise KdleakError(f"{folder}: this adapter does not fit its base {base} ({brief(error)}); {REMEDY}") from None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -176,7 +163,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers, in Rust, raises nothing more specific
-        raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({brief(error)}); {_REMEDY}") from None
+        raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({brief(error)}); {REMEDY}") from None
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -184,16 +171,8 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def position_limit(folder: Path) -> int:
-    """The longest sequence, in tokens, that the model in `folder` has positions for; without a limit, 2**31 - 1."""
-    return getattr(_config(base_folder(folder)), "max_position_embeddings", None) or 2**31 - 1
+    """The longest sequence, in tokens, that the model in `folder` can read: the default of every limit on prompts.
 
-
-def content_hash(folder: Path) -> str:
-    """sha256 over the configuration and weights of a model folder, file names included."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
+    UNLIMITED (2**31 - 1) without one, as for a state space; a sliding window is none (`kdleak.models.architecture`).
+    """
+    return positions(_config(base_folder(folder)))

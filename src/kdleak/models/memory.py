@@ -2,7 +2,7 @@
 
 Activations are those of Korthikanti et al. 2022 (arXiv 2205.05198, sec. 4.1): 34 bytes a token, layer and unit of width
 in half precision, attention maps aside, which neither SDPA nor its backward pass keeps; 2 bytes of them with
-checkpointing, beside one whole layer's. Twice that in fp32. The logits of a chunk of positions are left out.
+checkpointing, and one whole layer's. Twice that in fp32. The logits of a chunk of positions are left out.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _KEPT, _CHECKPOINTED = 34, 2
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes of: the model's weights; gradients and AdamW's two moments of what is trained; activations of a batch;
-    a model that stands beside it (the teacher)."""
+    the teacher, which is held as well."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    beside: int = 0
+    teacher: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.beside
+        return self.weights + self.gradients + self.optimizer + self.activations + self.teacher
 
     def __str__(self) -> str:
         parts = {k: v for k, v in vars(self).items() if v}
-        listed = ", ".join(f"{'teacher' if k == 'beside' else k} {v / _GIB:.1f}" for k, v in parts.items())
+        listed = ", ".join(f"{k} {v / _GIB:.1f}" for k, v in parts.items())
         return f"about {self.total / _GIB:.1f} GiB ({listed})"
 
 
 def training_memory(
-    model: Module, tokens: int, *, half: bool = False, checkpointing: bool = False, beside: Module | None = None
+    model: Module, tokens: int, *, half: bool = False, checkpointing: bool = False, teacher: Module | None = None
 ) -> TrainingMemory:
     """The estimate for batches of `tokens` padded tokens. half: activations in bf16 (autocast)."""
     trained = sum(_bytes(p) for p in model.parameters() if p.requires_grad)
@@ -54,7 +54,7 @@ def training_memory(
         gradients=trained,
         optimizer=2 * trained,
         activations=tokens * config.hidden_size * kept * (1 if half else 2),
-        beside=0 if beside is None else sum(map(_bytes, beside.parameters())),
+        teacher=0 if teacher is None else sum(map(_bytes, teacher.parameters())),
     )
 
 

@@ -12,7 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE of `vocab_size` words (256 bytes and the end-of-text token included).
+    """Train a byte-level BPE of `vocab_size` tokens (256 bytes and the end-of-text token included).
 
     End of text is bos, eos and pad at once, as in GPT-2.
     """

@@ -21,7 +21,7 @@ from kdleak.core.times import Span, span_of
 from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
-from kdleak.models.checkpoints import content_hash
+from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from kdleak.models.output_head import OutputHead, Transform, head_product, identity
+
 #: (logits of a chunk (c, V), which positions these are) -> loss at each of them (c,)
 PositionLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 
@@ -21,7 +23,7 @@ CHUNK = 256
 
 def language_model_loss(
     hidden: torch.Tensor,
-    head: torch.nn.Linear,
+    head: torch.nn.Linear | OutputHead,
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
     chunk: int = CHUNK,
@@ -39,24 +41,26 @@ def language_model_loss(
 
 def chunked_loss(
     hidden: torch.Tensor,
-    head: torch.nn.Linear,
+    head: torch.nn.Linear | OutputHead,
     position_loss: PositionLoss,
     weights: torch.Tensor | None = None,
     chunk: int = CHUNK,
 ) -> torch.Tensor:
     """Σ weights · position_loss(head(hidden)), with weights of 1 / m by default: (m, d) -> scalar.
 
+    `head` is a plain linear map, or a model's `output_head`, with what the model does to the product. Logits are fp32.
     Equals the unchunked loss, in value and in gradient, but for rounding. `position_loss` must treat positions
     independently and be differentiable in the logits alone: what else it closes over receives no gradient.
     """
     if weights is None:
         weights = hidden.new_full((len(hidden),), 1 / max(len(hidden), 1), dtype=torch.float32)
-    return _ChunkedLoss.apply(hidden, head.weight, head.bias, weights.detach(), position_loss, chunk)
+    transform = head.transform if isinstance(head, OutputHead) else identity
+    return _ChunkedLoss.apply(hidden, head.weight, head.bias, weights.detach(), transform, position_loss, chunk)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, weights, position_loss: PositionLoss, chunk: int):
+    def forward(ctx, hidden, weight, bias, weights, transform: Transform, position_loss: PositionLoss, chunk: int):
         wanted = ctx.needs_input_grad[:3]
         grads = [_accumulator(x) if want else None for x, want in zip((hidden, weight, bias), wanted, strict=True)]
         grad_hidden, grad_weight, grad_bias = grads
@@ -64,13 +68,14 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             positions = slice(start, start + chunk)
             states = hidden[positions]
-            logits = F.linear(states, weight, bias).requires_grad_(any(wanted))
+            product = head_product(states, weight, bias).requires_grad_(any(wanted))
             with torch.set_grad_enabled(any(wanted)):
-                values = position_loss(logits, positions)
+                values = position_loss(transform(product), positions)
             loss += torch.dot(values.detach().to(weights.dtype), weights[positions])
             if not any(wanted):
                 continue
-            (slope,) = torch.autograd.grad(values, logits, values.new_ones(()).expand_as(values))
+            (slope,) = torch.autograd.grad(values, product, values.new_ones(()).expand_as(values))
+            slope = slope.to(weight.dtype)
             # The weights scale rows of hidden size, not of vocabulary size.
             scale = weights[positions, None].to(slope.dtype)
             if grad_hidden is not None:
@@ -88,7 +93,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor):
         hidden_dtype, dtype = ctx.dtypes
         grads = zip(ctx.saved_tensors, (hidden_dtype, dtype, dtype), strict=True)
-        return (*((g * grad).to(d) if g is not None else None for g, d in grads), None, None, None)
+        return (*((g * grad).to(d) if g is not None else None for g, d in grads), None, None, None, None)
 
 
 def _accumulator(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from kdleak.core import distributed
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.forward import hidden_states
+from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import language_model_loss
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def cross_entropy(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Mean negative log-likelihood of the response tokens (EOS included), nats."""
-    return language_model_loss(hidden_states(model, batch), model.get_output_embeddings(), batch.targets, batch.weights)
+    return language_model_loss(hidden_states(model, batch), output_head(model), batch.targets, batch.weights)
 
 
 def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:

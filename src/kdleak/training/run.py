@@ -72,7 +72,7 @@ def _announce(
 ) -> None:
     """Print how much memory a large training needs, and how much is free."""
     longest = max(len(r.prompt) + len(r.response) for r in records)
-    options = {"half": recipe.precision == "bf16", "checkpointing": recipe.checkpointing, "beside": teacher}
+    options = {"half": recipe.precision == "bf16", "checkpointing": recipe.checkpointing, "teacher": teacher}
     tokens = min(recipe.batch_size * longest, max(recipe.micro_batch_tokens or sys.maxsize, longest))
     needed = training_memory(model, tokens, **options)
     if needed.total < LARGE:
