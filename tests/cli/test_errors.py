@@ -109,12 +109,12 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "{}/params.yaml: audit.attacks: unknown attack 'los'; did you mean 'loss'?",
     ),
     "a headline that the teacher has no score of": (
-        lambda f: check_environment(settings(audit__headline="teacher_aware"), Project(f)),
-        "{}/params.yaml: audit.headline: 'teacher_aware' has no score for the teacher; name another",
+        lambda f: check_environment(settings(report__headline="teacher_aware"), Project(f)),
+        "{}/params.yaml: report.headline: 'teacher_aware' has no score for the teacher; name another",
     ),
     "a section that is a text": (
-        lambda f: settings(kd__generation="fast"),
-        "params.yaml: kd.generation: input should be a valid dictionary or instance of generation, not 'fast'",
+        lambda f: settings(generation="fast"),
+        "params.yaml: generation: input should be a valid dictionary or instance of generation, not 'fast'",
     ),
     "families.yaml is a list": (
         lambda f: load_family(f / "in/list.yaml", "gpt2"),
@@ -152,7 +152,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a role that is none": (
         lambda f: list(read_file(f / "in/role.jsonl", needs_role=True)),
         "{}/in/role.jsonl, line 1: role is 'privat'; data.roles=column needs one of private, public, heldout, "
-        "auxiliary",
+        "auxiliary, population",
     ),
     "facts that are none": (
         lambda f: list(read_file(f / "in/facts.jsonl")),

@@ -122,7 +122,7 @@ def test_each_record_is_scored_once(tmp_path, monkeypatch):
     assert read_json(tmp_path / "main.json") == done[0]
 
 
-SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "optimizer.micro_batch_tokens": 250}
+SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "compute.micro_batch_tokens": 250}
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_a_recipe_needs_to_say_only_what_differs():
         ("kd.recipes.jsd.beta", 1.0, "kd.recipes.jsd.beta: input should be less than 1"),
         ("kd.recipes.distillm.alpha", 1.5, "kd.recipes.distillm.alpha"),
         ("kd.recipes.rkl.lr", 1e-9, "kd.recipes.rkl.lr is below optimizer.min_lr; the schedule would rise"),
-        ("study.learning_rates", [1e-6, 3], "1e-06 times the lr of 'kd' is out of bounds; it must lie between"),
+        ("study.lr_multipliers", [1e-6, 3], "1e-06 times the lr of 'kd' is out of bounds; it must lie between"),
     ],
 )
 def test_a_wrong_recipe_is_named_with_its_remedy(key, value, words):
@@ -83,7 +83,7 @@ def test_a_method_that_there_is_not_is_named():
     [
         ("kd.protocol", "published", "did you mean 'as_published'?"),
         ("kd.student_fraction", 2, "kd.student_fraction"),
-        ("kd.generation.max_new_tokens", 0, "kd.generation.max_new_tokens"),
+        ("generation.max_new_tokens", 0, "generation.max_new_tokens"),
     ],
 )
 def test_a_wrong_option_is_named(key, value, words):

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError
-from kdleak.core.paths import TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.distill.guard import refuse_members
@@ -39,16 +39,21 @@ class Context:
     """The surroundings of one distillation, read when they are first asked for."""
 
     def __init__(
-        self, method: str, params: Params, project: Project, student: PreTrainedModel, release: Release = identity
+        self,
+        name: str | Variant,
+        params: Params,
+        project: Project,
+        student: PreTrainedModel,
+        release: Release = identity,
     ):
-        self.method, self.params, self.project = method, params, project
+        self.variant, self.params, self.project = Variant.of(name), params, project
         self._student, self._release = student, release
         self.tokenizer = load_tokenizer(project.base_student)
         self.encoder = Encoder(self.tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
         #: The seed of everything random in this training.
-        self.seed = training_seed(params, method)
+        self.seed = training_seed(params, self.variant.method)
         #: Padded tokens in one forward pass that needs no gradient.
-        self.batch_tokens = params.audit.batch_tokens
+        self.batch_tokens = params.compute.batch_tokens
 
     def references(self) -> list[EncodedRecord]:
         """The public records with their own responses."""
@@ -62,7 +67,7 @@ class Context:
 
     def teacher_text(self) -> list[EncodedRecord]:
         """The public records with the responses that the text stage had the teacher write."""
-        path = self.project.training_text(self.method)
+        path = self.project.training_text(self.variant.method)
         return with_teacher_text(self.references(), path, self.tokenizer.eos_token_id)
 
     def private_prompts(self) -> list[EncodedRecord]:
@@ -97,7 +102,7 @@ class Context:
     @cached_property
     def teacher_digest(self) -> str:
         """sha256 of the teacher's checkpoint."""
-        return content_hash(self.project.model(TEACHER))
+        return content_hash(self.project.model(self.variant.teacher))
 
     @property
     def loaded_teacher(self) -> PreTrainedModel | None:
@@ -106,7 +111,7 @@ class Context:
 
     @cached_property
     def _teacher(self) -> PreTrainedModel:
-        teacher = load_model(self.project.model(TEACHER)).requires_grad_(False)
+        teacher = load_model(self.project.model(self.variant.teacher)).requires_grad_(False)
         sizes = [model.get_output_embeddings().out_features for model in (self._student, teacher)]
         if sizes[0] != sizes[1]:
             raise KdleakError(
@@ -131,7 +136,8 @@ class Context:
 
 def sampling(params: Params) -> Sampling:
     """How students and the teacher write."""
-    return Sampling(**params.kd.generation.model_dump(), max_tokens=params.model.max_tokens)
+    limits = {"max_tokens": params.model.max_tokens, "batch_size": params.compute.generation_batch}
+    return Sampling(**params.generation.model_dump(), **limits)
 
 
 def held_out_part(public: pd.DataFrame, share: float, seed: int) -> pd.Series:

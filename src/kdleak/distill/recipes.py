@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kdleak.config.load import explain
 from kdleak.core.errors import KdleakError, nearest, shown
-from kdleak.core.paths import BASELINE
+from kdleak.core.variants import BASELINE
 from kdleak.distill.methods import METHODS
 from kdleak.distill.registry import Method
 
@@ -61,11 +61,11 @@ def _check(params: Params) -> None:
     for name, lr in rates.items():
         if lr < min_lr:
             raise KdleakError(f"kd.recipes.{name}.lr is below optimizer.min_lr; the schedule would rise")
-    for multiple in study.learning_rates:
+    for multiple in study.lr_multipliers:
         for name in study.methods:
             if not min_lr <= multiple * rates[name] <= 1:
                 raise KdleakError(
-                    f"study.learning_rates: {multiple:g} times the lr of '{name}' is out of bounds; "
+                    f"study.lr_multipliers: {multiple:g} times the lr of '{name}' is out of bounds; "
                     "it must lie between optimizer.min_lr and 1"
                 )
     run_options(kd.method, kd)

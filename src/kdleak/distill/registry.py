@@ -17,7 +17,7 @@ from pydantic import PrivateAttr
 
 from kdleak.config.schema import Count, Rate, Training
 from kdleak.core.errors import KdleakError
-from kdleak.core.paths import BASELINE
+from kdleak.core.variants import BASELINE
 
 if TYPE_CHECKING:
     from kdleak.data.encoding import EncodedRecord

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
-from kdleak.core.paths import BASELINE
 from kdleak.core.seeds import derive
+from kdleak.core.variants import BASELINE, Variant
 from kdleak.distill.context import Context
 from kdleak.distill.recipes import run_options
 from kdleak.inference.release import Release, identity, release_name
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from kdleak.distill.registry import Method
 
 
-def make_student(method: str, params: Params, project: Project, release: Release = identity) -> None:
-    """Write models/students/<method> and results/students/<method>/training.json."""
-    options = run_options(method, params.kd)
-    start = project.model(BASELINE) if options.starts_from == BASELINE else project.base_student
+def make_student(name: str | Variant, params: Params, project: Project, release: Release = identity) -> None:
+    """Write the checkpoint of the student that `name` stands for, and its training.json."""
+    variant = Variant.of(name)
+    options = run_options(variant.method, params.kd)
+    start = project.model(variant.baseline) if options.starts_from == BASELINE else project.base_student
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
-    context = Context(method, params, project, student, release)
+    context = Context(variant, params, project, student, release)
     run = options.build(context)
-    generation = params.kd.generation.model_dump(exclude={"batch_size"})
     heard = (context.teacher_digest, release_name(release)) if context.loaded_teacher else ()
     history = run_training(
         student,
@@ -35,16 +35,16 @@ def make_student(method: str, params: Params, project: Project, release: Release
         run.objective,
         options,
         params,
-        name=method,
-        state=project.resume(method),
-        identity=(repr(options), repr(options.defects), repr(generation), *heard),
+        name=variant.method,
+        state=project.resume(variant),
+        identity=(repr(options), repr(options.defects), repr(params.generation), *heard),
         source=run.batches,
         optimizer=options.optimizer,
         teacher=context.loaded_teacher,
     )
-    save_checkpoint(merged(student), context.tokenizer, project.model(method))
-    record = describe(method, options, params.kd.protocol)
-    write_json({**record, "history": history, "records": len(run.records)}, project.training(method))
+    save_checkpoint(merged(student), context.tokenizer, project.model(variant))
+    record = describe(variant.method, options, params.kd.protocol)
+    write_json({**record, "history": history, "records": len(run.records)}, project.training(variant))
 
 
 def describe(method: str, options: Method, protocol: str) -> dict[str, object]:

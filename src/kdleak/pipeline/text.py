@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_parquet
-from kdleak.core.paths import TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import TEACHER
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
 from kdleak.distill.context import sampling

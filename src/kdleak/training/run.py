@@ -53,7 +53,8 @@ def run_training(
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
     settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
-    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
+    speed = {"micro_batch_tokens": params.compute.micro_batch_tokens}
+    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer, **speed})
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
     if distributed.is_main():
@@ -77,7 +78,7 @@ def _announce(
     if needed.total < LARGE:
         return
     free = available_memory(next(model.parameters()).device)
-    smaller = "; a smaller optimizer.micro_batch_tokens or optimizer.checkpointing=true takes less"
+    smaller = "; a smaller compute.micro_batch_tokens or optimizer.checkpointing=true takes less"
     remedy = "" if needed.total < free else smaller
     print(f"{name}: {needed}, {free / 2**30:.1f} GiB free{remedy}", file=sys.stderr, flush=True)
 
