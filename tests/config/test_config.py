@@ -51,9 +51,7 @@ def test_the_projects_own_parameters_are_valid():
         ("teacher.lr", float("nan"), "teacher.lr"),
         ("teacher.lr", 1e-9, "below optimizer.min_lr"),
         ("seed", -1, "seed"),
-        ("data.source", "fil", "data.source: 'fil' is unknown; did you mean 'file'?"),
-        ("data.rows", 100, "records are asked for, but rows makes 100"),
-        ("data.roles", "column", "the synthetic corpus has no role column"),
+        ("data.source", "kd; touch x", "data.source: string should match pattern"),
         ("data.sizes.privat", 5, "data.sizes.privat: unknown key; did you mean 'private'?"),
         ("data.max_response_chars", 0, "data.max_response_chars"),
         ("model.max_tokens", 100, "max_prompt_tokens must be below max_tokens"),
@@ -130,8 +128,11 @@ def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path):
     [
         ("model.family", "gpt2-tny", "did you mean 'gpt2-tiny'?"),
         ("model.student", "smal", "did you mean 'small'?"),
+        ("data.source", "fil", "params.yaml: data.source: 'fil' is unknown; did you mean 'file'?"),
+        ("data.rows", 100, "records are asked for, but rows makes 100"),
+        ("data.roles", "column", "the synthetic corpus has no role column"),
     ],
 )
-def test_an_unknown_family_or_size_is_refused_before_anything_runs(key, value, words):
+def test_what_the_schema_cannot_know_is_refused_before_anything_runs(key, value, words):
     with pytest.raises(KdleakError, match=words.replace("?", r"\?")):
         check_environment(parse_params(changed(key, value)), Project(ROOT))

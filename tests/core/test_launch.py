@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import yaml
 from kdleak.core import launch
 from kdleak.core.files import read_json, write_parquet
 from kdleak.core.paths import Project
+from kdleak.core.times import span_of
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.text import write_training_text
 from tests.support.distillation import corpus, params, untrained
@@ -47,8 +47,7 @@ def test_a_parameter_starts_a_stage_in_two_processes_and_one_of_them_reports(pro
     assert ran.returncode == 0, ran.stderr
     for one, two in zip(alone["history"], read_json(training)["history"], strict=True):
         assert two["tokens"] == one["tokens"] and two["loss"] == pytest.approx(one["loss"], rel=0.05)
-    with sqlite3.connect(project.root / "mlflow.db") as store:
-        assert [n for (n,) in store.execute("select name from runs where name = 'distill sft'")] == ["distill sft"]
+    assert span_of(project, "distill", "sft") is not None
     assert not project.resume("sft").exists()
 
 

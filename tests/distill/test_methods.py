@@ -22,6 +22,7 @@ from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.text import write_training_text
 from kdleak.training import loop, run
 from kdleak.training.micro_batches import micro_batches
+from tests.support.counted import counted
 from tests.support.distillation import made, params, untrained
 
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
@@ -99,15 +100,13 @@ def test_the_same_parameters_make_the_same_student_to_the_bit_and_so_does_a_stop
     class Stopped(Exception):
         pass
 
+    def interrupt(done: int) -> None:
+        if done == 5:
+            raise Stopped
+
     @contextmanager
-    def stopping(*_):
-        steps = count(1)
-
-        def show(*_, **__) -> None:
-            if next(steps) == 5:
-                raise Stopped
-
-        yield show
+    def stopping(label: str, total: int):
+        yield counted(interrupt)
 
     baseline = load_model(project.model("sft")), load_tokenizer(project.model("sft"))
     made(method, project)

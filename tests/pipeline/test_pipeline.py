@@ -300,8 +300,7 @@ def test_mlflow_knows_every_run_and_sync_adds_none(project):
         names = [name for (name,) in store.execute("select name from runs where lifecycle_stage = 'active'")]
     for words in ("teacher", "kd", "rkl", "sft", "membership"):
         assert any(words in name for name in names), names
-    # The rkl experiment took the teacher's audits from the cache: sync nests them under its parent too, once.
-    assert project.kdleak("sync").returncode == 0
+    # The rkl experiment took the teacher's audits from the cache: the summary nests them under its parent too.
     assert "sync: 0 run(s) added" in project.kdleak("sync").stdout
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
-from kdleak.core.seconds import read_seconds, timed_stage
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
 from kdleak.pipeline.trial import at_rate, run_trial
@@ -21,7 +20,6 @@ from kdleak.report.study.report import summary, write_report
 from kdleak.report.study.results import read_study
 from kdleak.report.study.sections.attacks import by_attack
 from kdleak.report.study.sections.checks import corrected_against_published
-from kdleak.report.study.sections.run import what_was_run
 from kdleak.stats.correlation import spearman
 from tests.support.pipeline_project import ROOT
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
@@ -51,7 +49,7 @@ def test_every_section_shows_something(report):
     assert len(found) == 13
     for name, content in found.items():
         assert "<svg" in content or "<table" in content, name
-        assert 'class="absent"' not in content or name == "what-was-run", name  # seconds: nothing ran here
+        assert 'class="absent"' not in content, name
     assert "nan" not in re.sub(r"<[^>]+>", " ", report).lower().split()
 
 
@@ -115,28 +113,6 @@ def test_a_split_that_gives_membership_away_is_said_before_anything_else(tmp_pat
     path.write_text(json.dumps(content))
     first, _ = summary(read_study(params_of(), made.project), [])
     assert "The split itself gives membership away. No figure below can be read as a leak" in first
-
-
-def test_the_seconds_of_stages_that_ended_well_stand_in_the_report(results, monkeypatch):
-    monkeypatch.setenv("DVC_STAGE", "study/dvc.yaml:distill@kd")
-    with timed_stage(results.project):
-        pass
-    with pytest.raises(SystemExit), timed_stage(results.project):
-        raise SystemExit(0)
-    monkeypatch.setenv("DVC_STAGE", "teacher")
-    with pytest.raises(SystemExit), timed_stage(results.project):
-        raise SystemExit(1)
-    assert list(read_seconds(results.project)) == ["distill@kd"]
-    study = read_study(params_of(), results.project)
-    assert any("distill@kd" in block for block in what_was_run(study).blocks)
-    shutil.rmtree(results.project.seconds)
-
-
-def test_outside_dvc_no_seconds_are_noted(tmp_path, monkeypatch):
-    monkeypatch.delenv("DVC_STAGE", raising=False)
-    with timed_stage(Project(tmp_path)):
-        pass
-    assert read_seconds(Project(tmp_path)) == {}
 
 
 @pytest.mark.parametrize(("student", "size"), [("small", "medium"), ("medium", "large")])

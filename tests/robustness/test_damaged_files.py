@@ -14,7 +14,7 @@ from kdleak.config.load import load_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_csv, read_json, read_parquet
 from kdleak.core.paths import Project
-from kdleak.core.seconds import read_seconds
+from kdleak.core.times import span_of, timed
 from kdleak.data.sources import read_file
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
 from kdleak.pipeline.provenance import Provenance
@@ -161,13 +161,14 @@ def test_a_users_damaged_parquet_is_refused_whatever_bit_is_flipped(folder):
     assert refused
 
 
-def test_a_damaged_note_of_seconds_is_left_out(tmp_path):
+def test_a_damaged_note_of_when_a_command_ran_is_as_none(tmp_path):
     project = Project(tmp_path)
-    project.seconds.mkdir(parents=True)
-    (project.seconds / "data.json").write_text('{"stage": "data", "seconds": 1.5}')
-    for i, content in enumerate((b"", b'{"stage": "checks"}', b"[1]", b"\xff")):
-        (project.seconds / f"{i}.json").write_bytes(content)
-    assert read_seconds(project) == {"data": 1.5}
+    with timed(project, "distill", "kd"):
+        pass
+    assert span_of(project, "distill", "kd") is not None and span_of(project, "distill", "rkl") is None
+    for content in (b"", b'{"start": 1}', b"[1]", b"\xff", b'{"start": "x", "end": 2}'):
+        project.times("distill", "kd").write_bytes(content)
+        assert span_of(project, "distill", "kd") is None
 
 
 def test_a_file_that_is_not_there_names_the_stage_that_writes_it(tmp_path):

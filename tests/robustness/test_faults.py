@@ -154,7 +154,11 @@ def test_two_queue_workers_and_a_running_ui_share_one_store(tmp_path):
     assert status.count("Success") == 2, status
     found = mlflow_runs(project)
     for method in ("rkl", "seqkd"):
-        for name in (f"{method} seed 0", f"distill {method}", *(f"{audit} {method}" for audit in AUDITS)):
+        for name in (
+            f"{method}, gpt2-smoke small, 60 members, seed 0",
+            f"distill {method}",
+            *(f"{audit} {method}" for audit in AUDITS),
+        ):
             assert found.count(name) == 1
     shown = json.loads(project.dvc("exp", "show", "--json").stdout)
     methods = {

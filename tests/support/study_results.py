@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +11,15 @@ import pandas as pd
 import yaml
 
 from kdleak.auditing.blocks import block_report
-from kdleak.auditing.comparisons import exposed_overlap, inherited, paired_differences
+from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
 from kdleak.auditing.controls import overlap_control, permutation_control
-from kdleak.auditing.membership import KEYS, membership_report, to_json
+from kdleak.auditing.membership import membership_report
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.files import write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.core.variants import BASELINE, TEACHER, Variant
+from kdleak.data.sides import MEMBER, NONMEMBER, as_roles, as_sides
 from kdleak.memorization.report import EXACT, Memorization, memorization_report
 from tests.support.pipeline_project import ROOT
 
@@ -53,12 +53,12 @@ class StudyResults:
         self.project = Project(folder)
         self.n = n
         rng = np.random.default_rng(1)
-        role = np.repeat(["private", "heldout"], n)
+        role = np.repeat([MEMBER, NONMEMBER], n)
         self.keys = pd.DataFrame(
             {"record_id": [f"{i:04x}" for i in range(2 * n)], "role": role, "task": np.resize(TASKS, 2 * n)}
         )
         self._own = rng.normal(size=2 * n)  # what makes a record easy for every model
-        self._member = (role == "private").astype(float)
+        self._member = (role == MEMBER).astype(float)
         for name, strength in strengths.items():
             self.add(name, strength)
 
@@ -100,20 +100,17 @@ class StudyResults:
         }
         compared = Variant.of(name).is_distilled
         if compared:
-            baseline = pd.read_parquet(self.project.scores(BASELINE))
-            differences = paired_differences(scores, baseline)
-            areas = membership_report(baseline[[*KEYS, *differences]])["attacks"]
-            keep = ("auc", "auc_ci95", "p_value", "p_holm")
-            controls["no_kd"] = {a: {k: areas[a][k] for k in keep} | {"excess": differences[a]} for a in differences}
+            baseline = as_sides(pd.read_parquet(self.project.scores(BASELINE)))
+            controls["no_kd"] = against_baseline(scores, baseline)
         report = membership_report(scores, controls=controls)
         if compared:
-            teacher = pd.read_parquet(self.project.scores(TEACHER))
+            teacher = as_sides(pd.read_parquet(self.project.scores(TEACHER)))
             report["teacher"] = {
                 "inherited": inherited(scores, teacher),
                 "exposed_overlap": exposed_overlap(scores, teacher),
             }
-        write_parquet(scores, self.project.scores(name))
-        write_json(json.loads(to_json(report)), self.project.membership(name))
+        write_parquet(as_roles(scores), self.project.scores(name))
+        write_json(report, self.project.membership(name), digits=6)
 
     def _memorization(self, name: str, strength: float, rng: np.random.Generator) -> None:
         n = 2 * self.n
@@ -138,16 +135,17 @@ class StudyResults:
         own = Memorization(records, facts, canaries)
         beside = None if name in (TEACHER, BASELINE) else {k: self._tables(k) for k in (TEACHER, BASELINE)}
         report = memorization_report(own, teacher=beside and beside[TEACHER], no_kd=beside and beside[BASELINE])
-        for table, path in zip((records, facts, canaries), self._paths(name), strict=True):
+        for table, path in zip((as_roles(records), as_roles(facts), canaries), self._paths(name), strict=True):
             write_parquet(table, path)
-        write_json(json.loads(to_json({"tokens": 32, **report})), self.project.memorization(name))
+        write_json({"tokens": 32, **report}, self.project.memorization(name), digits=6)
 
     def _paths(self, name: str) -> tuple[Path, ...]:
         project = self.project
         return project.memorization_table(name), project.facts(name), project.canary_scores(name)
 
     def _tables(self, name: str) -> Memorization:
-        return Memorization(*(pd.read_parquet(path) for path in self._paths(name)))
+        records, facts, canaries = (pd.read_parquet(path) for path in self._paths(name))
+        return Memorization(as_sides(records), as_sides(facts), canaries)
 
     def _blocks(self, name: str, strength: float, rng: np.random.Generator) -> None:
         blocks = 4 if name == TEACHER else 2
@@ -159,6 +157,6 @@ class StudyResults:
         noise = SimpleNamespace(sigma=0.2, relative=True, antithetic=True, draws=3, signs=(1, -1))
         baseline = None
         if Variant.of(name).is_distilled:
-            baseline = pd.read_parquet(self.project.block_scores(BASELINE))
-        write_parquet(self.keys.assign(**columns), self.project.block_scores(name))
-        write_json(json.loads(to_json(block_report(self.keys, found, noise, baseline))), self.project.blocks(name))
+            baseline = as_sides(pd.read_parquet(self.project.block_scores(BASELINE)))
+        write_parquet(as_roles(self.keys.assign(**columns)), self.project.block_scores(name))
+        write_json(block_report(self.keys, found, noise, baseline), self.project.blocks(name), digits=6)

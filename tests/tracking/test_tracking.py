@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from kdleak.pipeline.provenance import Provenance
 from kdleak.render.attack_roc import attack_roc_figure
 from kdleak.tracking import mlflow
 from kdleak.tracking.content import AUDITS
-from kdleak.tracking.store import EXPERIMENT, tracking_uri
+from kdleak.tracking.store import EXPERIMENT, open_store, tracking_uri
 from tests.support.disk_faults import largest_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -121,11 +122,15 @@ def titles(project: Project) -> dict[str, set[str]]:
     return {parent: {run.info.run_name for run in nested[1:]} for parent, nested in logged(project).items()}
 
 
+def title(method: str) -> str:
+    return f"{method}, gpt2-tiny small, 500 members, seed 0"
+
+
 ALL = {
-    f"{method} seed 0": {"teacher", f"distill {method}"}
+    title(method): {"teacher", f"distill {method}"}
     | {f"{audit} {name}" for audit in AUDITS for name in (method, "teacher")}
     for method in ("kd", "rkl")
-} | {"sft seed 0": {"distill sft", *(f"{audit} sft" for audit in AUDITS)}}
+} | {title("sft"): {"distill sft", *(f"{audit} sft" for audit in AUDITS)}}
 
 
 def test_sync_logs_every_run_under_its_parent_and_a_second_time_none(project, params):
@@ -146,45 +151,115 @@ def test_an_emptied_store_is_filled_again(project, params, empty_database, monke
     assert (elsewhere.parent / "mlartifacts").is_dir()
 
 
-def test_stages_logged_as_they_end_leave_nothing_to_sync(project, params, monkeypatch, capsys):
-    monkeypatch.setenv("DVC_STAGE", "distill@kd")
+def test_what_the_last_stages_log_leaves_nothing_to_sync(project, params, monkeypatch, capsys):
+    """The summary of a `dvc repro` whose other students are yet to come, then the report of all."""
     monkeypatch.setenv("DVC_EXP_NAME", "puny-gnat")
-    for stage, name in (
-        [("teacher", "teacher"), ("measure", "teacher")]
-        + [(stage, m) for m in ("sft", "kd", "rkl") for stage in ("distill", "measure")]
-        + [("summary", "kd")]
-    ):
-        mlflow.log_stage(project, params, stage, name)
+    later = project.results("rkl").rename(project.root / "later")
+    mlflow.log_results(project, params, fresh=project.metrics)
+    assert titles(project) == {name: stages for name, stages in ALL.items() if "rkl" not in name}
+    assert logged(project)[title("kd")][0].data.metrics["excess_auc"] == pytest.approx(0.2)
+    later.rename(project.results("rkl"))
+    write(project.report, "<html></html>")
+    mlflow.log_results(project, params, fresh=project.report)
     assert capsys.readouterr().err == ""
-    found = logged(project)
-    assert sum(map(len, found.values())) == 24  # the teacher's audits stand under the headline student alone
-    kd = {run.info.run_name: run.data.tags for run in found["kd seed 0"]}
-    assert kd["distill kd"]["dvc.stage"] == "distill@kd"
-    assert kd["distill kd"]["dvc.exp_name"] == kd["kd seed 0"]["dvc.exp_name"] == "puny-gnat"
-    assert "dvc.stage" not in kd["kd seed 0"]
-    assert "dvc.stage" in kd["teacher"]
-    assert mlflow.sync(project, params) == len(AUDITS)
+    assert titles(project) == ALL
+    assert {run.data.tags["dvc.exp_name"] for runs in logged(project).values() for run in runs} == {"puny-gnat"}
+    assert mlflow.sync(project, params) == 0
+
+
+def test_figures_that_the_stage_has_just_written_are_logged_before_the_lock_holds_them(project, params):
+    lock(project)
+    locks = yaml.safe_load((project.root / "dvc.lock").read_text())
+    earlier = {"path": "results/metrics.json", "md5": "0" * 32}
+    locks["stages"]["summary"] = {"cmd": "kdleak", "deps": [], "outs": [earlier]}
+    write(project.root / "dvc.lock", yaml.safe_dump(locks))
+    mlflow.sync(project, params)
+    assert "excess_auc" not in logged(project)[title("kd")][0].data.metrics
+    mlflow.log_results(project, params, fresh=project.metrics)
+    assert logged(project)[title("kd")][0].data.metrics["excess_auc"] == pytest.approx(0.2)
+
+
+def test_runs_have_the_times_of_their_stages_whenever_they_are_logged(project, params):
+    for name, end in (("teacher", 1000), ("kd", 5000)):
+        for i, audit in enumerate(AUDITS):
+            os.utime(getattr(project, audit)(name), (end + 100 + i, end + 100 + i))
+        os.utime(project.training(name), (end, end))
+    write(project.times("distill", "kd"), {"start": 4940.0, "end": 5000.5})
+    write(project.times("measure", "kd"), {"start": 5090.0, "end": 5104.0})
+    write(project.times("teacher", "teacher"), {"start": 100.0, "end": 200.0})  # of another teacher
+    for _ in range(2):
+        mlflow.sync(project, params)
+        runs = {run.info.run_name: run.info for run in logged(project)[title("kd")]}
+        assert (runs["distill kd"].start_time, runs["distill kd"].end_time) == (4940_000, 5000_000)
+        assert (runs["membership kd"].start_time, runs["membership kd"].end_time) == (5090_000, 5100_000)
+        assert (runs["blocks kd"].start_time, runs["blocks kd"].end_time) == (5100_000, 5101_000)
+        assert (runs["teacher"].start_time, runs["teacher"].end_time) == (1000_000, 1000_000)
+        parent = runs[title("kd")]
+        assert parent.start_time == 1000_000 and parent.end_time - parent.start_time == 60_000 + 13_000
+
+
+def test_the_experiment_opens_as_one_of_training_runs_and_a_parent_says_what_it_is(project, params):
+    from mlflow import MlflowClient
+
+    write(project.report, "<html></html>")
+    mlflow.sync(project, params)
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    view = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=students"
+    assert f"({view})" in experiment.tags["mlflow.note.content"]
+    columns = json.loads(experiment.tags["mlflow.sharedViewState.students"])["selectedColumns"]
+    metrics = logged(project)[title("kd")][0].data.metrics
+    assert {c.split("`")[1] for c in columns if c.startswith("metrics.")} <= {*metrics, "rouge_l"}
+    parent = logged(project)[title("kd")][0]
+    assert "500 private records" in parent.data.tags["mlflow.note.content"]
+    datasets = {i.dataset.name: i.tags[0].value for i in parent.inputs.dataset_inputs}
+    assert datasets == {"synthetic public": "training", "synthetic private+heldout": "evaluation"}
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html"]
+    assert not client.list_artifacts(logged(project)[title("rkl")][0].info.run_id)
+
+
+def test_the_student_is_a_logged_model_with_its_leak_and_without_its_weights(project, params):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+
+    def models() -> dict:
+        identity = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        return {model.source_run_id: model for model in client.search_logged_models([identity])}
+
+    for auc in (0.7, 0.65):
+        write(project.membership("kd"), membership(auc))
+        mlflow.sync(project, params)
+        assert len(models()) == 3
+        parent = logged(project)[title("kd")][0]
+        model = models()[parent.info.run_id]
+        assert max(model.metrics, key=lambda m: (m.key == "auc", m.timestamp)).value == pytest.approx(auc)
+        assert model.tags["checkpoint.path"] == "models/students/kd"
+        assert parent.data.tags["checkpoint.sha256"] == model.tags["checkpoint.sha256"]
+    files = [path.name for path in (project.root / "mlartifacts").rglob("*") if path.is_file()]
+    assert files and not [name for name in files if "safetensors" in name]
 
 
 def test_the_parent_shows_the_headline_and_the_recipe(project, params):
     mlflow.sync(project, params)
     parents = {title: runs[0].data for title, runs in logged(project).items()}
-    assert parents["kd seed 0"].metrics["auc"] == pytest.approx(0.7)
-    assert parents["kd seed 0"].metrics["auc_zlib"] == pytest.approx(0.65)
-    assert parents["kd seed 0"].metrics["tpr_at_1pct_fpr"] == pytest.approx(0.35)
-    assert parents["kd seed 0"].metrics["token_accuracy_members"] == pytest.approx(0.4)
-    assert parents["kd seed 0"].metrics["perplexity"] == pytest.approx(22.0)
-    assert parents["kd seed 0"].metrics["excess_auc"] == pytest.approx(0.2)
-    assert "excess_auc" not in parents["rkl seed 0"].metrics
-    assert parents["rkl seed 0"].params["kd.lr"] == str(params.kd.recipes["rkl"]["lr"])
-    assert parents["rkl seed 0"].params["method"] == "rkl"
+    assert parents[title("kd")].metrics["auc"] == pytest.approx(0.7)
+    assert parents[title("kd")].metrics["auc_zlib"] == pytest.approx(0.65)
+    assert parents[title("kd")].metrics["tpr_at_1pct_fpr"] == pytest.approx(0.35)
+    assert parents[title("kd")].metrics["token_accuracy_members"] == pytest.approx(0.4)
+    assert parents[title("kd")].metrics["perplexity"] == pytest.approx(22.0)
+    assert parents[title("kd")].metrics["excess_auc"] == pytest.approx(0.2)
+    assert "excess_auc" not in parents[title("rkl")].metrics
+    assert parents[title("rkl")].params["kd.lr"] == str(params.kd.recipes["rkl"]["lr"])
+    assert parents[title("rkl")].params["method"] == "rkl"
 
 
 def test_nested_runs_hold_steps_data_checkpoint_and_figure(project, params):
     from mlflow import MlflowClient
 
     mlflow.sync(project, params)
-    kd = {run.info.run_name: run for run in logged(project)["kd seed 0"]}
+    kd = {run.info.run_name: run for run in logged(project)[title("kd")]}
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     steps = client.get_metric_history(kd["distill kd"].info.run_id, "loss")
     assert [(m.step, m.value) for m in steps] == [(10, pytest.approx(2.8)), (20, pytest.approx(1.8))]
@@ -202,31 +277,32 @@ def test_a_changed_result_is_a_new_run_and_the_old_one_says_so(project, params):
     first = project.membership("kd").read_text()
     write(project.membership("kd"), membership(0.8))
     assert mlflow.sync(project, params) == 1
-    runs = [run for run in logged(project)["kd seed 0"] if run.info.run_name == "membership kd"]
+    runs = [run for run in logged(project)[title("kd")] if run.info.run_name == "membership kd"]
     assert [run.data.tags.get("kdleak.superseded") for run in runs] == [None, "true"]
-    assert logged(project)["kd seed 0"][0].data.metrics["auc"] == pytest.approx(0.8)
+    assert logged(project)[title("kd")][0].data.metrics["auc"] == pytest.approx(0.8)
     write(project.membership("kd"), first)
     assert mlflow.sync(project, params) == 0
-    runs = [run for run in logged(project)["kd seed 0"] if run.info.run_name == "membership kd"]
+    runs = [run for run in logged(project)[title("kd")] if run.info.run_name == "membership kd"]
     assert [run.data.tags.get("kdleak.superseded") for run in runs] == ["true", "false"]
 
 
 def test_other_parameters_seeds_or_data_are_other_parents(project, params):
-    mlflow.log_stage(project, params, "distill", "kd")
+    mlflow.sync(project, params)
     recipes = {**params.kd.recipes, "kd": {**params.kd.recipes["kd"], "lr": 0.5}}
     changed = params.model_copy(update={"kd": params.kd.model_copy(update={"recipes": recipes})})
-    for other in (changed, params.model_copy(update={"seed": 1})):
-        assert titles_of_new(project, other) == {"distill kd", "teacher"}
+    assert titles_of_new(project, changed) == ALL[title("kd")]
+    assert titles_of_new(project, params.model_copy(update={"seed": 1})) == set().union(*ALL.values())
     splits = pd.read_parquet(project.splits)
     splits.iloc[1:].to_parquet(project.splits)
-    assert titles_of_new(project, params) == {"distill kd", "teacher"}
+    assert titles_of_new(project, params) == set().union(*ALL.values())
 
 
 def titles_of_new(project: Project, params: Params) -> set[str]:
     """What logging the kd student adds."""
     before = run_ids(project)
-    mlflow.log_stage(project, params, "distill", "kd")
-    return {name for identity, name in run_ids(project).items() if identity not in before} - {f"kd seed {params.seed}"}
+    mlflow.sync(project, params)
+    added = {name for identity, name in run_ids(project).items() if identity not in before}
+    return {name for name in added if " members, " not in name}
 
 
 def run_ids(project: Project) -> dict[str, str]:
@@ -243,8 +319,8 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(mlflow._Store, "_draw", killed)
-        mlflow.log_stage(project, params, "measure", "sft")
-    assert mlflow.sync(project, params) == 26
+        mlflow.log_results(project, params, fresh=project.metrics)
+    assert mlflow.sync(project, params) > 20
     assert titles(project) == ALL
     assert sum(map(len, logged(project).values())) == 28
 
@@ -252,7 +328,7 @@ def test_a_run_whose_logging_was_cut_off_is_made_anew(project, params, monkeypat
 @pytest.mark.parametrize("uri", ["http://someone:hunter2@127.0.0.1:9", "file:///nowhere/runs"])
 def test_a_store_that_cannot_be_reached_is_one_warning_and_sync_an_error(project, params, monkeypatch, capsys, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.log_stage(project, params, "distill", "kd")
+    mlflow.log_results(project, params, fresh=project.metrics)
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert shown.startswith("kdleak: warning: MLflow at ")
@@ -269,11 +345,10 @@ def test_a_damaged_database_is_one_warning_with_the_remedy_and_stops_no_stage(pr
     path = project.root / "mlflow.db"
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
-    mlflow.prepare(project)
-    mlflow.log_stage(project, params, "distill", "kd")
+    mlflow.log_results(project, params, fresh=project.metrics)
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and shown.startswith("kdleak: warning: MLflow at sqlite:///")
-    assert "mlflow.db" in shown and "move it away, a new one is made; 'kdleak sync' logs this stage later" in shown
+    assert "mlflow.db" in shown and "move it away, a new one is made; 'kdleak sync' logs the results later" in shown
     with pytest.raises(KdleakError, match=r"mlflow\.db did not take the run .*; move it away, a new one is made"):
         mlflow.sync(project, params)
     assert path.read_bytes() == damaged
@@ -281,12 +356,13 @@ def test_a_damaged_database_is_one_warning_with_the_remedy_and_stops_no_stage(pr
 
 def test_a_full_disk_is_one_warning_in_the_databases_own_words(project, params, capsys):
     (project.root / "mlflow.db").unlink()
-    mlflow.prepare(project)
+    with open_store(project):
+        pass
     with largest_file((project.root / "mlflow.db").stat().st_size):
-        mlflow.log_stage(project, params, "distill", "kd")
+        mlflow.log_results(project, params, fresh=project.metrics)
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and shown.startswith("kdleak: warning: MLflow at sqlite:///")
-    assert "did not take the run (disk I/O error); free some space on the disk; 'kdleak sync' logs this" in shown
+    assert "did not take the run (disk I/O error); free some space on the disk; 'kdleak sync' logs the" in shown
     assert mlflow.sync(project, params) > 0
     assert mlflow.sync(project, params) == 0
 
@@ -294,28 +370,24 @@ def test_a_full_disk_is_one_warning_in_the_databases_own_words(project, params, 
 LOGGER = """
 import sys
 from pathlib import Path
-from kdleak import tracking
-from kdleak.params_file import load_params
-from kdleak.paths import Project
+from kdleak.config.load import load_params
+from kdleak.core.paths import Project
+from kdleak.tracking import mlflow
 project = Project(Path(sys.argv[1]))
-for name in sys.argv[2:]:
-    for stage in ("distill", "measure"):
-        mlflow.log_stage(project, load_params(project.params), stage, name)
+mlflow.log_results(project, load_params(project.params), fresh=project.metrics)
 """
 
 
 def test_processes_that_log_at_once_lose_and_double_no_run(project):
-    def log(methods: list[str]) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", LOGGER, str(project.root), *methods]
+    def log(_: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", LOGGER, str(project.root)]
         return subprocess.run(command, capture_output=True, text=True)
 
     with ThreadPoolExecutor() as pool:
-        for done in pool.map(log, [["kd", "rkl"], ["rkl", "kd"]]):
+        for done in pool.map(log, range(3)):
             assert (done.returncode, done.stderr) == (0, "")
-    assert titles(project) == {
-        f"{m} seed 0": {"teacher", f"distill {m}", *(f"{audit} {m}" for audit in AUDITS)} for m in ("kd", "rkl")
-    }
-    assert sum(map(len, logged(project).values())) == 14
+    assert titles(project) == ALL
+    assert sum(map(len, logged(project).values())) == 28
 
 
 def test_the_store_of_a_queued_experiment_is_the_repository_s(project, monkeypatch):
@@ -377,23 +449,23 @@ def test_results_are_logged_with_the_parameters_that_made_them(project, params):
     teacher = params.teacher.model_copy(update={"epochs": 99})
     mlflow.sync(project, params.model_copy(update={"teacher": teacher}))
     found = logged(project)
-    assert found["kd seed 0"][0].data.params["teacher.epochs"] == str(params.teacher.epochs)
-    assert found["rkl seed 0"][0].data.params["teacher.epochs"] == str(params.teacher.epochs)
+    assert found[title("kd")][0].data.params["teacher.epochs"] == str(params.teacher.epochs)
+    assert found[title("rkl")][0].data.params["teacher.epochs"] == str(params.teacher.epochs)
 
 
 def test_a_student_of_an_earlier_teacher_is_left_out(project, params):
     lock(project, **{"models/teacher": "dir-of-another-teacher"})
     mlflow.sync(project, params)
     assert titles(project) == {
-        "kd seed 0": {"teacher", *(f"{audit} teacher" for audit in AUDITS)},
-        "sft seed 0": ALL["sft seed 0"],
+        title("kd"): {"teacher", *(f"{audit} teacher" for audit in AUDITS)},
+        title("sft"): ALL[title("sft")],
     }
 
 
 def test_a_result_that_is_not_what_its_stage_wrote_is_left_out(project, params):
     lock(project, **{"results/students/rkl/membership.json": "0" * 32})
     mlflow.sync(project, params)
-    assert titles(project) == {**ALL, "rkl seed 0": ALL["rkl seed 0"] - {"membership rkl"}}
+    assert titles(project) == {**ALL, title("rkl"): ALL[title("rkl")] - {"membership rkl"}}
 
 
 def test_the_results_table_refuses_figures_of_other_runs_than_params_yaml_s(project, params):

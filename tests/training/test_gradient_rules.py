@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import os
 
@@ -23,6 +22,7 @@ from kdleak.training.finetune import cross_entropy
 from kdleak.training.gradient_rules import ClipAndNoise, PlainSum
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
+from tests.support.counted import counted
 from tests.support.forks import in_processes
 from tests.support.tiny_models import FAMILIES, random_records, tiny_model
 
@@ -124,10 +124,8 @@ def test_a_training_goes_by_its_rule_and_is_resumed_in_the_same_bytes(tmp_path):
     class Stopped(Exception):
         pass
 
-    steps = itertools.count(1)
-
-    def interrupt(*_, **__) -> None:
-        if next(steps) == 3:
+    def interrupt(done: int) -> None:
+        if done == 3:
             raise Stopped
 
     rule, recipe = ClipAndNoise(0.1, 0.5, 4.0, 10.0), Recipe(lr=1e-3, epochs=2, batch_size=4)
@@ -137,7 +135,7 @@ def test_a_training_goes_by_its_rule_and_is_resumed_in_the_same_bytes(tmp_path):
     history = train(whole, source, cross_entropy, recipe, seed=1, rule=rule)
     options = {"seed": 1, "rule": rule, "resume": ResumeStore(tmp_path / "state", "run"), "save_every_s": -1}
     with pytest.raises(Stopped):
-        train(stopped, source, cross_entropy, recipe, progress=interrupt, **options)
+        train(stopped, source, cross_entropy, recipe, progress=counted(interrupt), **options)
     assert train(resumed, source, cross_entropy, recipe, **options) == history
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), plain.parameters(), strict=True))

@@ -12,10 +12,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +22,7 @@ from kdleak.core.distributed import RENDEZVOUS, is_main, size
 from kdleak.core.errors import KdleakError
 from kdleak.core.launch import say_error
 from kdleak.core.paths import Project
-from kdleak.core.seconds import timed_stage
+from kdleak.core.times import timed
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -118,7 +115,7 @@ def base() -> None:
 def teacher() -> None:
     """Fine-tune the teacher on private."""
     settings = _shared()
-    with _tracked("teacher", "teacher"):
+    with timed(PROJECT, "teacher", "teacher"):
         from kdleak.pipeline.teacher import fine_tune_teacher
 
         fine_tune_teacher(settings, PROJECT)
@@ -136,7 +133,7 @@ def text(method: Annotated[str, typer.Argument(help="A technique of kd.recipes."
 def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipes.")]) -> None:
     """Distil a student on public (`sft`: the No-KD baseline)."""
     settings = _shared()
-    with _tracked("distill", method):
+    with timed(PROJECT, "distill", method):
         from kdleak.pipeline.distill import make_student
 
         make_student(method, settings, PROJECT)
@@ -146,7 +143,7 @@ def distill(method: Annotated[str, typer.Argument(help="A technique of kd.recipe
 def measure(name: Annotated[str, typer.Argument(help="teacher, or the technique that made the student.")]) -> None:
     """Audit a model of the pipeline: membership, exposure of each block, memorization, utility."""
     settings = _shared()
-    with _tracked("measure", name):
+    with timed(PROJECT, "measure", name):
         from kdleak.pipeline.measure import measure_model
 
         measure_model(name, settings, PROJECT)
@@ -155,11 +152,12 @@ def measure(name: Annotated[str, typer.Argument(help="teacher, or the technique 
 @app.command()
 def summary() -> None:
     """Gather the headline figures of kd.method in results/metrics.json."""
-    settings = _params()
-    with _tracked("summary", settings.kd.method):
-        from kdleak.report.headline import write_headline
+    from kdleak.report.headline import write_headline
+    from kdleak.tracking import mlflow
 
-        write_headline(settings, PROJECT)
+    settings = _params()
+    write_headline(settings, PROJECT)
+    mlflow.log_results(PROJECT, settings, fresh=PROJECT.metrics)
 
 
 @app.command()
@@ -177,8 +175,11 @@ def rate(
 def report() -> None:
     """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
     from kdleak.report.study.report import write_report
+    from kdleak.tracking import mlflow
 
-    write_report(_params(), PROJECT)
+    settings = _params()
+    write_report(settings, PROJECT)
+    mlflow.log_results(PROJECT, settings, fresh=PROJECT.report)
     typer.echo(f"report: {PROJECT.report}")
 
 
@@ -227,33 +228,6 @@ def family(
     typer.echo(" ".join(f"-S {key}={value}" for key, value in settings.items()))
 
 
-@app.command(hidden=True)
-def log(stage: str, name: str) -> None:
-    """Open the MLflow store, wait for a word on standard input, and log the stage; without the word, nothing."""
-    from kdleak.tracking import mlflow
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage; this process ends with it
-    mlflow.prepare(PROJECT)
-    if sys.stdin.readline().strip() == "done":
-        mlflow.log_stage(PROJECT, _params(), stage, name)
-
-
-@contextmanager
-def _tracked(stage: str, name: str) -> Iterator[None]:
-    """Log the stage to MLflow when the block has ended well.
-
-    MLflow takes longer to import and to open its store than many a stage to run, so a process of its own does that
-    meanwhile. It ends with this one, whatever happens: its standard input closes.
-    """
-    if not is_main():
-        yield
-        return
-    command = [sys.executable, "-m", "kdleak", "log", stage, name]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as companion:
-        yield
-        companion.communicate("done\n")
-
-
 def _end_with_pipeline() -> None:
     """A stage that outlives its `dvc repro` would write under the feet of the next one: let it be ended too (Linux)."""
     if ("DVC_STAGE" in os.environ or RENDEZVOUS in os.environ) and sys.platform == "linux":
@@ -269,8 +243,7 @@ def main() -> None:
     if not is_main():
         sys.stdout = io.StringIO()
     try:
-        with timed_stage(PROJECT):
-            app()
+        app()
     except KdleakError as error:
         if os.environ.get("KDLEAK_DEBUG"):
             raise

@@ -97,6 +97,7 @@ def _fields(section: Any, parent: list[str | int]) -> list[str]:
 def check_environment(params: Params, project: Project) -> None:
     """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
     from kdleak.attacks import ATTACKS
+    from kdleak.data.sources import find_source
     from kdleak.models.families import load_family
 
     for name in params.audit.attacks:
@@ -106,7 +107,7 @@ def check_environment(params: Params, project: Project) -> None:
         headline = params.report.headline
         raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
     load_family(project.families, params.model.family).student(params.model.student)
-    if params.data.source == "file":
-        from kdleak.data.sources import check_path
-
-        check_path(Path(params.data.path))
+    try:
+        find_source(params.data).check()
+    except KdleakError as error:
+        raise KdleakError(f"{project.params}: {error}") from None

@@ -102,11 +102,6 @@ class Project:
         return self.root / "results" / "comparison"
 
     @property
-    def seconds(self) -> Path:
-        """How long each stage took when it last ran in this folder; state, not a result."""
-        return self.root / ".kdleak" / "seconds"
-
-    @property
     def roc_table(self) -> Path:
         """The curves of roc_figure, for `dvc plots`."""
         return self.root / "results" / "roc.csv"
@@ -124,6 +119,10 @@ class Project:
     def hidden_states(self) -> Path:
         """Teacher signals, keyed by content; safe to delete at any time."""
         return self.root / ".kdleak" / "teacher"
+
+    def times(self, stage: str, name: str) -> Path:
+        """When a command last ran in this folder; state, not a result."""
+        return self.root / ".kdleak" / "times" / f"{stage}-{name}.json"
 
     def base_training(self, part: str) -> Path:
         return self.root / "results" / "base" / f"{part}.json"

@@ -108,7 +108,7 @@ def score_rollouts(
     batch_tokens: int,
 ) -> list[_Scored]:
     """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
-    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     sharded, lengths = [records[i] for i in shard], [len(r.response) for r in records]
     columns = torch.zeros(3, sum(lengths))
     places = columns.split(lengths, dim=1)
@@ -124,7 +124,7 @@ def score_rollouts(
         scores = torch.stack([log_q, importance, rewards]).cpu()
         for i, part in zip(indices, scores.split([len(sharded[i].response) for i in indices], dim=1), strict=True):
             places[shard[i]].copy_(part)
-    distributed.add_up(columns)
+    distributed.all_reduce_sum_(columns)
     student.train(training)
     return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 

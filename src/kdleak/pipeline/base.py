@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import write_json
 from kdleak.core.seeds import derive
-from kdleak.data.encoding import prompt_text
 from kdleak.data.records import read_role
+from kdleak.data.templates import prompt_text
 from kdleak.models.checkpoints import copy_checkpoint, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.device import resolve_device

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdleak.core.seconds import timed_part
 from kdleak.pipeline.membership import attack_model, measure_blocks
 from kdleak.pipeline.memorization import measure_memorization
 from kdleak.pipeline.utility import measure_utility
@@ -13,12 +12,7 @@ if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
-_AUDITS = {
-    "membership": attack_model,
-    "blocks": measure_blocks,
-    "memorization": measure_memorization,
-    "utility": measure_utility,
-}
+_AUDITS = (attack_model, measure_blocks, measure_memorization, measure_utility)
 
 
 def measure_model(name: str, params: Params, project: Project) -> None:
@@ -26,6 +20,5 @@ def measure_model(name: str, params: Params, project: Project) -> None:
 
     Forward passes are kept in the project's cache, so one that was stopped goes on with the passes that it lacks.
     """
-    for part, audit in _AUDITS.items():
-        with timed_part(project, part):
-            audit(name, params, project)
+    for audit in _AUDITS:
+        audit(name, params, project)

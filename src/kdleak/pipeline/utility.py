@@ -1,4 +1,4 @@
-"""What a model is good for, beside what it gives away: perplexity and ROUGE-L on records that nobody has seen."""
+"""Utility: perplexity and ROUGE-L on records that no model has been trained on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def measure_utility(name: str | Variant, params: Params, project: Project) -> No
         "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
         "records": len(records),
     }
-    write_json({k: _rounded(v) for k, v in figures.items()}, project.utility(name))
+    write_json(figures, project.utility(name), digits=6)
 
 
 def perplexity(model: PreTrainedModel, records: Sequence[EncodedRecord], batch_tokens: int) -> float:
@@ -67,10 +67,6 @@ def rouge_l(
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    said = generate(model, [r.prompt for r in records], sampling, tokenizer.eos_token_id)
-    texts = tokenizer.batch_decode([list(s) for s in said], skip_special_tokens=True)
+    continuations = generate(model, [r.prompt for r in records], sampling, tokenizer.eos_token_id)
+    texts = tokenizer.batch_decode([list(c) for c in continuations], skip_special_tokens=True)
     return [scorer.score(ref, text)["rougeL"].fmeasure for ref, text in zip(references, texts, strict=True)]
-
-
-def _rounded(value: float | list[float]) -> float | list[float]:
-    return [float(f"{v:.6g}") for v in value] if isinstance(value, list) else float(f"{value:.6g}")

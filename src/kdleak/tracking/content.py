@@ -1,7 +1,6 @@
-"""What MLflow is told of a stage, read from the files that the stage has written.
+"""What MLflow is told of a method, read from its result files: the files are the truth, whenever they are logged.
 
-Result files are the truth: a run logged as its stage ends and a run rebuilt from the files later are the same content.
-A method's runs are steps `(stage, name)`, under one parent run: a command of that name, or one of the audits that
+A method's runs are steps `(stage, name)`, nested in one parent run: a command of that name, or one of the audits that
 `kdleak measure` makes.
 """
 
@@ -11,13 +10,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.core.times import Span, span_of
+from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.checkpoints import content_hash
@@ -32,6 +33,9 @@ AUDITS = ("membership", "blocks", "memorization", "utility")
 #: Which roles' records a step reads.
 _ROLES = {"teacher": ("private",), "distill": ("public",)}
 _ROLES |= dict.fromkeys(AUDITS, ("private", "heldout")) | {"utility": ("heldout",)}
+#: A result that is so many seconds younger than its command's end was written by another one.
+_SLACK = 60.0
+_UNKNOWN = Span(0.0, 0.0)
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
@@ -46,7 +50,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class StageRun:
-    """One nested run. history: metrics over steps, each with a `step`; checkpoint: (path, sha256); roc: a roc.csv."""
+    """One nested run.
+
+    history: metrics over steps, each with a `step`. checkpoint: (path, sha256). roc: a roc.csv. took: when it ran.
+    """
 
     stage: str
     name: str
@@ -56,53 +63,62 @@ class StageRun:
     history: Sequence[Mapping[str, float]] = ()
     checkpoint: tuple[str, str] | None = None
     roc: Path | None = field(default=None, compare=False)
+    took: Span = _UNKNOWN
 
     @property
     def title(self) -> str:
         return self.name if self.stage == self.name else f"{self.stage} {self.name}"
 
+    @property
+    def use(self) -> str:
+        """What the records were read for, in MLflow's words."""
+        return "evaluation" if self.stage in AUDITS else "training"
+
     @cached_property
     def content(self) -> str:
         """sha256 of all that is logged; equal content is logged once."""
-        logged = {key: value for key, value in asdict(self).items() if key != "roc"}
+        logged = {key: value for key, value in asdict(self).items() if key not in ("roc", "took")}
         return _digest(logged, self.roc.read_bytes() if self.roc else b"")
 
 
 @dataclass(frozen=True)
 class MethodRuns:
-    """A parent run and what nests in it. key: hash of all that determines the method's student."""
+    """A parent run and what nests in it.
 
-    method: str
-    seed: int
+    title: tells a smoke run from a full one. key: hash of all that determines the method's student.
+    note: a description in Markdown. report: the study's page, where this is its headline method and it is current.
+    """
+
+    title: str
     key: str
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     stages: Sequence[StageRun]
+    note: str
+    report: Path | None = None
 
     @property
-    def title(self) -> str:
-        return f"{self.method} seed {self.seed}"
+    def datasets(self) -> dict[str, Dataset]:
+        """What the student's own stages read, by use (training, evaluation)."""
+        own = (run for run in self.stages if run.name == self.params["method"])
+        return {run.use: run.dataset for run in own if run.stage in ("distill", "membership")}
+
+    @property
+    def student(self) -> StageRun | None:
+        """The run that made the student."""
+        return next((run for run in self.stages if run.stage == "distill"), None)
+
+    @property
+    def took(self) -> Span:
+        """The time spent in its stages, from the first one's start on: pauses between them are left out."""
+        start = min((run.took.start for run in self.stages), default=0.0)
+        return Span(start, start + sum(run.took.end - run.took.start for run in self.stages))
 
 
 def steps_of(method: str, with_teacher: bool = True) -> list[Step]:
     """All steps of a method, in order; the last one only adds figures to the parent run."""
     student = [("distill", method), *((audit, method) for audit in AUDITS), ("summary", method)]
     return [("teacher", TEACHER), *((audit, TEACHER) for audit in AUDITS), *student] if with_teacher else student
-
-
-def steps_of_stage(stage: str, name: str) -> list[Step]:
-    """The steps that a stage is, as the command line names it."""
-    return [(audit, name) for audit in AUDITS] if stage == "measure" else [(stage, name)]
-
-
-def steps_until(stage: str, name: str) -> list[Step]:
-    """The steps whose files are sure to be up to date when a stage has just run: its own and what it was made from."""
-    if stage == "summary":
-        return steps_of(name)
-    made: list[Step] = [] if name == BASELINE else [("teacher", TEACHER)]
-    if stage == "measure" and name != TEACHER:
-        made.append(("distill", name))
-    return list(dict.fromkeys([*made, *steps_of_stage(stage, name)]))
 
 
 def result_of(step: Step, project: Project) -> Path:
@@ -119,7 +135,23 @@ def result_of(step: Step, project: Project) -> Path:
     }[stage]
 
 
-def method_runs(project: Project, params: Params, method: str, steps: Sequence[Step]) -> MethodRuns:
+def _took(step: Step, project: Project) -> Span:
+    """When the step that wrote a result ran. Where no note of it is left (its result came from a cache or another
+    folder), it began as it ended: when the file was written."""
+    stage, name = step
+    end = result_of(step, project).stat().st_mtime
+    span = span_of(project, "measure" if stage in AUDITS else stage, name)
+    if span is None or not span.start <= end <= span.end + _SLACK:
+        return Span(end, end)
+    earlier = AUDITS[: AUDITS.index(stage)] if stage in AUDITS else ()
+    results = (result_of((audit, name), project) for audit in earlier)
+    ended = (result.stat().st_mtime for result in results if result.is_file())
+    return Span(max([span.start, *(other for other in ended if other <= end)]), end)
+
+
+def method_runs(
+    project: Project, params: Params, method: str, steps: Sequence[Step], report: Path | None = None
+) -> MethodRuns:
     """The runs of `steps`, all made with `params`; their result files must be there."""
     ids = _ids_by_role(project)
     settings = _settings(params, method)
@@ -132,7 +164,24 @@ def method_runs(project: Project, params: Params, method: str, steps: Sequence[S
         metrics |= _comparison(project)
     flat = {"method": method, "seed": params.seed, **_flat(settings)}
     key = _digest({"params": flat, "data": _digest(ids)})
-    return MethodRuns(method, params.seed, key, flat, metrics, nested)
+    model = params.model
+    title = f"{method}, {model.family} {model.student}, {params.data.sizes.private} members, seed {params.seed}"
+    return MethodRuns(title, key, flat, metrics, nested, _note(method, params), report)
+
+
+def _note(method: str, params: Params) -> str:
+    """What a reader of the run's page needs to know of its figures."""
+    maker = "fine-tuned on public records alone" if method == BASELINE else f"distilled from the teacher by `{method}`"
+    sizes = params.data.sizes
+    return (
+        f"A `{params.model.family}` {params.model.student} student {maker}, and what it gives away of the teacher's "
+        f"{sizes.private} private records (members) against {sizes.heldout} held-out ones.\n\n"
+        "- `auc`, `auc_low`, `auc_high`: the headline attack and its 95 % interval; 0.5 is no leak. `auc_<attack>`: "
+        "each attack.\n"
+        "- `perplexity`, `rouge_l`: utility on held-out records.\n"
+        "- The nested runs are its stages; the duration is the time spent in them.\n"
+        "- Checkpoints stay in DVC: `checkpoint.path` and `checkpoint.sha256` name them."
+    )
 
 
 def _settings(params: Params, method: str) -> dict[str, Any]:
@@ -147,9 +196,16 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
 def _stage_run(
     step: Step, project: Project, params: Params, settings: Mapping[str, Any], ids: Mapping[str, list[str]]
 ) -> StageRun:
+    return replace(_untimed(step, project, params, settings, ids), took=_took(step, project))
+
+
+def _untimed(
+    step: Step, project: Project, params: Params, settings: Mapping[str, Any], ids: Mapping[str, list[str]]
+) -> StageRun:
     stage, name = step
     roles = _ROLES[stage]
-    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", _source(params), _digest([ids[r] for r in roles])[:16])
+    origin, digest = find_source(params.data).origin, _digest([ids[r] for r in roles])[:16]
+    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", origin, digest)
     if stage == "membership":
         report = read_json(project.membership(name))
         return StageRun(
@@ -229,11 +285,6 @@ def _checkpoint(project: Project, name: str) -> tuple[str, str] | None:
     if not (folder / "config.json").is_file():
         return None
     return folder.relative_to(project.root).as_posix(), content_hash(folder)
-
-
-def _source(params: Params) -> str:
-    data = params.data
-    return {"hub": f"{data.hub.name}@{data.hub.revision}", "file": data.path}.get(data.source, data.source)
 
 
 def _ids_by_role(project: Project) -> dict[str, list[str]]:

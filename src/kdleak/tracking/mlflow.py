@@ -1,32 +1,22 @@
-"""MLflow: one parent run for each student (method, seed, parameters, data), its stages nested in it.
+"""MLflow: one parent run for each student (method, parameters, data), its stages nested in it.
 
-`log_stage` logs what a stage has just written, `sync` whatever is missing; both write the same runs, each once.
+The runs are made from result files, each once: `log_results` as the pipeline's last stages end, `sync` at any time.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.core.errors import KdleakError
-from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.core.paths import BASELINE
 from kdleak.distill.methods import METHODS
 from kdleak.pipeline.provenance import Provenance
-from kdleak.tracking.content import (
-    AUDITS,
-    MethodRuns,
-    StageRun,
-    Step,
-    method_runs,
-    result_of,
-    steps_of,
-    steps_of_stage,
-    steps_until,
-)
+from kdleak.tracking.content import Dataset, MethodRuns, StageRun, Step, method_runs, result_of, steps_of
 from kdleak.tracking.store import open_store, what_is_wrong
 
 if TYPE_CHECKING:
@@ -37,51 +27,44 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 _KEY, _CONTENT, _SUPERSEDED = "kdleak.key", "kdleak.content", "kdleak.superseded"
+_REPORT, _MODEL = "kdleak.report", "kdleak.model"
 _METRICS_A_CALL = 1000  # MLflow's limit
 
 
-def log_stage(project: Project, params: Params, stage: str, name: str) -> None:
-    """Log a stage that has just run, and what it was made from where that is missing.
+def log_results(project: Project, params: Params, fresh: Path) -> None:
+    """`sync` at the end of the stage that has just written `fresh`, which DVC's lock does not hold yet.
 
     A store that cannot be reached is one warning on standard error: the result files are there, `sync` logs them later.
     """
-    method = params.kd.method if name == TEACHER else name
     try:
-        with open_store(project) as opened:
-            runs = method_runs(project, params, method, steps_until(stage, name))
-            _Store(*opened).add(runs, just_run=steps_of_stage(stage, name))
+        sync(project, params, fresh)
     except Exception as error:  # whatever is wrong with the tracking, the pipeline has its results and goes on
-        told = f"{what_is_wrong(project, error)}; 'kdleak sync' logs this stage later"
-        print(f"kdleak: warning: {told}", file=sys.stderr)
+        print(f"kdleak: warning: {error}; 'kdleak sync' logs the results later", file=sys.stderr)
 
 
-def prepare(project: Project) -> None:
-    """Do now what takes long: import MLflow, open the store, make it where there is none. Failures are told later."""
-    with suppress(Exception), open_store(project):
-        pass
-
-
-def sync(project: Project, params: Params) -> int:
+def sync(project: Project, params: Params, fresh: Path | None = None) -> int:
     """Log every current result of the project folder that the store does not have; returns the number of runs added.
 
     A result whose inputs have changed since (another technique's student after a new teacher, say) is left out.
+    fresh: a result that counts as made with `params`.
     """
     provenance = Provenance(project)
-    found = []
+    known = []
     for method in METHODS:
-        steps, settings = _current_steps(project, params, method, provenance)
+        steps, settings = _current_steps(project, params, method, provenance, fresh)
         if settings is not None:
-            found.append(method_runs(project, settings, method, steps))
+            report = _report(project, params, provenance, fresh) if method == params.kd.method else None
+            known.append(method_runs(project, settings, method, steps, report))
     try:
         with open_store(project) as opened:
             store = _Store(*opened)
-            return sum(store.add(runs) for runs in found)
+            return sum(store.add(runs) for runs in known)
     except Exception as error:
         raise KdleakError(what_is_wrong(project, error)) from None
 
 
 def _current_steps(
-    project: Project, params: Params, method: str, provenance: Provenance
+    project: Project, params: Params, method: str, provenance: Provenance, fresh: Path | None
 ) -> tuple[list[Step], Params | None]:
     """The steps of a method whose results are there and not outdated, and the parameters that made its student."""
     steps, made_with = [], None
@@ -89,7 +72,7 @@ def _current_steps(
         result = result_of(step, project)
         if not result.is_file() or (step[0] == "summary" and params.kd.method != method):
             continue
-        settings = provenance.settings(result, params)
+        settings = params if result == fresh else provenance.settings(result, params)
         if settings is None:
             continue
         steps.append(step)
@@ -100,6 +83,13 @@ def _current_steps(
     return steps, made_with
 
 
+def _report(project: Project, params: Params, provenance: Provenance, fresh: Path | None) -> Path | None:
+    """The study's page, where it is there and of the results that are."""
+    page = project.report
+    current = page.is_file() and (page == fresh or provenance.outdated(page, params) is None)
+    return page if current else None
+
+
 class _Store:
     """Runs of one experiment, written once each."""
 
@@ -108,31 +98,37 @@ class _Store:
         self._experiment = experiment
         self._tags = tags
 
-    def add(self, runs: MethodRuns, just_run: Sequence[Step] = ()) -> int:
-        """Write the parent and the nested runs that are missing; returns how many that were.
-
-        `just_run` are the steps that the current DVC stage is, if any.
-        """
+    def add(self, runs: MethodRuns) -> int:
+        """Write the parent and the nested runs that are missing; returns how many that were."""
         parent, created = self._parent(runs)
         for run in runs.stages:
-            is_current = (run.stage, run.name) in just_run and "DVC_STAGE" in os.environ
-            tags = {"dvc.stage": os.environ["DVC_STAGE"]} if is_current else {}
-            created += self._add_stage(run, f"{runs.key}/{run.stage}/{run.name}", parent, tags)
+            created += self._add_stage(run, f"{runs.key}/{run.stage}/{run.name}", parent.info.run_id)
         return created
 
-    def _parent(self, runs: MethodRuns) -> tuple[str, int]:
-        found = self._search({_KEY: runs.key})
-        if found:
-            parent = found[-1]
+    def _parent(self, runs: MethodRuns) -> tuple[Run, int]:
+        existing = self._search({_KEY: runs.key})
+        if existing:
+            parent = existing[-1]
             self._tag(parent, {k: v for k, v in self._tags.items() if k not in parent.data.tags})
         else:
-            parent = self._create(runs.title, {_KEY: runs.key, "method": runs.method, "seed": str(runs.seed)})
+            method, seed = runs.params["method"], str(runs.params["seed"])
+            known = {_KEY: runs.key, "method": method, "seed": seed, "mlflow.note.content": runs.note}
+            parent = self._create(runs.title, known, runs.took.start)
         self._describe(parent, {k: v for k, v in runs.params.items() if k not in parent.data.params})
-        self._measure(parent, {k: v for k, v in runs.metrics.items() if parent.data.metrics.get(k) != v})
-        self._client.set_terminated(parent.info.run_id)
-        return parent.info.run_id, int(not found)
+        model = self._student(parent, runs)
+        known = {} if model and model != parent.data.tags.get(_MODEL) else parent.data.metrics
+        self._measure(parent, {k: v for k, v in runs.metrics.items() if known.get(k) != v}, model=model)
+        if not parent.inputs.dataset_inputs:
+            self._read(parent, runs.datasets)
+        if runs.report:
+            digest = sha256(runs.report.read_bytes()).hexdigest()
+            if parent.data.tags.get(_REPORT) != digest:
+                self._client.log_artifact(parent.info.run_id, str(runs.report))
+                self._tag(parent, {_REPORT: digest})
+        self._end(parent, parent.info.start_time + _milliseconds(runs.took.end - runs.took.start))
+        return parent, int(not existing)
 
-    def _add_stage(self, run: StageRun, key: str, parent: str, tags: Mapping[str, str]) -> int:
+    def _add_stage(self, run: StageRun, key: str, parent: str) -> int:
         earlier = self._search({_KEY: key})
         for old in earlier:
             if _CONTENT not in old.data.tags:  # its logging was interrupted
@@ -143,16 +139,17 @@ class _Store:
                 self._tag(old, {_SUPERSEDED: "false"})
         if any(old.data.tags.get(_CONTENT) == run.content for old in earlier):
             return 0
-        checkpoint = run.checkpoint and {"checkpoint.path": run.checkpoint[0], "checkpoint.sha256": run.checkpoint[1]}
         known = {_KEY: key, "mlflow.parentRunId": parent, "stage": run.stage, "data.digest": run.dataset.digest}
-        new = self._create(run.title, {**known, **(checkpoint or {}), **tags})
+        if run.checkpoint:
+            known |= _checkpoint_tags(*run.checkpoint)
+        new = self._create(run.title, known, run.took.start)
         self._describe(new, run.params)
         self._measure(new, run.metrics, *run.history)
-        self._read(new, run)
+        self._read(new, {run.use: run.dataset})
         if run.roc:
             self._draw(new, run)
         self._tag(new, {_CONTENT: run.content})  # last: a run with this tag is whole
-        self._client.set_terminated(new.info.run_id)
+        self._end(new, _milliseconds(run.took.end))
         return 1
 
     def _search(self, tags: Mapping[str, str]) -> list[Run]:
@@ -160,8 +157,13 @@ class _Store:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         return list(self._client.search_runs([self._experiment], condition))
 
-    def _create(self, title: str, tags: Mapping[str, str]) -> Run:
-        return self._client.create_run(self._experiment, run_name=title, tags={**self._tags, **tags})
+    def _create(self, title: str, tags: Mapping[str, str], start: float) -> Run:
+        return self._client.create_run(self._experiment, _milliseconds(start), {**self._tags, **tags}, title)
+
+    def _end(self, run: Run, end: int) -> None:
+        """Mark as finished at `end` (ms), whenever it is logged. A run that has a later end keeps it."""
+        if run.info.end_time is None or run.info.end_time < end:
+            self._client.set_terminated(run.info.run_id, end_time=max(end, run.info.start_time))
 
     def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
@@ -174,13 +176,13 @@ class _Store:
         if params:
             self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
-    def _measure(self, run: Run, *entries: Mapping[str, float]) -> None:
+    def _measure(self, run: Run, *entries: Mapping[str, float], model: str | None = None) -> None:
         """Log the entries' figures, each at the entry's `step`, in as few calls as MLflow allows."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = round(time.time() * 1000)
         metrics = [
-            Metric(key, float(value), now, int(entry.get("step", 0)))
+            Metric(key, float(value), now, int(entry.get("step", 0)), model_id=model)
             for entry in entries
             for key, value in entry.items()
             if key != "step"
@@ -188,20 +190,40 @@ class _Store:
         for start in range(0, len(metrics), _METRICS_A_CALL):
             self._client.log_batch(run.info.run_id, metrics=metrics[start : start + _METRICS_A_CALL])
 
-    def _read(self, run: Run, content: StageRun) -> None:
-        """The identity of the records that the stage read."""
+    def _read(self, run: Run, datasets: Mapping[str, Dataset]) -> None:
+        """The identity of the records that were read, by their use (training, evaluation)."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.entities import Dataset as Logged
+        from mlflow.entities import DatasetInput, InputTag
 
-        given = content.dataset
-        source = CodeDatasetSource(tags={"source": given.source})
-        fields = MetaDataset(source=source, name=given.name, digest=given.digest).to_dict()
-        wanted = {k: fields.get(k) for k in ("name", "digest", "source_type", "source", "schema", "profile")}
-        use = "evaluation" if content.stage in AUDITS else "training"
-        self._client.log_inputs(
-            run.info.run_id, datasets=[DatasetInput(Dataset(**wanted), [InputTag("mlflow.data.context", use)])]
-        )
+        inputs = []
+        for use, dataset in datasets.items():
+            source = CodeDatasetSource(tags={"source": dataset.source})
+            fields = MetaDataset(source=source, name=dataset.name, digest=dataset.digest).to_dict()
+            wanted = {k: fields.get(k) for k in ("name", "digest", "source_type", "source", "schema", "profile")}
+            inputs.append(DatasetInput(Logged(**wanted), [InputTag("mlflow.data.context", use)]))
+        if inputs:
+            self._client.log_inputs(run.info.run_id, datasets=inputs)
+
+    def _student(self, parent: Run, runs: MethodRuns) -> str | None:
+        """Id of the student as a logged model that carries its leak, made where there is none: its path and its hash.
+
+        The weights, which hold what they were trained on, stay where DVC keeps them.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        if not (runs.student and runs.student.checkpoint and "auc" in runs.metrics):
+            return None
+        tags = _checkpoint_tags(*runs.student.checkpoint)
+        if _MODEL in parent.data.tags and tags.items() <= parent.data.tags.items():
+            return parent.data.tags[_MODEL]
+        run, name = parent.info.run_id, f"{runs.params['method']}-{tags['checkpoint.sha256'][:8]}"
+        model = self._client.create_logged_model(self._experiment, name, run, tags, model_type="student").model_id
+        self._client.log_outputs(run, [LoggedModelOutput(model, step=0)])
+        self._client.finalize_logged_model(model, "READY")
+        self._tag(parent, {**tags, _MODEL: model})
+        return model
 
     def _draw(self, run: Run, content: StageRun) -> None:
         import pandas as pd
@@ -210,3 +232,11 @@ class _Store:
 
         figure = attack_roc_figure(pd.read_csv(content.roc), f"Membership of private records: {content.name}")
         self._client.log_figure(run.info.run_id, figure, "roc.png")
+
+
+def _checkpoint_tags(path: str, digest: str) -> dict[str, str]:
+    return {"checkpoint.path": path, "checkpoint.sha256": digest}
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

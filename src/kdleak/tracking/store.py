@@ -5,6 +5,7 @@ It is mlflow.db in the repository's root, so that `mlflow ui` needs no flags the
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 EXPERIMENT = "kdleak"
+#: Columns of the table of students that the experiment's description links to, in the UI's names.
+_COLUMNS = ("auc", "auc_low", "auc_high", "tpr_at_1pct_fpr", "perplexity", "rouge_l")
 _DVC_TAGS = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
 
 
@@ -57,7 +60,34 @@ def open_store(project: Project) -> Iterator[tuple[MlflowClient, str, dict[str, 
             identity = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(identity)
+        for tag, value in _experiment_tags(identity).items():
+            if experiment is None or tag not in experiment.tags:
+                client.set_experiment_tag(identity, tag, value)
         yield client, identity, _origin(project)
+
+
+def _experiment_tags(identity: str) -> dict[str, str]:
+    """What the UI shows of the experiment: that it holds training runs, a description, and a view of the students.
+
+    The UI shows no metric until it is told which, and opens on traces until its user has chosen otherwise; a link to a
+    shared view says both.
+    """
+    view = {
+        "selectedColumns": ["attributes.`Duration`", *(f"metrics.`{column}`" for column in _COLUMNS)],
+        "orderByKey": "metrics.`auc`",
+        "orderByAsc": False,
+    }
+    link = f"#/experiments/{identity}/runs?workflowType=machine_learning&viewStateShareKey=students"
+    note = (
+        f"[The students, by what they leak]({link}). One run for each distilled student: what it gives away of its "
+        "teacher's private training data (`auc`, 0.5 is no leak) and what it is good for (`perplexity`, `rouge_l`). "
+        "Its stages are nested in it."
+    )
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": note,
+        "mlflow.sharedViewState.students": json.dumps(view),
+    }
 
 
 def tracking_uri(project: Project) -> str:

@@ -84,7 +84,7 @@ class ClipAndNoise:
         if len(batch.input_ids) < distributed.size():
             raise ValueError("a batch needs a record for each process: one that two of them share is not clipped once")
         whole, rows = self.expected_batch * self.record_tokens, range(len(batch.input_ids))
-        shard = rows if distributed.size() == 1 else distributed.share(row_lengths(batch))
+        shard = rows if distributed.size() == 1 else distributed.shard_by_length(row_lengths(batch))
         return [replace(select_rows(batch, [row]), whole=whole) for row in shard]
 
     def backward(self, loss: torch.Tensor, parameters: Parameters) -> None:

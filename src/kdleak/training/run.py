@@ -60,8 +60,8 @@ def run_training(
     if distributed.is_main():
         _announce(name, model, records, recipe, teacher)
     resume = ResumeStore(state, _key(model, records, recipe, seed, (name, repr(rule), *identity)))
-    with progress(name) as show:
-        history = train(model, source, objective, recipe, seed=seed, rule=rule, resume=resume, progress=show)
+    with progress(name, source.steps_per_epoch * recipe.epochs) as advance:
+        history = train(model, source, objective, recipe, seed=seed, rule=rule, resume=resume, progress=advance)
     if distributed.is_main():
         resume.clear()
     return history

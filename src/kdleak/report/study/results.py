@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.core.seconds import read_seconds
 from kdleak.core.variants import Variant
 
 if TYPE_CHECKING:
@@ -52,13 +51,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's parameters and results. seconds: how long each stage took when it last ran in this folder."""
+    """A study's parameters and results."""
 
     params: Params
     models: Mapping[str, Model]
     trials: Mapping[str, list[Trial]] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def attack(self) -> str:
@@ -105,7 +103,6 @@ def read_study(params: Params, project: Project) -> Study:
         models,
         {method: trials for method in params.study.methods if (trials := _trials(method, params, project))},
         _if_there(project.checks, read_json),
-        read_seconds(project),
     )
 
 
