@@ -115,7 +115,9 @@ def run_ours(arm: str, shape: dict) -> Clock:
     if arm == "kd_cached":
         cache = HiddenStateCache(Path(tempfile.mkdtemp()))
         # The first epoch pays for the teacher's pass over the records.
-        objective = matching_objective(cached_teacher(teacher, "teacher", records, cache, 4096), forward_kl)
+        objective = matching_objective(
+            cached_teacher(LiveTeacher(teacher), "teacher", records, cache, 4096), forward_kl
+        )
     elif arm == "kd_live":
         objective = matching_objective(LiveTeacher(teacher), forward_kl)
     elif arm == "on_policy":

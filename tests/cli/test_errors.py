@@ -36,7 +36,6 @@ from kdleak.models.compatibility import check_fit
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
 from kdleak.models.model_files import base_folder, weight_files
-from kdleak.pipeline.data import prepare
 from kdleak.pipeline.provenance import Provenance
 from kdleak.report.experiments import results_of
 from tests.support.pipeline_project import ROOT
@@ -104,10 +103,6 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "params.yaml is a list": (
         lambda f: load_params(f / "in/list.yaml"),
         "{}/in/list.yaml: must hold sections such as 'data:' and 'kd:'; 'git checkout {}/in/list.yaml' brings it back",
-    ),
-    "filters that no row passes": (
-        lambda f: prepare(settings(data__rows=3100, data__min_response_chars=10**6).data, 0),
-        "data: none of the 3100 rows passes the length filters; widen data.max_prompt_chars …",
     ),
     "an unknown attack": (
         lambda f: check_environment(settings(audit__attacks=["loss", "los"]), Project(f)),

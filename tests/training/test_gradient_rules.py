@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from kdleak.data.batching import collate
 from kdleak.distill.divergences import forward_kl
@@ -21,6 +23,7 @@ from kdleak.training.gradient_rules import ClipAndNoise, PlainSum
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
 from tests.support.counted import counted
+from tests.support.forks import in_processes
 from tests.support.tiny_models import FAMILIES, random_records, tiny_model
 
 RECORDS = random_records(7, longest=14)
@@ -153,3 +156,22 @@ def test_settings_that_bound_nothing_are_refused(wrong):
         ClipAndNoise(*wrong)
     with pytest.raises(ValueError, match="give a finite clip"):
         ClipAndNoise(math.inf, 1.0, 4.0, 10.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
+def test_two_processes_clip_each_record_once_and_add_the_noise_of_one(tmp_path):
+    rule, recipe = ClipAndNoise(0.1, 0.5, 4.0, 10.0), Recipe(lr=1e-3, epochs=1, batch_size=4)
+    source = FixedBatches(RECORDS[:6], 4, seed=1)  # batches of 4 and 2
+
+    def weights(path) -> None:
+        torch.set_num_threads(1)
+        model = tiny_model("llama", seed=1)  # no dropout, whose masks depend on how a batch is divided
+        train(model, source, cross_entropy, recipe, seed=1, rule=rule)
+        save_file({name: p.detach() for name, p in model.named_parameters()}, path)
+
+    in_processes(2, tmp_path, lambda rank: weights(tmp_path / f"{rank}.safetensors"))
+    weights(tmp_path / "alone.safetensors")
+    alone = load_file(tmp_path / "alone.safetensors")
+    for rank in (0, 1):
+        for name, found in load_file(tmp_path / f"{rank}.safetensors").items():
+            torch.testing.assert_close(found, alone[name], rtol=0, atol=1e-5)
