@@ -197,7 +197,7 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     ]  # fmt: skip
     recipe = read(project, "results/students/kd/training.json")["lr"]
     assert read(project, "results/students/kd/rates/0.5/training.json")["lr"] == 0.5 * recipe
-    assert not list((project.folder / ".kdleak/rates").rglob("*.safetensors"))
+    assert not list((project.folder / "models/variants").rglob("*.safetensors"))
     done = project.run("env", "DVC_STAGE=report", "kdleak", "report")
     assert done.returncode == 0, done.stderr
     page = (project.folder / "results/report.html").read_text()
@@ -222,7 +222,7 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
         stage, command = found["stage"].rpartition(":")[2], found["command"][0]
         if command in ("log", "params"):
             continue  # MLflow's companion; the stage that always runs
-        names, place = declared(project.folder, found["stage"]), (found["stage"], found["command"])
+        names, place = declared(project.folder, found["stage"], found["settings"]), (found["stage"], found["command"])
         assert not [f for f in found["files"] if f != "params.yaml" and not names.reads(f) and not private(f)], place
         allowed = ("compute", *LOOKED_AT.get(stage.split("@")[0], ()))
         undeclared = [key for key in found["params"] if not names.takes(key) and not key.startswith(allowed)]
@@ -235,8 +235,8 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
 
 
 def private(file: str) -> bool:
-    """State of this folder that decides nothing: caches, an unfinished training, what Python compiles."""
-    return file.startswith((".kdleak/", "src/"))
+    """State of this folder that decides nothing: caches, an unfinished training, a student that is not kept."""
+    return file.startswith((".kdleak/", "models/variants/"))
 
 
 def stage_names() -> set[str]:

@@ -296,7 +296,7 @@ LOGGER = """
 import sys
 from pathlib import Path
 from kdleak import tracking
-from kdleak.params_file import load_params
+from kdleak.config.load import load_params
 from kdleak.paths import Project
 project = Project(Path(sys.argv[1]))
 for name in sys.argv[2:]:
