@@ -64,7 +64,7 @@ def test_outputs_on_a_read_only_disk_are_one_line(tmp_path, kdleak):
         small_project(disk)
         remount = ["mount", "-o", "remount,{}", str(disk)]
         subprocess.run([part.format("ro") for part in remount], check=True)
-        for command, output in ((("params",), "data/params.checked"), (("text", "seqkd"), "data/text/seqkd.parquet")):
+        for command, output in ((("params",), ".code"), (("text", "seqkd"), "data/text/seqkd.parquet")):
             code, said = kdleak(disk, *command)
             wanted = f"kdleak: error: {output}: the file system is read-only; make it writable, then run the same "
             assert code == 1 and said.splitlines()[-1] == f"{wanted}command again"

@@ -30,11 +30,11 @@ class Declared:
         return any(key == known or key.startswith(f"{known}.") for known in self.params)
 
 
-def declared(folder: Path, stage: str) -> Declared:
-    """stage: as DVC names it, `distill@kd`, `study/dvc.yaml:rates@kd-0.5`."""
+def declared(folder: Path, stage: str, settings: str) -> Declared:
+    """stage: as DVC names it, `distill@kd`, `study/dvc.yaml:rates@kd-0.5`. settings: the text of params.yaml."""
     name, _, item = stage.rpartition(":")[2].partition("@")
     method, _, rate = item.partition("-")
-    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values = yaml.safe_load(settings)
     values["item"] = {"method": method, "rate": rate}
     stages: dict = {}
     for file in ("dvc.yaml", "study/dvc.yaml"):

@@ -1,4 +1,5 @@
-"""What a stage reads: files of the project's folder, modules of kdleak, and parameters; written down as it ends."""
+"""What a stage reads: files of the project's folder, modules of kdleak, and parameters; written down as it ends, with
+the text of params.yaml."""
 
 import atexit
 import importlib.util
@@ -21,12 +22,15 @@ def start(folder: str) -> None:
 
 
 def _write(folder: str) -> None:
+    with open("params.yaml", encoding="utf-8") as file:
+        settings = file.read()
     found = {
         "stage": os.environ["DVC_STAGE"],
         "command": sys.argv[1:],
         "files": sorted(_files),
         "modules": sorted(name for name in sys.modules if name.startswith("kdleak")),
         "params": sorted(_params),
+        "settings": settings,
     }
     with open(f"{folder}/{os.getpid()}.json", "w") as file:
         json.dump(found, file)
