@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from kdleak.cli import main
+from kdleak.cli import main, pipeline
 from kdleak.config.schema import METHODS
 from kdleak.core.files import write_json, write_parquet
 from kdleak.core.paths import Project
@@ -72,7 +72,7 @@ class CommandLine:
         self._patch, self._captured = patch, captured
         for variable in ("DVC_STAGE", "KDLEAK_DEBUG"):
             patch.delenv(variable, raising=False)
-        patch.setattr(main, "_tracked", lambda *_: nullcontext())
+        patch.setattr(pipeline, "tracked", lambda *_: nullcontext())
 
     def __call__(self, folder: Path, *arguments: str) -> tuple[int, str]:
         """(exit code, standard error) of `kdleak arguments` in `folder`."""

@@ -95,11 +95,6 @@ class Project:
         return self.root / "results" / "heatmap.svg"
 
     @property
-    def comparison(self) -> Path:
-        """Stem of the tables over experiments: .csv and .md."""
-        return self.root / "results" / "comparison"
-
-    @property
     def seconds(self) -> Path:
         """How long each stage took when it last ran in this folder; state, not a result."""
         return self.root / ".kdleak" / "seconds"

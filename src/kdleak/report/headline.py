@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_csv, read_json, read_parquet, write_json
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.pipeline.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
@@ -91,92 +88,3 @@ def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
         "excess_auc_low": round(difference.low, 6),
         "excess_auc_high": round(difference.high, 6),
     }
-
-
-def print_headline(params: Params, project: Project) -> None:
-    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval.
-
-    Raises KdleakError where the results are not those of params.yaml, or of one run.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    method, metrics = params.kd.method, read_json(project.metrics)
-    if (changed := Provenance(project).outdated(project.metrics, params)) is not None:
-        raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
-    reports = [read_json(project.membership(name)) for name in (TEACHER, method, BASELINE)]
-    n, m = reports[1]["n_members"], reports[1]["n_nonmembers"]
-    table = Table(
-        title=f"Membership of the teacher's private records: AUC [95 % interval], {n} members, {m} non-members"
-    )
-    table.add_column("attack")
-    for title in ("teacher", f"student ({method})", "student without KD"):
-        table.add_column(title, justify="right")
-    for attack in reports[1]["attacks"]:
-        table.add_row(attack, *(_cell(report["attacks"].get(attack)) for report in reports))
-    console = Console(width=110)
-    console.print(table)
-    console.print(
-        f"By '{metrics['headline_attack']}' the {method} student lies {metrics['excess_auc']:+.3f} "
-        f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
-        "an AUC of .5 is chance."
-    )
-    console.print(_memorization_table(method, metrics))
-    console.print(_other_figures(metrics))
-
-
-def _other_figures(metrics: dict[str, Any]) -> str:
-    """What the models are good for, and where in them the members show."""
-    people = {"teacher": "teacher", "student": "student", "student without KD": "no_kd"}
-
-    def line(template: str, *keys: str) -> str:
-        return ", ".join(
-            f"{title} {template.format(*(metrics[f'{who}_{key}'] for key in keys))}" for title, who in people.items()
-        )
-
-    return (
-        f"Held-out perplexity: {line('{:.1f}', 'perplexity')}; ROUGE-L: {line('{:.2f}', 'rouge_l')}.\n"
-        f"Most exposed block: {line('{} (AUC {:.3f})', 'most_exposed_block', 'most_exposed_block_auc')}."
-    )
-
-
-def _memorization_table(method: str, metrics: dict[str, Any]) -> Table:
-    """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
-    from rich.table import Table
-
-    table = Table(title="Memorization: members / non-members, and the gap's 95 % interval")
-    table.add_column("figure")
-    for title in ("teacher", f"student ({method})", "student without KD"):
-        table.add_column(title, justify="right")
-    pairs = {
-        "first tokens equal": "token_accuracy",
-        "responses given back": "reproduced",
-        "private facts given back": "facts_extracted",
-    }
-    people = ("teacher", "student", "no_kd")
-    for label, name in pairs.items():
-        if f"student_{name}_members" in metrics:
-            table.add_row(label, *(_pair(metrics, who, name) for who in people))
-    table.add_row("gap of first tokens", *(_interval(metrics, f"{who}_token_accuracy_gap") for who in people))
-    planted = [key.removeprefix("student_exposure_")[:-1] for key in metrics if key.startswith("student_exposure_")]
-    for times in sorted(planted, key=int):
-        exposures = (metrics[f"{who}_exposure_{times}x"] for who in people)
-        table.add_row(f"canaries planted {times}x, bits", *(f"{bits:.1f}" for bits in exposures))
-    return table
-
-
-def _pair(metrics: dict[str, Any], who: str, name: str) -> str:
-    values = (metrics[f"{who}_{name}_{side}"] for side in ("members", "nonmembers"))
-    return " / ".join("undefined" if value is None else f"{value:.3f}" for value in values)
-
-
-def _interval(metrics: dict[str, Any], name: str) -> str:
-    gap, low, high = (metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
-    return "undefined" if low is None else f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _cell(attack: dict[str, Any] | None) -> str:
-    if attack is None or attack["auc"] is None:
-        return "undefined"
-    low, high = attack["auc_ci95"]
-    return f"{attack['auc']:.3f} [{low:.3f}, {high:.3f}]"
