@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 
-from kdleak import __version__
 from kdleak.cli import pipeline, results
 from kdleak.cli.audit import audit
 from kdleak.cli.project import PROJECT
@@ -23,6 +22,7 @@ from kdleak.core.distributed import RENDEZVOUS, is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.launch import say_error
 from kdleak.core.seconds import timed_stage
+from kdleak.core.version import __version__
 
 app = typer.Typer(
     help="What a distilled language model gives away of its teacher's private training data.",
