@@ -2,7 +2,7 @@
 # make test    set-up and the tests
 # make lint    set-up, style, spelling, the rooms' order and types
 # make faults  set-up and the long tests that kill the pipeline and fill its disk
-# make readme  set-up, then the figures in README.md from results/
+# make readme  set-up, then the figures in README.md and the picture of the rooms
 # make bench   set-up and the benchmarks (JSON on standard output)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,7 @@ setup: .venv/.complete
 
 readme: setup
 	python docs/make_readme.py
+	python docs/make_architecture.py
 
 clean:
 	rm -rf .venv .kdleak
