@@ -1,4 +1,4 @@
-"""docs/architecture.svg: the rooms of src/kdleak and who imports whom. `make readme` (or: python docs/make_architecture.py).
+"""docs/architecture.svg: the rooms of src/kdleak and who imports whom. `make readme` draws it anew with the figures.
 
 The order of the layers is the contract in pyproject.toml; the arrows are the imports of the code. An arrow is left out
 where a longer way through other rooms says the same.
@@ -46,8 +46,8 @@ def layers() -> list[list[str]]:
 
 
 def imports() -> dict[str, set[str]]:
-    """Room -> the rooms that its files import."""
-    rooms = {room for layer in layers() for room in layer}
+    """Room -> the rooms below it that its files import."""
+    rooms = {room: depth for depth, layer in enumerate(layers()) for room in layer}
     found: dict[str, set[str]] = {room: set() for room in rooms}
     for path in sorted((ROOT / "src" / "kdleak").rglob("*.py")):
         room = path.relative_to(ROOT / "src" / "kdleak").parts[0].removesuffix(".py")
@@ -57,7 +57,7 @@ def imports() -> dict[str, set[str]]:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             targets = {name.split(".")[1] for name in names if name.startswith("kdleak.")}
             if room in rooms:
-                found[room] |= (targets & rooms) - {room}
+                found[room] |= {each for each in targets & set(rooms) if rooms[each] > rooms[room]}
     return found
 
 
@@ -90,8 +90,9 @@ def picture() -> str:
             (x0, y0), (x1, y1) = place[room], place[target]
             start, end = y0 + HEIGHT / 2, y1 - HEIGHT / 2 - 5
             bend = (end - start) / 2
-            arrows.append(f'<path d="M{x0:.0f},{start:.0f} C{x0:.0f},{start + bend:.0f} {x1:.0f},{end - bend:.0f} '
-                          f'{x1:.0f},{end:.0f}"/>')  # fmt: skip
+            first, second = f"{x0:.0f},{start + bend:.0f}", f"{x1:.0f},{end - bend:.0f}"
+            curve = f"M{x0:.0f},{start:.0f} C{first} {second} {x1:.0f},{end:.0f}"
+            arrows.append(f'<path class="a" d="{curve}"/>')
     for room, (x, y) in place.items():
         left, top = x - BOX / 2, y - HEIGHT / 2
         boxes.append(f'<rect x="{left:.0f}" y="{top:.0f}" width="{BOX}" height="{HEIGHT}" rx="6"/>')
@@ -103,9 +104,9 @@ def picture() -> str:
         'aria-label="The rooms of kdleak in layers; arrows point downwards.">\n'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#7a8794"/></marker></defs>\n'
-        "<style>svg{background:#fff}path{fill:none;stroke:#7a8794;stroke-width:1.2;marker-end:url(#tip)}"
+        "<style>svg{background:#fff}.a{fill:none;stroke:#7a8794;stroke-width:1.2;marker-end:url(#tip)}"
         "rect{fill:#eef3f8;stroke:#33658a}text{text-anchor:middle;font-family:sans-serif;fill:#1c2733}"
-        ".room{font-size:13px;font-weight:600}.what{font-size:10px}defs path{stroke:none;marker-end:none}</style>\n"
+        ".room{font-size:13px;font-weight:600}.what{font-size:10px}</style>\n"
     )
     return head + "\n".join([*arrows, *boxes]) + "\n</svg>\n"
 

@@ -56,3 +56,17 @@ def test_links_lead_to_files_and_headings(page: Path):
             headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
             assert heading in anchors, f"{link}: no such heading"
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_todays_imports():
+    made = runpy.run_path(str(ROOT / "docs" / "make_architecture.py"))
+    assert made["PICTURE"].read_text() == made["picture"](), "imports have changed: run 'make readme'"
+
+
+def test_files_that_the_walks_name_are_there_and_none_is_read_twice():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walks = page.split("## From `kd.method`")[1].split("## What is kept where")[0]
+    for walk in walks.split("## A record"):
+        named = re.findall(r"`(src/kdleak/[\w/]+(?:\.py)?/?)`", walk)
+        assert len(set(named)) == len(named)
+        assert [name for name in named if not (ROOT / name).exists()] == []
