@@ -32,6 +32,7 @@ def results_table(params: Params, project: Project) -> pd.DataFrame:
     """
     import pandas as pd
 
+    read_json(project.metrics)  # the last file of a run: without it, or damaged, there is no run to show
     if (changed := Provenance(project).outdated(project.metrics, params)) is not None:
         raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
     rows = []
