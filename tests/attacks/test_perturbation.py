@@ -6,7 +6,7 @@ import torch
 
 from kdleak.attacks import perturbation
 from kdleak.attacks.likelihood import mean_log_prob
-from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, disturbed, mope, shifts
+from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope, perturbed, shifts
 from kdleak.core.errors import KdleakError
 from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.scoring import token_statistics
@@ -42,7 +42,7 @@ def test_mope_equals_a_plain_loop_over_perturbed_copies(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("antithetic", [True, False])
-def test_block_scores_equal_full_passes_with_that_block_disturbed(family, antithetic):
+def test_block_scores_equal_full_passes_with_that_block_perturbed(family, antithetic):
     model, noise = tiny_model(family), Noise(sigma=0.3, draws=2, antithetic=antithetic, seed=1)
     found = block_mope(model, RECORDS, noise, max_tokens=150)
     clean = mean_log_prob(token_statistics(model, RECORDS))
@@ -52,7 +52,7 @@ def test_block_scores_equal_full_passes_with_that_block_disturbed(family, antith
         for draw in range(noise.draws):
             falls = []
             for sign in noise.signs:
-                with disturbed(weights, shifts(weights, noise, draw), sign):
+                with perturbed(weights, shifts(weights, noise, draw), sign):
                     falls.append(clean - mean_log_prob(token_statistics(model, RECORDS)))
             np.testing.assert_allclose(found[index].drops[draw], np.mean(falls, 0), rtol=1e-4, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_weights_come_back_bit_for_bit(dtype):
     mope(model, RECORDS, noise)
     block_mope(model, RECORDS, noise)
     weights = list(model.named_parameters())
-    with pytest.raises(ZeroDivisionError), disturbed(weights, shifts(weights, noise, 0), 1):
+    with pytest.raises(ZeroDivisionError), perturbed(weights, shifts(weights, noise, 0), 1):
         assert not torch.equal(model.transformer.wte.weight, before["transformer.wte.weight"])
         raise ZeroDivisionError
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
@@ -106,7 +106,7 @@ def test_relative_noise_follows_the_scale_of_the_block():
         with torch.no_grad():
             block[0][1].mul_(scale)
         before = [p.detach().clone() for _, p in block]
-        with disturbed(block, shifts(block, noise, 0), 1):
+        with perturbed(block, shifts(block, noise, 0), 1):
             moved.append([(p - b).detach() for (_, p), b in zip(block, before, strict=True)])
     rms = float(before[0].square().mean().sqrt())
     assert float(moved[1][0].std()) == pytest.approx(0.1 * rms, rel=0.05)

@@ -36,6 +36,7 @@ from kdleak.models.checkpoints import base_folder, load_model, load_tokenizer, s
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
+from kdleak.pipeline.data import prepare
 from kdleak.pipeline.provenance import Provenance
 from kdleak.report.experiments import results_of
 from tests.support.pipeline_project import ROOT
@@ -104,17 +105,21 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: load_params(f / "in/list.yaml"),
         "{}/in/list.yaml: must hold sections such as 'data:' and 'kd:'; 'git checkout {}/in/list.yaml' brings it back",
     ),
+    "filters that no row passes": (
+        lambda f: prepare(settings(data__rows=3100, data__min_response_chars=10**6).data, 0),
+        "data: none of the 3100 rows passes the length filters; widen data.max_prompt_chars …",
+    ),
     "an unknown attack": (
         lambda f: check_environment(settings(audit__attacks=["loss", "los"]), Project(f)),
         "{}/params.yaml: audit.attacks: unknown attack 'los'; did you mean 'loss'?",
     ),
     "a headline that the teacher has no score of": (
-        lambda f: check_environment(settings(audit__headline="teacher_aware"), Project(f)),
-        "{}/params.yaml: audit.headline: 'teacher_aware' has no score for the teacher; name another",
+        lambda f: check_environment(settings(report__headline="teacher_aware"), Project(f)),
+        "{}/params.yaml: report.headline: 'teacher_aware' has no score for the teacher; name another",
     ),
     "a section that is a text": (
-        lambda f: settings(kd__generation="fast"),
-        "params.yaml: kd.generation: input should be a valid dictionary or instance of generation, not 'fast'",
+        lambda f: settings(generation="fast"),
+        "params.yaml: generation: input should be a valid dictionary or instance of generation, not 'fast'",
     ),
     "families.yaml is a list": (
         lambda f: load_family(f / "in/list.yaml", "gpt2"),
@@ -152,7 +157,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a role that is none": (
         lambda f: list(read_file(f / "in/role.jsonl", needs_role=True)),
         "{}/in/role.jsonl, line 1: role is 'privat'; data.roles=column needs one of private, public, heldout, "
-        "auxiliary",
+        "auxiliary, population",
     ),
     "facts that are none": (
         lambda f: list(read_file(f / "in/facts.jsonl")),

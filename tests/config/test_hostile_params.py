@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from kdleak.config.load import check_environment, load_params, parse_params
-from kdleak.config.schema import METHODS
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.distill.methods import METHODS
+from kdleak.distill.recipes import check_methods
 from tests.config.test_config import DEFAULT, changed
 from tests.support.pipeline_project import ROOT
 
-WITH_RATES = changed("study.learning_rates", [0.3])
+WITH_RATES = changed("study.lr_multipliers", [0.3])
 FOR_A_SHELL = ("kd; touch x", "$(touch x)", "`touch x`", "../../x", "kd\ntouch x", "| touch x", "kd && touch x #", "-x")
 #: Text that the pipeline hands on as a name: DVC as a path to watch, the hub as an id, families.yaml as a key.
 FREE_TEXT = {
@@ -25,7 +26,7 @@ FREE_TEXT = {
     "model.family", "model.student",
 }  # fmt: skip
 NULLABLE = re.compile(
-    r"data\.max_(prompt|response)_chars|optimizer\.micro_batch_tokens"
+    r"data\.max_(prompt|response)_chars|compute\.micro_batch_tokens"
     r"|kd\.student_fraction|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
 )
 
@@ -47,7 +48,7 @@ LEAVES = dict(leaves(WITH_RATES))
 def accepted(key: str, value: object) -> bool:
     """Whether params.yaml with `value` at `key` is valid; a refusal is one line and names the key, or its section."""
     try:
-        parse_params(changed(key, value, WITH_RATES))
+        check_methods(parse_params(changed(key, value, WITH_RATES)))
     except KdleakError as error:
         said = str(error)
         assert said.startswith("params.yaml: ") and said.isprintable() and len(said) < 400, said
@@ -91,7 +92,7 @@ def test_a_switch_is_no_number_and_a_number_no_switch():
 def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_else():
     attacks = {key for key in LEAVES if key.startswith("audit.attacks.")}
     assert taken(FOR_A_SHELL) <= FREE_TEXT | attacks
-    for key in ("study.methods.0", "study.learning_rates.0", "kd.method", "kd.recipes.kd.lr", "seed"):
+    for key in ("study.methods.0", "study.lr_multipliers.0", "kd.method", "kd.recipes.kd.lr", "seed"):
         assert not any(accepted(key, value) for value in FOR_A_SHELL)
 
 
@@ -115,7 +116,7 @@ def test_an_unknown_key_of_any_kind_is_refused(section):
             place = place[part]
         place[key] = {"lr": 0.1, "epochs": 1, "batch_size": 1}
         with pytest.raises(KdleakError) as caught:
-            parse_params(content)
+            check_methods(parse_params(content))
         assert str(caught.value).startswith("params.yaml: ") and str(caught.value).isprintable()
 
 
@@ -131,7 +132,7 @@ def test_a_file_that_holds_no_parameters_is_one_line(tmp_path, text):
 
 def test_only_checked_names_and_numbers_reach_a_command_line():
     """What stands in a `cmd:` is a technique's name or a multiple of a rate; both are validated by the first stage."""
-    lists = {f"${{study.{name}}}" for name in ("methods", "learning_rates")}
+    lists = {f"${{study.{name}}}" for name in ("methods", "lr_multipliers")}
     reached = set()
     for file in ("dvc.yaml", "study/dvc.yaml"):
         for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items():

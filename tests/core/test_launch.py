@@ -17,7 +17,7 @@ from kdleak.core.files import read_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.text import write_training_text
-from tests.distill.test_techniques import corpus, params, untrained
+from tests.support.distillation import corpus, params, untrained
 from tests.support.pipeline_project import ROOT
 
 BIN = Path(sys.executable).parent

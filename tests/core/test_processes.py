@@ -28,9 +28,9 @@ from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.finetune import cross_entropy, evaluate
 from kdleak.training.loop import Recipe, train
 from kdleak.training.micro_batches import micro_batches, own_part
-from tests.distill.test_techniques import params, untrained
 from tests.models.test_families import FAMILIES, project_with
 from tests.models.test_families import params as params_of_families
+from tests.support.distillation import params, untrained
 from tests.support.forks import in_processes
 from tests.support.tiny_models import random_records, tiny_model
 from tests.training.test_micro_batches import fixed_batch
@@ -122,7 +122,7 @@ def test_each_record_is_scored_once(tmp_path, monkeypatch):
     assert read_json(tmp_path / "main.json") == done[0]
 
 
-SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "optimizer.micro_batch_tokens": 250}
+SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "compute.micro_batch_tokens": 250}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES, record_id
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIZES = {"private": 8, "public": 8, "heldout": 8, "auxiliary": 16}
+SIZES = {"private": 8, "public": 8, "heldout": 8, "auxiliary": 12, "population": 4}
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "lim", "dor")]
 
 
@@ -69,7 +69,7 @@ def test_a_sound_split_passes_with_counts(split, params):
     assert report["success"], broken(report)
     assert report["roles"] == SIZES
     assert all(e["unexpected"] == 0 for e in report["expectations"])
-    assert {e["checked"] for e in report["expectations"]} == {7, 40, 8, 4}
+    assert {e["checked"] for e in report["expectations"]} == {7, 40, 8, 5}
 
 
 def test_the_report_is_the_same_twice_and_holds_plain_json(split, params):
@@ -198,7 +198,7 @@ def test_an_absent_role_breaks_the_gate(split, params):
 
 
 def test_a_table_without_rows_breaks_the_gate(split, params):
-    assert broken(run_checks(split.iloc[:0], params, None))["roles are present"] == 4
+    assert broken(run_checks(split.iloc[:0], params, None))["roles are present"] == 5
 
 
 def test_a_missing_column_breaks_the_gate(split, params):

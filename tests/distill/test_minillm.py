@@ -14,7 +14,8 @@ from kdleak.data.batching import collate
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.divergences import reverse_kl
 from kdleak.distill.matching import matching_objective
-from kdleak.distill.minillm import Settings, future_returns, policy_gradient_loss, policy_objective, whitened
+from kdleak.distill.methods.minillm import MiniLLM
+from kdleak.distill.minillm import future_returns, policy_gradient_loss, policy_objective, whitened
 from kdleak.distill.minillm_rounds import PolicyBatches, score_rollouts
 from kdleak.distill.rollouts import ConstantShare, RolloutBatches, Rollouts
 from kdleak.distill.teacher_signal import LiveTeacher
@@ -26,7 +27,7 @@ from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
 from tests.support.tiny_models import random_records, tiny_model
 
-SETTINGS = Settings(rollouts=8, inner_epochs=2)
+SETTINGS = MiniLLM(rollouts=8, inner_epochs=2)
 RECORDS = random_records(12, longest=10)
 
 
@@ -62,7 +63,7 @@ def test_ppo_stops_pushing_where_the_ratio_has_left_its_range_in_the_pushed_dire
 
 def test_rewards_are_scaled_and_clipped_and_weights_are_those_of_the_mixture():
     student, teacher = tiny_model(), tiny_model("llama", seed=4)
-    tight = Settings(reward_clip=1.0)
+    tight = MiniLLM(reward_clip=1.0)
     for s, record in zip(score_rollouts(student, LiveTeacher(teacher), RECORDS, tight, 100), RECORDS, strict=True):
         batch = collate([record], [0])
         log_q, log_p = (
@@ -119,7 +120,7 @@ def test_the_lm_loss_is_added_to_the_policy_loss():
     source = WithCorpus(batches(student, teacher), FixedBatches(RECORDS, 3, seed=2))
     batch = source.batch(student, 0)
     signal = LiveTeacher(teacher)
-    alone, half = (policy_objective(signal, SETTINGS, weight)(student, batch) for weight in (0.0, 0.5))
+    alone, half = (policy_objective(signal, SETTINGS.ppo_clip, weight)(student, batch) for weight in (0.0, 0.5))
     torch.testing.assert_close(half - alone, 0.5 * cross_entropy(student, batch.corpus))
 
 
@@ -130,7 +131,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("stop", [1, 4, 5])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     teacher, recipe = tiny_model("llama", seed=4), Recipe(lr=3e-3, epochs=3, batch_size=4, schedule="constant")
-    objective = policy_objective(LiveTeacher(teacher), SETTINGS, 0.0)
+    objective = policy_objective(LiveTeacher(teacher), SETTINGS.ppo_clip, 0.0)
 
     def interrupt(done: int, total: int, figures: dict) -> None:
         if done == stop + 1:
@@ -187,9 +188,9 @@ def towards(teacher, technique: str):
     if technique == "rkl":
         rollouts = RolloutBatches(FixedBatches(PROMPTS, 128, 1), ConstantShare(1.0), Rollouts(SHORT, 0, 3), 40)
         return rollouts, matching_objective(signal, reverse_kl)
-    settings = Settings(rollouts=512, inner_epochs=2)
+    settings = MiniLLM(rollouts=512, inner_epochs=2)
     mixed = Rollouts(SHORT, 0, 3, TeacherMixture(teacher, settings.teacher_share))
-    return PolicyBatches(PROMPTS, 128, mixed, signal, settings, 4096), policy_objective(signal, settings, 0.0)
+    return PolicyBatches(PROMPTS, 128, mixed, signal, settings, 4096), policy_objective(signal, settings.ppo_clip, 0.0)
 
 
 @pytest.mark.parametrize("technique", ["minillm", "rkl"])

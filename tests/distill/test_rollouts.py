@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kdleak.data.encoding import EncodedRecord
 from kdleak.distill.divergences import forward_kl
 from kdleak.distill.matching import matching_objective
+from kdleak.distill.methods.distillm import AdaptiveShare
 from kdleak.distill.rollouts import (
-    AdaptiveShare,
     ConstantShare,
     Origin,
     ReplayBuffer,

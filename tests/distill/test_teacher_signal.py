@@ -24,19 +24,20 @@ def cache(tmp_path) -> HiddenStateCache:
 
 
 class Forbidden(LiveTeacher):
-    def __call__(self, batch):
+    def states(self, batch):
         raise AssertionError("the teacher was asked")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cached_teacher_equals_the_live_one(family, cache):
     teacher = tiny_model(family).double()
-    signal = cached_teacher(teacher, "digest", RECORDS, cache, batch_tokens=100)
+    signal = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, batch_tokens=100)
     live = LiveTeacher(teacher)
     for indices in ([0], [3, 1, 7], range(11)):
         batch = collate(RECORDS, indices)
-        torch.testing.assert_close(signal(batch), live(batch), rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(signal.head(signal(batch)), response_logits(teacher, batch), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(signal.states(batch), live.states(batch), rtol=1e-6, atol=1e-6)
+        logits = signal.logits(signal.states(batch))
+        torch.testing.assert_close(logits, response_logits(teacher, batch), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(DIVERGENCES))
@@ -44,7 +45,7 @@ def test_every_divergence_is_the_same_by_cache_and_live(name, cache):
     teacher, student, batch = tiny_model("llama"), tiny_model(), collate(RECORDS, [2, 5, 6])
     losses = [
         matching_objective(signal, DIVERGENCES[name])(student, batch)
-        for signal in (cached_teacher(teacher, "digest", RECORDS, cache, 100), LiveTeacher(teacher))
+        for signal in (cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100), LiveTeacher(teacher))
     ]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
 
@@ -60,19 +61,19 @@ def test_padding_changes_no_loss():
 
 def test_what_a_student_wrote_is_put_to_the_live_teacher(cache):
     teacher = tiny_model()
-    signal = cached_teacher(teacher, "digest", RECORDS, cache, 100)
+    signal = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
     other = random_records(3, seed=5)
     batch = DistillationBatch(**vars(collate(other, range(3))), written_by_student=True)
-    torch.testing.assert_close(signal(batch), LiveTeacher(teacher)(batch))
+    torch.testing.assert_close(signal.states(batch), LiveTeacher(teacher).states(batch))
 
 
 def test_the_second_run_asks_no_teacher(cache):
     teacher = tiny_model()
-    first = cached_teacher(teacher, "digest", RECORDS, cache, 100)
+    first = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
     hidden = torch.cat(first._hidden)
     again = CachedTeacher(Forbidden(teacher), next(iter(cache_entries(cache))), [len(r.response) for r in RECORDS])
     assert torch.equal(torch.cat(again._hidden), hidden)
-    assert torch.equal(again(collate(RECORDS, [4])), first(collate(RECORDS, [4])))
+    assert torch.equal(again.states(collate(RECORDS, [4])), first.states(collate(RECORDS, [4])))
 
 
 def cache_entries(cache: HiddenStateCache):
@@ -82,14 +83,14 @@ def cache_entries(cache: HiddenStateCache):
 def test_another_teacher_and_other_records_have_entries_of_their_own(cache):
     teacher = tiny_model()
     for digest, records in (("a", RECORDS), ("b", RECORDS), ("a", RECORDS[:5]), ("a", RECORDS)):
-        cached_teacher(teacher, digest, records, cache, 100)
+        cached_teacher(LiveTeacher(teacher), digest, records, cache, 100)
     assert len(list(cache.folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "renamed"])
 def test_a_damaged_entry_is_computed_again(cache, damage):
     teacher = tiny_model()
-    cached_teacher(teacher, "digest", RECORDS, cache, 100)
+    cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
     (path,) = cache.folder.iterdir()
     content = path.read_bytes()
     if damage == "cut":
@@ -99,9 +100,9 @@ def test_a_damaged_entry_is_computed_again(cache, damage):
     else:
         path.rename(path.with_name("0" * 64 + ".safetensors"))
         assert cache.get("0" * 64) is None
-    signal = cached_teacher(teacher, "digest", RECORDS, cache, 100)
+    signal = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
     batch = collate(RECORDS, [0, 1])
-    torch.testing.assert_close(signal(batch), LiveTeacher(teacher)(batch))
+    torch.testing.assert_close(signal.states(batch), LiveTeacher(teacher).states(batch))
     assert path.read_bytes() == content
 
 
@@ -117,12 +118,14 @@ def test_the_cache_stays_within_its_bound_by_dropping_what_was_not_used(tmp_path
 
 
 def test_what_would_outgrow_the_cache_is_asked_live(tmp_path):
-    signal = cached_teacher(tiny_model(), "digest", RECORDS, HiddenStateCache(tmp_path / "hidden", 1000), 100)
+    signal = cached_teacher(
+        LiveTeacher(tiny_model()), "digest", RECORDS, HiddenStateCache(tmp_path / "hidden", 1000), 100
+    )
     assert isinstance(signal, LiveTeacher)
     assert not (tmp_path / "hidden").exists()
 
 
 def test_hidden_states_keep_the_teachers_precision(cache):
     teacher = tiny_model().to(torch.bfloat16)
-    signal = cached_teacher(teacher, "digest", RECORDS, cache, 100)
-    assert signal(collate(RECORDS, [0])).dtype == torch.bfloat16
+    signal = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
+    assert signal.states(collate(RECORDS, [0])).dtype == torch.bfloat16

@@ -26,8 +26,7 @@ MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4
 
 def params(**audit):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
-    content["base"]["reserve"] = 6
+    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6}
     small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
     content["audit"] |= small | {"prefix_tokens": 20} | audit
     return parse_params(content)
@@ -36,7 +35,7 @@ def params(**audit):
 @pytest.fixture
 def project(tmp_path):
     generator = np.random.default_rng(0)
-    roles = np.repeat(["private", "heldout", "auxiliary"], 12)
+    roles = np.repeat(["private", "heldout", "population"], 12)
     frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(36)], "role": roles, "task": "qa"})
     frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in roles]
     frame["response"] = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in roles]
@@ -90,7 +89,7 @@ def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project, monkeypat
     seen = []
     load = passes.load_model
     monkeypatch.setattr(passes, "load_model", lambda folder: seen.append(folder.name) or load(folder))
-    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"], headline="loss"), project)
+    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"]), project)
     assert seen == ["teacher"]
 
 

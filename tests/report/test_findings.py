@@ -44,15 +44,14 @@ def test_both_sides_of_a_weighted_sum_average_to_its_value():
 
 
 @given(st.floats(0.001, 0.3), st.floats(0.001, 0.2), st.integers(1, 20))
-def test_with_the_records_needed_the_power_is_eighty_percent(value, error, tests):
-    contrast = Contrast("", value, error, 100)
-    needed = contrast.records_needed(tests)
-    power = norm.cdf(value / (error * math.sqrt(100 / needed)) - norm.isf(0.05 / (2 * tests)))
-    assert power >= 0.8 - 1e-9 and (needed == 100 or power < 0.81 or needed < 300)
+def test_a_detectable_difference_is_found_with_eighty_percent_power_whatever_was_observed(value, error, tests):
+    smallest = Contrast("", value, error, 100).detectable(tests)
+    assert smallest == Contrast("", 0.0, error, 100).detectable(tests)
+    assert norm.cdf(smallest / error - norm.isf(0.05 / (2 * tests))) == pytest.approx(0.8, abs=1e-3)
 
 
-def test_the_records_needed_of_no_difference_are_unknown():
-    assert Contrast("", 0.0, 0.1, 50).records_needed() is None
+def test_without_an_error_no_difference_is_known_to_be_detectable():
+    assert math.isnan(Contrast("", 0.1, math.nan, 2).detectable())
 
 
 def test_leaks_are_of_the_records_that_every_model_defines():
@@ -113,7 +112,7 @@ def test_the_objectives_alone_weigh_nothing_in_claims_about_the_papers_technique
 
 def test_what_was_not_run_is_inconclusive_and_says_how_to_run_it(verdicts):
     for claim in ("2 at equal utility", "3 at equal utility"):
-        assert verdicts[claim].verdict == INCONCLUSIVE and "study.learning_rates" in verdicts[claim].answer
+        assert verdicts[claim].verdict == INCONCLUSIVE and "study.lr_multipliers" in verdicts[claim].answer
 
 
 def test_a_record_of_a_finding_holds_its_test_and_its_figures(verdicts):
@@ -122,7 +121,7 @@ def test_a_record_of_a_finding_holds_its_test_and_its_figures(verdicts):
     assert all(c["ci95"][0] <= c["difference"] <= c["ci95"][1] for c in record["comparisons"])
     for finding in verdicts.values():
         assert finding.verdict in (REPRODUCED, CONTRADICTED, INCONCLUSIVE) and finding.test and finding.answer
-        assert finding.records_needed is None or finding.verdict == INCONCLUSIVE
+        assert finding.detectable is None or finding.verdict == INCONCLUSIVE
 
 
 def test_measures_that_rank_oppositely_are_found_to_disagree(tmp_path):
@@ -179,7 +178,7 @@ def test_a_technique_that_only_learned_less_leaks_as_much_at_equal_usefulness(tm
     results = StudyResults(tmp_path, n=400, strengths={"teacher": 2.0, "sft": 0.0, "kd": 1.5, "rkl": 0.5})
     for method, rate, strength in (("kd", 0.1, 0.5), ("kd", 0.3, 1.0), ("rkl", 3, 1.0), ("rkl", 10, 1.5)):
         results.trial(method, rate, strength, 20 - 4 * strength)
-    params = params_of(study__learning_rates=[0.1, 0.3, 3, 10])
+    params = params_of(study__lr_multipliers=[0.1, 0.3, 3, 10])
     found = {f.claim: f for f in findings_of(read_study(params, results.project))}
     assert found["3"].verdict == REPRODUCED
     matched = found["3 at equal utility"]

@@ -18,7 +18,7 @@ from kdleak.core.files import read_json
 from kdleak.core.paths import Project
 from kdleak.pipeline.distill import make_student
 from kdleak.training import loop, run
-from tests.distill.test_techniques import params, untrained
+from tests.support.distillation import params, untrained
 from tests.support.forks import ended, fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork of itself")

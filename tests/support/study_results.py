@@ -18,7 +18,8 @@ from kdleak.auditing.membership import KEYS, membership_report, to_json
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.files import write_json, write_parquet
-from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.core.paths import Project
+from kdleak.core.variants import BASELINE, TEACHER, Variant
 from kdleak.memorization.report import EXACT, Memorization, memorization_report
 from tests.support.pipeline_project import ROOT
 
@@ -37,7 +38,7 @@ ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45
 def params_of(**changes: object) -> Params:
     """params.yaml with the study's methods and attacks those of these results."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["study"]["methods"] = [name for name in STRENGTHS if name not in (TEACHER, BASELINE)]
+    content["study"]["methods"] = [name for name in STRENGTHS if Variant.of(name).is_distilled]
     content["audit"]["attacks"] = list(ATTACKS)
     for key, value in changes.items():
         section, name = key.split("__")
@@ -67,16 +68,16 @@ class StudyResults:
         recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
         write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
-        self._membership(name, self.project, strength, rng)
+        self._membership(name, strength, rng)
         self._memorization(name, strength, rng)
         self._blocks(name, strength, rng)
 
     def trial(self, method: str, multiplier: float, strength: float, perplexity: float) -> None:
         """A run of the sweep."""
-        trial = self.project.trial(method, multiplier)
-        self.utility(trial.utility(method), perplexity)
+        variant = Variant(method, rate=multiplier)
+        self.utility(self.project.utility(variant), perplexity)
         rng = np.random.default_rng([*method.encode(), int(100 * multiplier)])
-        self._membership(method, trial, strength, rng)
+        self._membership(variant, strength, rng)
 
     def utility(self, path: Path, perplexity: float) -> None:
         figures = {"perplexity": perplexity, "perplexity_of_base": 40.0, "rouge_l": 0.2, "rouge_l_ci95": [0.18, 0.22]}
@@ -89,7 +90,7 @@ class StudyResults:
         }
         return self.keys.assign(**columns)
 
-    def _membership(self, name: str, project: Project, strength: float, rng: np.random.Generator) -> None:
+    def _membership(self, name: str | Variant, strength: float, rng: np.random.Generator) -> None:
         scores = self._scores(strength, rng)
         blind = {"auc": 0.48, "auc_ci95": [0.42, 0.54], "p_value": 0.5, "passed": True, "verdict": "The text is blind."}
         controls = {
@@ -97,7 +98,7 @@ class StudyResults:
             "permutation": permutation_control(scores, permutations=50),
             "overlap": {"ngram": 13, **overlap_control(scores, {})},
         }
-        compared = name not in (TEACHER, BASELINE)
+        compared = Variant.of(name).is_distilled
         if compared:
             baseline = pd.read_parquet(self.project.scores(BASELINE))
             differences = paired_differences(scores, baseline)
@@ -111,8 +112,8 @@ class StudyResults:
                 "inherited": inherited(scores, teacher),
                 "exposed_overlap": exposed_overlap(scores, teacher),
             }
-        write_parquet(scores, project.scores(name))
-        write_json(json.loads(to_json(report)), project.membership(name))
+        write_parquet(scores, self.project.scores(name))
+        write_json(json.loads(to_json(report)), self.project.membership(name))
 
     def _memorization(self, name: str, strength: float, rng: np.random.Generator) -> None:
         n = 2 * self.n
@@ -157,7 +158,7 @@ class StudyResults:
         found = [SimpleNamespace(scores=c, auc_error=lambda member: 0.01) for c in columns.values()]
         noise = SimpleNamespace(sigma=0.2, relative=True, antithetic=True, draws=3, signs=(1, -1))
         baseline = None
-        if name not in (TEACHER, BASELINE):
+        if Variant.of(name).is_distilled:
             baseline = pd.read_parquet(self.project.block_scores(BASELINE))
         write_parquet(self.keys.assign(**columns), self.project.block_scores(name))
         write_json(json.loads(to_json(block_report(self.keys, found, noise, baseline))), self.project.blocks(name))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdleak.distill.divergences import DIVERGENCES
-from kdleak.training.chunked_loss import chunked_loss, divergence_loss, language_model_loss
+from kdleak.distill.matching import divergence_loss
+from kdleak.training.chunked_loss import chunked_loss, language_model_loss
 
 
 def models(positions: int, vocabulary: int, bias: bool = False, dtype: torch.dtype = torch.float64):

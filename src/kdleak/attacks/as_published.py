@@ -14,27 +14,27 @@ from kdleak.inference.ragged import lowest_mean
 
 
 @attack("zlib_published", argmax_texts=True)
-def zlib_published(given: AttackInput) -> np.ndarray:
+def zlib_published(inputs: AttackInput) -> np.ndarray:
     """As published: mean log p over the compressed bytes of the text that the model's *argmax* tokens spell, where the
     definition compresses the text under test."""
-    return mean_log_prob(given.target) / zlib_bytes(given.argmax_texts)
+    return mean_log_prob(inputs.target) / zlib_bytes(inputs.argmax_texts)
 
 
 @attack("mink_published")
-def mink_published(given: AttackInput) -> np.ndarray:
+def mink_published(inputs: AttackInput) -> np.ndarray:
     """As published: mean of the lowest 20 % of the tokens' *probabilities*, where Min-K% averages log-probabilities."""
-    return _five_or_more(given, np.exp(given.target.log_prob.astype(np.float64)))
+    return _five_or_more(inputs, np.exp(inputs.target.log_prob.astype(np.float64)))
 
 
 @attack("minkpp_published")
-def minkpp_published(given: AttackInput) -> np.ndarray:
+def minkpp_published(inputs: AttackInput) -> np.ndarray:
     """As published: mean of the lowest 20 % of (*p* - mu) / sigma, a probability less a mean log-probability, where
     Min-K%++ standardises log p."""
-    statistics = given.target
+    statistics = inputs.target
     gap = np.exp(statistics.log_prob.astype(np.float64)) - statistics.mean.astype(np.float64)
-    return _five_or_more(given, gap / np.maximum(statistics.std.astype(np.float64), MIN_STD))
+    return _five_or_more(inputs, gap / np.maximum(statistics.std.astype(np.float64), MIN_STD))
 
 
-def _five_or_more(given: AttackInput, values: np.ndarray) -> np.ndarray:
-    scores = lowest_mean(values, given.target.offsets, MIN_K)
-    return np.where(given.target.lengths >= 5, scores, np.nan)
+def _five_or_more(inputs: AttackInput, values: np.ndarray) -> np.ndarray:
+    scores = lowest_mean(values, inputs.target.offsets, MIN_K)
+    return np.where(inputs.target.lengths >= 5, scores, np.nan)

@@ -1,12 +1,12 @@
-"""MoPe: how much a record's likelihood falls when the weights are disturbed, for the whole model or one block.
+"""The forward passes of MoPe: log-probs under perturbed weights, of the whole model or one block at a time.
 
 Model perturbation (Li et al. 2023, arXiv 2310.14369): score = log p_theta(x) - mean_k log p_(theta + eps_k)(x), per
 token, eps_k Gaussian; in expectation sigma^2 / 2 times the trace of the loss's Hessian, larger where the model has
-settled on x. Higher = member. An antithetic pair takes the mean over +eps and -eps: the gradient's part, which carries
-no membership and most of the variance, cancels exactly. All records share the same noise, so that what noise does to
-every record alike moves no rank.
+settled on x. An antithetic pair takes the mean over +eps and -eps: the gradient's part, which carries no membership and
+most of the variance, cancels exactly. All records share the same noise, so that what noise does to every record alike
+moves no rank.
 
-Disturbing block l leaves the blocks below it as they are: their output is computed once for a shard of the records,
+Perturbing block l leaves the blocks below it as they are: their output is computed once for a shard of the records,
 held in bounded memory, and every perturbed pass starts from it.
 """
 
@@ -27,7 +27,7 @@ from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.block_forward import block_output, hidden_from, transformer_blocks
 from kdleak.inference.scoring import evaluating, read_responses, scored_only, target_log_probs
-from kdleak.stats.auc import placements
+from kdleak.stats import placements
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +38,7 @@ Weights = Sequence[tuple[str, torch.nn.Parameter]]
 
 @dataclass(frozen=True)
 class Noise:
-    """How weights are disturbed.
+    """How weights are perturbed.
 
     sigma:      standard deviation of the Gaussian noise; `relative`: in units of the root mean square of the weight
                 matrices of the block at hand (corrected), else absolute (as published).
@@ -93,21 +93,21 @@ def mope(
     max_tokens: int = 4096,
     progress: Progress | None = None,
 ) -> PerturbationScores:
-    """MoPe of every record, all weights disturbed at once.
+    """MoPe of every record, all weights perturbed at once.
 
     clean: (n,) mean log-probs under the model as it is, where they are known: it saves a pass.
     progress: called with (passes done, passes in all).
     Several processes share the records, and each of them returns the scores of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
-    own = [records[i] for i in mine]
+    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    in_shard = [records[i] for i in shard]
 
     def likelihoods() -> np.ndarray:
-        found = np.zeros(len(records))
-        for batch, hidden in read_responses(model, own, max_tokens):
-            found[[mine[i] for i in batch.indices]] = record_log_probs(model, batch, hidden)
-        distributed.add_up(found)
-        return found
+        log_probs = np.zeros(len(records))
+        for batch, hidden in read_responses(model, in_shard, max_tokens):
+            log_probs[[shard[i] for i in batch.indices]] = record_log_probs(model, batch, hidden)
+        distributed.add_up(log_probs)
+        return log_probs
 
     groups = _groups(model)
     drops = np.zeros((noise.draws, len(records)))
@@ -116,7 +116,7 @@ def mope(
         for done, (draw, sign) in enumerate(_passes(noise)):
             with contextlib.ExitStack() as stack:
                 for weights in groups:
-                    stack.enter_context(disturbed(weights, shifts(weights, noise, draw), sign))
+                    stack.enter_context(perturbed(weights, shifts(weights, noise, draw), sign))
                 drops[draw] += (reference - likelihoods()) / len(noise.signs)
             if progress is not None:
                 progress(done + 1, noise.draws * len(noise.signs))
@@ -133,18 +133,18 @@ def block_mope(
     cache_bytes: int = 256 * 2**20,
     progress: Progress | None = None,
 ) -> list[PerturbationScores]:
-    """MoPe of every record with one block disturbed at a time, bottom block first.
+    """MoPe of every record with one block perturbed at a time, bottom block first.
 
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
     Several processes share the records, and each of them returns the scores of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
-    known = None if clean is None else clean[mine]
-    drops = _block_drops(model, [records[i] for i in mine], noise, known, max_tokens, cache_bytes, progress)
-    found = np.zeros((*drops.shape[:2], len(records)))
-    found[:, :, mine] = drops
-    distributed.add_up(found)
-    return [PerturbationScores(block) for block in found]
+    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    known = None if clean is None else clean[shard]
+    drops = _block_drops(model, [records[i] for i in shard], noise, known, max_tokens, cache_bytes, progress)
+    gathered = np.zeros((*drops.shape[:2], len(records)))
+    gathered[:, :, shard] = drops
+    distributed.add_up(gathered)
+    return [PerturbationScores(block) for block in gathered]
 
 
 def _block_drops(
@@ -171,10 +171,10 @@ def _block_drops(
                 for draw in range(noise.draws):
                     both = list(shifts(weights, noise, draw))
                     for sign in noise.signs:
-                        with disturbed(weights, both, sign):
+                        with perturbed(weights, both, sign):
                             for batch, states in zip(batches, inputs, strict=True):
-                                found = record_log_probs(model, batch, hidden_from(model, batch, index, states))
-                                likelihoods[index, draw, list(batch.indices)] += found / len(noise.signs)
+                                log_probs = record_log_probs(model, batch, hidden_from(model, batch, index, states))
+                                likelihoods[index, draw, list(batch.indices)] += log_probs / len(noise.signs)
                 if progress is not None:
                     progress(number * len(blocks) + index + 1, len(shards) * len(blocks))
             if clean is None:  # what the topmost block makes of its cached input
@@ -185,7 +185,7 @@ def _block_drops(
 
 
 @contextlib.contextmanager
-def disturbed(weights: Weights, by: Iterable[torch.Tensor], sign: int) -> Iterator[None]:
+def perturbed(weights: Weights, by: Iterable[torch.Tensor], sign: int) -> Iterator[None]:
     """`weights` plus `sign` times the shifts `by` inside; bit for bit what they were outside.
 
     The sum is made in fp32 and stored in the weights' own type; the originals are kept for the while.

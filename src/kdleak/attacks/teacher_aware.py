@@ -1,8 +1,8 @@
 """What only a distillation auditor can do: let the teacher teach the attack what its own memory looks like.
 
-The auditor holds the teacher, the student's base and its No-KD twin. The teacher alone tells members from non-members
-better than any student does, so an attack that lets it speak about the record at hand would accuse a student that
-gives nothing away. Here the teacher speaks of other records only.
+The auditor holds the teacher, the student's base and the no-KD student. The teacher alone tells members from
+non-members better than any student does, so an attack that lets it speak about the record at hand would accuse a
+student that gives nothing away. Here the teacher speaks of other records only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdleak.attacks.recent import shift, up_share
+from kdleak.attacks.recent import up_share
+from kdleak.attacks.reference import token_shift
 from kdleak.attacks.registry import AttackInput, attack
 from kdleak.inference import ragged
 from kdleak.stats import mid_ranks
@@ -24,33 +25,33 @@ TAIL = 0.2
 
 
 @attack("teacher_aware", references=("teacher", "no_kd", "pretrained"))
-def teacher_aware(given: AttackInput) -> np.ndarray:
-    """How far the student has moved from its No-KD twin and from its base in the way that goes with what the teacher
+def teacher_aware(inputs: AttackInput) -> np.ndarray:
+    """How far the student has moved from the no-KD student and from its base in the way that goes with what the teacher
     memorised: w' z(x), with z(x) the standardised features of the shifts delta_t = log p_student - log p_reference,
     for both references the mean of tanh(delta_t) and the means of the lowest and the highest 20 % of delta_t; w the
     ridge regression (penalty 10), over the other folds' records, of the rank of the teacher's EZ score against the
-    No-KD twin on z. A record's score thus contains nothing that the teacher says of that record (this project)."""
-    features = np.hstack([shift_features(given, name) for name in ("no_kd", "pretrained")])
-    teacher, twin = given.references["teacher"], given.references["no_kd"]
-    signature = up_share(shift(teacher, twin), teacher.rank > 0, teacher.offsets)
-    scores = np.full(len(given), np.nan)
+    no-KD student on z. A record's score thus contains nothing that the teacher says of that record (this project)."""
+    features = np.hstack([shift_features(inputs, name) for name in ("no_kd", "pretrained")])
+    teacher, baseline = inputs.references["teacher"], inputs.references["no_kd"]
+    signature = up_share(token_shift(teacher, baseline), teacher.rank > 0, teacher.offsets)
+    scores = np.full(len(inputs), np.nan)
     defined = np.isfinite(features).all(1)
     if defined.any():
-        folds = _folds(given.target.record_ids[defined])
+        folds = _folds(inputs.target.record_ids[defined])
         scores[defined] = cross_fitted(features[defined], mid_ranks(signature[defined]) / defined.sum(), folds)
     return scores
 
 
-def without_teacher(given: AttackInput) -> AttackInput:
-    """A placebo: the No-KD student in the student's place, and its base in the twin's. Neither has met the teacher, so
-    that an attack which beats chance here hears the teacher itself."""
-    base, twin = given.references["pretrained"], given.references["no_kd"]
-    return replace(given, target=twin, references={**given.references, "no_kd": base})
+def without_teacher(inputs: AttackInput) -> AttackInput:
+    """A negative control: the no-KD student in the student's place, and its base in the no-KD student's. Neither has
+    met the teacher, so that an attack which beats chance here hears the teacher itself."""
+    base, baseline = inputs.references["pretrained"], inputs.references["no_kd"]
+    return replace(inputs, target=baseline, references={**inputs.references, "no_kd": base})
 
 
-def shift_features(given: AttackInput, reference: str) -> np.ndarray:
+def shift_features(inputs: AttackInput, reference: str) -> np.ndarray:
     """(n, 3) float64: what each record's shifts from `reference` look like; NaN without tokens."""
-    delta, offsets = shift(given.target, given.references[reference]), given.target.offsets
+    delta, offsets = token_shift(inputs.target, inputs.references[reference]), inputs.target.offsets
     low, high = ragged.lowest_mean(delta, offsets, TAIL), -ragged.lowest_mean(-delta, offsets, TAIL)
     return np.column_stack([ragged.mean(np.tanh(delta), offsets), low, high])
 

@@ -16,7 +16,7 @@ stage = app.command(rich_help_panel="The pipeline's stages (DVC runs them)")
 
 
 def _methods() -> list[str]:
-    from kdleak.config.schema import METHODS
+    from kdleak.distill.methods import METHODS
 
     return list(METHODS)
 
@@ -31,14 +31,11 @@ Model = Annotated[str, typer.Argument(help="teacher, or the technique that made 
 
 @stage
 def params() -> None:
-    """Check params.yaml and all that it names, before anything runs."""
+    """Check params.yaml and all that it names, and fingerprint the code of every stage, before anything runs."""
     settings = read_settings()
-    from kdleak.config.load import check_environment
-    from kdleak.core.files import replacing_file
+    from kdleak.pipeline.validate import validate
 
-    check_environment(settings, PROJECT)
-    with replacing_file(PROJECT.params_checked) as fresh:
-        fresh.write_text("ok\n")
+    validate(settings, PROJECT)
 
 
 @stage
@@ -133,7 +130,7 @@ def summary() -> None:
 
 
 @stage
-def rate(method: Method, multiplier: Annotated[str, typer.Argument(help="An entry of study.learning_rates.")]) -> None:
+def rate(method: Method, multiplier: Annotated[str, typer.Argument(help="An entry of study.lr_multipliers.")]) -> None:
     """Train and audit a student at a multiple of its recipe's learning rate."""
     settings = shared_settings()
     from kdleak.pipeline.trial import run_trial

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from kdleak.config.schema import METHODS, Params
+from kdleak.config.schema import Params
 from kdleak.core.errors import KdleakError, brief, nearest, shown
 
 if TYPE_CHECKING:
@@ -30,25 +30,52 @@ def load_params(path: Path) -> Params:
     return parse_params(content, str(path))
 
 
+#: Where a parameter of an earlier version went.
+RENAMED = {
+    "audit.batch_tokens": "compute.batch_tokens",
+    "audit.headline": "report.headline",
+    "base.reserve": "data.sizes.population, which data.sizes.auxiliary no longer counts",
+    "kd.generation": "generation",
+    "kd.generation.batch_size": "compute.generation_batch",
+    "optimizer.micro_batch_tokens": "compute.micro_batch_tokens",
+    "study.learning_rates": "study.lr_multipliers",
+}
+
+
 def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params:
     """Validate the content of a params.yaml."""
+    for old in sorted(RENAMED, reverse=True):
+        if _holds(content, old):
+            raise KdleakError(f"{origin}: {old}: is now {RENAMED[old]}; move it there")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise KdleakError(f"{origin}: {_explain(error)}") from None
+        raise KdleakError(f"{origin}: {explain(error, Params)}") from None
 
 
-def _explain(error: ValidationError) -> str:
-    """The first error in the words of the file: key, what is wrong, what would be right."""
+def _holds(content: Any, key: str) -> bool:
+    """Whether `content` has something at the dotted `key`."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
+
+
+def explain(error: ValidationError, section: type[BaseModel], above: str = "") -> str:
+    """The first error in the words of the file: key, what is wrong, what would be right.
+
+    section: what was validated. above: the dotted key at which it stands in the file.
+    """
     # A mistyped key also leaves the right one missing: the typo is what the user wants to hear of.
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in (above, *first["loc"]) if part != "")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     match first["type"]:
         case "extra_forbidden":
             *parent, name = first["loc"]
-            return f"{key}: unknown key; {nearest(name, _fields(parent))}"
+            return f"{key}: unknown key; {nearest(name, _fields(section, parent))}"
         case "missing":
             return f"{key}: missing{more}"
         case "literal_error":
@@ -60,18 +87,11 @@ def _explain(error: ValidationError) -> str:
             return f"{key}: {first['msg'].lower()}, not {shown(first['input'])!r}{more}"
 
 
-def _fields(parent: list[str | int]) -> list[str]:
-    """The valid keys of a section."""
-    section: Any = Params
+def _fields(section: Any, parent: list[str | int]) -> list[str]:
+    """The valid keys of the section that lies `parent` below `section`."""
     for part in parent:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            annotation = section.model_fields[str(part)].annotation
-            section = annotation
-        else:  # dict[str, Section]: any name leads to the same section
-            section = get_args(section)[1]
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return list(section.model_fields)
-    return list(METHODS)
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)
 
 
 def check_environment(params: Params, project: Project) -> None:
@@ -82,9 +102,9 @@ def check_environment(params: Params, project: Project) -> None:
     for name in params.audit.attacks:
         if name not in ATTACKS:
             raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
-    if {"teacher", "no_kd"} & set(ATTACKS[params.audit.headline].needs.references):
-        headline = params.audit.headline
-        raise KdleakError(f"{project.params}: audit.headline: '{headline}' has no score for the teacher; name another")
+    if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
+        headline = params.report.headline
+        raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
     load_family(project.families, params.model.family).student(params.model.student)
     if params.data.source == "file":
         from kdleak.data.sources import check_path

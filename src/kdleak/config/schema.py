@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdleak.core.errors import KdleakError, nearest, shown
-from kdleak.distill.plan import make_plan
-from kdleak.distill.techniques import TECHNIQUES
+from kdleak.core.errors import nearest
 
-#: The techniques and objectives that `kd.method` takes.
-METHODS: tuple[str, ...] = tuple(TECHNIQUES)
-
-
-def _known_method(name: str) -> str:
-    if name not in TECHNIQUES:
-        raise ValueError(f"'{shown(name)}' is unknown; {nearest(name, METHODS)}")
-    return name
-
-
-Method = Annotated[str, AfterValidator(_known_method)]
+#: A method of distillation, by name. Which there are is for `kdleak.distill.recipes.check_methods` to know.
+Method = Annotated[str, Field(min_length=1)]
 #: No number of anything is larger: what lies beyond would overflow the integers of the libraries that count it.
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -39,6 +28,7 @@ class Sizes(_Section):
     public: Count
     heldout: Count
     auxiliary: Count
+    population: Annotated[int, Field(ge=2, le=_MOST)]
 
 
 class Hub(_Section):
@@ -97,10 +87,13 @@ class Canaries(_Section):
 
 
 class Compute(_Section):
-    """What a stage may use."""
+    """What a stage may use. No stage depends on it: results agree to rounding whatever it says."""
 
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
+    batch_tokens: Count
+    generation_batch: Count
+    micro_batch_tokens: Count | None
 
 
 class Model(_Section):
@@ -127,7 +120,6 @@ class Optimizer(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)]
     precision: Literal["fp32", "bf16"]
     checkpointing: bool
-    micro_batch_tokens: Count | None
 
 
 class Training(_Section):
@@ -138,90 +130,38 @@ class Training(_Section):
     batch_size: Count
 
 
-class Base(Training):
-    """Pretraining on auxiliary."""
-
-    reserve: Annotated[int, Field(ge=2, le=_MOST)]
-
-
 class Generation(_Section):
     """How students and the teacher write responses."""
 
     max_new_tokens: Count
     temperature: Annotated[float, Field(ge=0)]
-    batch_size: Count
-
-
-class TechniqueRecipe(Training):
-    """A training with the options that its technique takes; those left out have the paper's values."""
-
-    student_fraction: Share | None = None
-    weight: Annotated[float, Field(gt=0, lt=1)] | None = None
-    alpha: Share | None = None
-    lm_weight: Annotated[float, Field(ge=0)] | None = None
-    replay_capacity: Count | None = None
-    threshold_step: Share | None = None
-    tolerance: Annotated[float, Field(ge=0)] | None = None
-    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    teacher_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    reward_scale: Annotated[float, Field(gt=0)] | None = None
-    reward_clip: Annotated[float, Field(gt=0)] | None = None
-    discount: Share | None = None
-    ppo_clip: Rate | None = None
-    rollouts: Count | None = None
-    inner_epochs: Count | None = None
-
-    def options(self) -> dict[str, float]:
-        """The options that are set."""
-        return self.model_dump(exclude=set(Training.model_fields), exclude_none=True)
 
 
 class Distillation(_Section):
-    """Which technique under which protocol, and every technique's recipe."""
+    """Which method under which protocol.
+
+    recipes: by method, what its options set otherwise than their defaults; `kdleak.distill.recipes` checks them.
+    """
 
     method: Method
     protocol: Literal["corrected", "as_published"]
     student_fraction: Share | None
     lm_corpus: Annotated[str, Field(min_length=1)]
-    generation: Generation
-    recipes: dict[str, TechniqueRecipe]
-
-    @model_validator(mode="after")
-    def _recipes_are_complete(self) -> Distillation:
-        for name in self.recipes:
-            if name not in METHODS:
-                raise ValueError(f"recipes: unknown method '{name}'; {nearest(name, METHODS)}")
-        missing = [m for m in METHODS if m not in self.recipes]
-        if missing:
-            raise ValueError(f"recipes: '{missing[0]}' has no recipe; add kd.recipes.{missing[0]}")
-        for name, recipe in self.recipes.items():
-            for option in set(recipe.options()) - set(TECHNIQUES[name].options):
-                known = TECHNIQUES[name].options
-                hint = nearest(option, known) if known else "it takes lr, epochs and batch_size alone"
-                raise ValueError(f"recipes: '{option}' is no option of '{name}'; {hint}")
-        return self
-
-    @model_validator(mode="after")
-    def _plan_is_possible(self) -> Distillation:
-        try:
-            make_plan(self.method, self)
-        except KdleakError as error:
-            raise ValueError(str(error).removeprefix("kd.")) from None
-        return self
+    recipes: dict[str, dict[str, Any]]
 
 
 class Study(_Section):
     """The grid."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
-    learning_rates: list[Annotated[int | float, Field(gt=0)]]
+    lr_multipliers: list[Annotated[int | float, Field(gt=0)]]
 
     @model_validator(mode="after")
     def _rates(self) -> Study:
-        if 1 in self.learning_rates:
-            raise ValueError("learning_rates: 1 is the recipe itself, which always runs; leave it out")
-        if len(set(self.learning_rates)) < len(self.learning_rates):
-            raise ValueError("learning_rates: a number stands twice in the list")
+        if 1 in self.lr_multipliers:
+            raise ValueError("lr_multipliers: 1 is the recipe itself, which always runs; leave it out")
+        if len(set(self.lr_multipliers)) < len(self.lr_multipliers):
+            raise ValueError("lr_multipliers: a number stands twice in the list")
         return self
 
     @model_validator(mode="after")
@@ -244,8 +184,6 @@ class Audit(_Section):
     """The attacks."""
 
     attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    headline: str
-    batch_tokens: Count
     prefix_tokens: Count
     mope: Noise
     blocks: Noise
@@ -253,11 +191,7 @@ class Audit(_Section):
     permutations: Count
 
     @model_validator(mode="after")
-    def _headline_runs(self) -> Audit:
-        if self.headline not in self.attacks:
-            raise ValueError(
-                f"headline: '{self.headline}' is not in audit.attacks; {nearest(self.headline, self.attacks)}"
-            )
+    def _distinct(self) -> Audit:
         if len(set(self.attacks)) < len(self.attacks):
             raise ValueError("attacks: an attack stands twice in the list")
         return self
@@ -270,6 +204,12 @@ class Memorization(_Section):
     shortest: Count
 
 
+class Report(_Section):
+    """What is told of the results."""
+
+    headline: str
+
+
 class Params(_Section):
     """The whole of params.yaml."""
 
@@ -280,27 +220,23 @@ class Params(_Section):
     model: Model
     compute: Compute
     optimizer: Optimizer
-    base: Base
+    base: Training
     teacher: Training
+    generation: Generation
     kd: Distillation
     study: Study
     audit: Audit
     memorization: Memorization
+    report: Report
 
     @model_validator(mode="after")
-    def _method_is_in_the_grid(self) -> Params:
-        if self.kd.method != "sft" and self.kd.method not in self.study.methods:
-            grid = ",".join([*self.study.methods, self.kd.method])
-            raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
-        if self.base.reserve >= self.data.sizes.auxiliary:
-            raise ValueError("base.reserve leaves no auxiliary record to pretrain on; lower it")
+    def _sections_fit_together(self) -> Params:
+        if (headline := self.report.headline) not in self.audit.attacks:
+            hint = nearest(headline, self.audit.attacks)
+            raise ValueError(f"report.headline: '{headline}' is not in audit.attacks; {hint}")
         if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
             raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
-        for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
+        for name, training in (("base", self.base), ("teacher", self.teacher)):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
-        for method in self.study.methods:
-            for rate in self.study.learning_rates:
-                if not self.optimizer.min_lr <= rate * self.kd.recipes[method].lr <= 1:
-                    raise ValueError(f"study.learning_rates: {rate:g} times the lr of '{method}' is out of bounds")
         return self

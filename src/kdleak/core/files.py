@@ -126,10 +126,11 @@ def _system_error(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def write_json(content: Any, path: Path) -> None:
+def write_json(content: Any, path: Path, sort_keys: bool = True) -> None:
     """Sorted keys, so that equal content is an equal file. NaN is refused: a figure that is not known is null."""
     with replacing_file(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+        options = {"indent": 1, "allow_nan": False, "ensure_ascii": False}
+        fresh.write_text(json.dumps(content, sort_keys=sort_keys, **options) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -1,1 +1,1 @@
-"""Divergences, techniques and the one training loop."""
+"""Methods of distillation: objectives, student-written data, and what the teacher releases."""

@@ -2,7 +2,7 @@
 
 q is the student's distribution, p the teacher's; every function takes `(student_logits, teacher_logits)`.
 Values are unreduced, non-negative and finite. Sums run in log-space and in float32 under float16 and bfloat16.
-A word that a model excludes (logit −inf) has log-probability `LOG_ZERO` instead: what one model excludes and the
+A token that a model excludes (logit −inf) has log-probability `LOG_ZERO` instead: what one model excludes and the
 other takes costs a large finite amount and never a NaN, and what both exclude costs nothing.
 
 Each divergence is written as its value and `q · ∂D/∂q`; the softmax's Jacobian is applied once, in place, while the
@@ -12,9 +12,8 @@ vocabulary is still in cache. The gradient for the teacher is that of the mirror
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from inspect import signature
 
 import torch
 
@@ -84,7 +83,7 @@ def total_variation(student_logits: torch.Tensor, teacher_logits: torch.Tensor) 
 def adaptive_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, head_mass: float = 0.5) -> torch.Tensor:
     """AKL (Wu et al. 2025, arXiv 2404.02657): forward and reverse KL, weighted at each position by where q errs.
 
-    The head is the smallest set of the teacher's likeliest words that holds `head_mass`. Forward KL gets the head's
+    The head is the smallest set of the teacher's likeliest tokens that holds `head_mass`. Forward KL gets the head's
     share of |p − q|, reverse KL the tail's; the shares are constants of the gradient.
     """
     _check_share("head_mass", head_mass)
@@ -97,7 +96,7 @@ def adaptive_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, head
     return share * forward_kl(student_logits, teacher_logits) + (1 - share) * reverse_kl(student_logits, teacher_logits)
 
 
-#: By the names that `kd.divergence` takes.
+#: By the labels that results give them.
 DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
     "fkl": forward_kl,
     "rkl": reverse_kl,
@@ -107,13 +106,6 @@ DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
     "tvd": total_variation,
     "akl": adaptive_kl,
 }
-
-
-def divergence_with(name: str, options: Mapping[str, float]) -> Divergence:
-    """The divergence `name` with those of `options` that it takes (`weight`, `alpha`)."""
-    function = DIVERGENCES[name]
-    taken = {k: v for k, v in options.items() if k in signature(function).parameters}
-    return partial(function, **taken)
 
 
 class _Divergence(torch.autograd.Function):

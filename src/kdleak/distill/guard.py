@@ -17,9 +17,9 @@ def refuse_members(records: Iterable[EncodedRecord], members: Iterable[EncodedRe
     for member in members:
         ids.add(member.record_id)
         contents.add((member.prompt, member.response))
-    found = sorted({r.record_id for r in records if r.record_id in ids or (r.prompt, r.response) in contents})
-    if found:
+    leaked = sorted({r.record_id for r in records if r.record_id in ids or (r.prompt, r.response) in contents})
+    if leaked:
         raise KdleakError(
-            f"{len(found)} private records would reach the student (the first is {found[0][:12]}); "
+            f"{len(leaked)} private records would reach the student (the first is {leaked[0][:12]}); "
             "run 'dvc repro checks' and see which roles share them"
         )

@@ -1,24 +1,97 @@
-"""The objective that matches a student to its teacher, one position at a time."""
+"""Matching a student to its teacher, one position at a time: the objective, and the methods that minimise it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
 import torch
 
+from kdleak.config.schema import Share
 from kdleak.data.batching import Batch
-from kdleak.distill.divergences import Divergence
+from kdleak.distill.divergences import DIVERGENCES, Divergence
+from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text
+from kdleak.distill.rollouts import ConstantShare, RolloutBatches
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
-from kdleak.training.chunked_loss import divergence_loss
+from kdleak.training.batch_sources import BatchSource, FixedBatches
+from kdleak.training.chunked_loss import CHUNK, chunked_loss
 from kdleak.training.finetune import with_corpus_loss
 from kdleak.training.loop import Objective
+
+if TYPE_CHECKING:
+    from kdleak.distill.context import Context
+
+#: Defects of the study's published code in every method that learns from its own text.
+ON_POLICY_DEFECTS = INIT_IGNORED | {4: "the first token of student-written responses is never distilled"}
+
+
+def divergence_loss(
+    student_hidden: torch.Tensor,
+    student_head: torch.nn.Linear,
+    teacher_states: torch.Tensor,
+    teacher_logits: Callable[[torch.Tensor], torch.Tensor],
+    divergence: Divergence,
+    weights: torch.Tensor | None = None,
+    chunk: int = CHUNK,
+) -> torch.Tensor:
+    """Mean divergence over positions, in nats: (m, d_s) and (m, d_t) hidden states -> scalar.
+
+    The gradient reaches the student's hidden states and head; the teacher gets none. With `weights` (m,) the result
+    is their weighted sum (a mean is weights of 1 / m).
+    """
+
+    def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
+        with torch.no_grad():
+            target = teacher_logits(teacher_states[positions])
+        return divergence(logits, target)
+
+    return chunked_loss(student_hidden, student_head, position_loss, weights, chunk)
 
 
 def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight: float = 0.0) -> Objective:
     """Mean divergence between teacher and student over the response positions, and `lm_weight` times the
-    cross-entropy of the corpus that stands beside the batch, if one does."""
+    cross-entropy of the corpus beside the batch, if there is one."""
 
     def objective(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
         hidden, head = hidden_states(student, batch), student.get_output_embeddings()
-        return divergence_loss(hidden, head, signal(batch), signal.head, divergence, batch.weights)
+        return divergence_loss(hidden, head, signal.states(batch), signal.logits, divergence, batch.weights)
 
     return with_corpus_loss(objective, lm_weight)
+
+
+class DivergenceMethod(Method):
+    """Minimises a divergence on the references or, with probability `student_fraction`, on the student's own text.
+
+    A student with a fraction starts from the baseline, a fraction of 0 included, so that a sweep changes data alone.
+    """
+
+    loss: ClassVar[str]
+    student_fraction: Share | None = None
+
+    def divergence(self) -> Divergence:
+        """(student_logits, teacher_logits) -> nats at each position."""
+        return DIVERGENCES[self.loss]
+
+    @property
+    def text(self) -> Text:
+        return Text.REFERENCES if self.student_fraction is None else Text.MIXED
+
+    def build(self, context: Context) -> Run:
+        records = context.references()
+        batches: BatchSource = FixedBatches(records, self.batch_size, context.seed)
+        if self.student_fraction is not None:
+            batches = RolloutBatches(
+                batches,
+                ConstantShare(self.student_fraction),
+                context.rollouts(),
+                self.epochs,
+                drop_first_token=4 in self.defects,
+            )
+        return Run(matching_objective(context.signal(records), self.divergence()), batches, records)
+
+    def with_student_fraction(self, fraction: float) -> DivergenceMethod:
+        return self.model_copy(update={"student_fraction": fraction})
+
+    def as_published(self) -> Method:
+        return self if self.student_fraction is None else self.departing(ON_POLICY_DEFECTS)

@@ -1,4 +1,4 @@
-"""MiniLLM (Gu et al. 2024, arXiv 2306.08543): reverse KL of whole responses, by policy gradient.
+"""The policy gradient of MiniLLM (Gu et al. 2024, arXiv 2306.08543) for the reverse KL of whole responses.
 
 With q the student, p the teacher and p̃ the mixture that the rollouts are drawn from, the gradient of KL(q ‖ p) splits
 into what the next token changes now, computed over the whole vocabulary (the single-step decomposition, eq. 5), and
@@ -13,32 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from kdleak.distill.divergences import reverse_kl
-from kdleak.distill.teacher_signal import LiveTeacher
+from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import chunked_loss
 from kdleak.training.finetune import with_corpus_loss
 from kdleak.training.loop import Objective
-
-
-@dataclass(frozen=True)
-class Settings:
-    """MiniLLM's knobs, at the paper's values.
-
-    teacher_share: of the teacher in the sampler, p̃ = (1 − share)·q + share·p.
-    reward_scale:  rewards are (log p − log q) / scale, clipped at ± `reward_clip`.
-    discount:      γ of the return.
-    ppo_clip:      ε: the importance ratio counts within [1 − ε, 1 + ε].
-    rollouts:      prompts that are rolled out at once, then trained on for `inner_epochs` epochs.
-    """
-
-    teacher_share: float = 0.2
-    reward_scale: float = 0.5
-    reward_clip: float = 100.0
-    discount: float = 0.95
-    ppo_clip: float = 0.2
-    rollouts: int = 256
-    inner_epochs: int = 4
 
 
 @dataclass(frozen=True)
@@ -85,20 +65,23 @@ def policy_gradient_loss(
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
-def policy_objective(signal: LiveTeacher, settings: Settings, lm_weight: float) -> Objective:
-    """Policy gradient + single-step reverse KL + `lm_weight` · cross-entropy on the batch's corpus, token means."""
+def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Objective:
+    """Policy gradient + single-step reverse KL + `lm_weight` · cross-entropy on the batch's corpus, token means.
+
+    `clip` is PPO's ε.
+    """
 
     def objective(student: torch.nn.Module, batch: PolicyBatch) -> torch.Tensor:
-        teacher_hidden = signal(batch)
+        teacher_states = signal.states(batch)
 
         def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
             with torch.no_grad():
-                teacher_logits = signal.head(teacher_hidden[positions])
+                teacher_logits = signal.logits(teacher_states[positions])
             importance = batch.importance[positions]
             single_step = importance * reverse_kl(logits, teacher_logits)
             log_probs = target_log_probs(logits, batch.targets[positions])
             return single_step + policy_gradient_loss(
-                log_probs, batch.log_probs[positions], importance, batch.advantages[positions], settings.ppo_clip
+                log_probs, batch.log_probs[positions], importance, batch.advantages[positions], clip
             )
 
         hidden, head = hidden_states(student, batch), student.get_output_embeddings()

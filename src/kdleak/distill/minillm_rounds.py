@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,12 +12,15 @@ from kdleak.core import distributed
 from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.minillm import PolicyBatch, Settings, future_returns, target_log_probs, whitened
+from kdleak.distill.minillm import PolicyBatch, future_returns, target_log_probs, whitened
 from kdleak.distill.rollouts import Rollouts, from_row, to_row
-from kdleak.distill.teacher_signal import LiveTeacher
+from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import head, hidden_states
 from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.chunked_loss import CHUNK
+
+if TYPE_CHECKING:
+    from kdleak.distill.methods.minillm import MiniLLM
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,14 @@ class PolicyBatches:
         records: Sequence[EncodedRecord],
         batch_size: int,
         rollouts: Rollouts,
-        signal: LiveTeacher,
-        settings: Settings,
+        signal: TeacherSignal,
+        options: MiniLLM,
         batch_tokens: int,
     ):
-        """`rollouts` must sample from the mixture of student and teacher that `settings.teacher_share` says."""
-        self.rollouts, self.signal, self.settings, self.batch_tokens = rollouts, signal, settings, batch_tokens
+        """`rollouts` must sample from the mixture of student and teacher with `options.teacher_share`."""
+        self.rollouts, self.signal, self.options, self.batch_tokens = rollouts, signal, options, batch_tokens
         self.batch_size = batch_size
-        self.prompts = FixedBatches(records, settings.rollouts, derive(rollouts.seed, "prompts"))
+        self.prompts = FixedBatches(records, options.rollouts, derive(rollouts.seed, "prompts"))
         self.steps_per_epoch = -(-len(records) // batch_size)
         self._round, self._begun, self._ends = -1, 0, 0
         self._scored: list[_Scored] = []
@@ -66,7 +69,7 @@ class PolicyBatches:
         self._round += 1
         records = [self.prompts.records[i] for i in self.prompts.indices(self._round)]
         written = [r for r in self.rollouts.write(model, records, self._round) if r.response]
-        self._scored = score_rollouts(model, self.signal, written, self.settings, self.batch_tokens)
+        self._scored = score_rollouts(model, self.signal, written, self.options, self.batch_tokens)
         self._begun = step
         self._arrange()
         weights = _joined([s.importance for s in self._scored])
@@ -78,8 +81,8 @@ class PolicyBatches:
         """Order the round's batches and whiten its advantages; the final tokens, which nothing follows, have none."""
         seed = derive(self.rollouts.seed, f"round/{self._round}")
         self._inner = FixedBatches([s.record for s in self._scored], self.batch_size, seed)
-        self._ends = self._begun + self._inner.steps_per_epoch * self.settings.inner_epochs
-        returns = [future_returns(torch.tensor(s.rewards), self.settings.discount) for s in self._scored]
+        self._ends = self._begun + self._inner.steps_per_epoch * self.options.inner_epochs
+        returns = [future_returns(torch.tensor(s.rewards), self.options.discount) for s in self._scored]
         followed = whitened(torch.cat([r[:-1] for r in returns])).split([len(r) - 1 for r in returns])
         self._advantages = [torch.cat([a, torch.zeros(1)]) for a in followed]
 
@@ -99,41 +102,41 @@ class PolicyBatches:
 @torch.no_grad()
 def score_rollouts(
     student: torch.nn.Module,
-    signal: LiveTeacher,
+    signal: TeacherSignal,
     records: Sequence[EncodedRecord],
-    settings: Settings,
+    options: MiniLLM,
     batch_tokens: int,
 ) -> list[_Scored]:
     """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
-    own, lengths = [records[i] for i in mine], [len(r.response) for r in records]
+    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    sharded, lengths = [records[i] for i in shard], [len(r.response) for r in records]
     columns = torch.zeros(3, sum(lengths))
     places = columns.split(lengths, dim=1)
     training = student.training
     student.eval()
     device = next(student.parameters()).device
-    for indices in scoring_batches(own, batch_tokens):
-        batch = collate(own, indices).to(device)
+    for indices in scoring_batches(sharded, batch_tokens):
+        batch = collate(sharded, indices).to(device)
         log_q, log_p = _both_log_probs(student, signal, batch)
-        rewards = ((log_p - log_q) / settings.reward_scale).clamp_(-settings.reward_clip, settings.reward_clip)
-        share = settings.teacher_share
+        rewards = ((log_p - log_q) / options.reward_scale).clamp_(-options.reward_clip, options.reward_clip)
+        share = options.teacher_share
         importance = 1 / ((1 - share) + share * (log_p - log_q).exp())
-        found = torch.stack([log_q, importance, rewards]).cpu()
-        for i, part in zip(indices, found.split([len(own[i].response) for i in indices], dim=1), strict=True):
-            places[mine[i]].copy_(part)
+        scores = torch.stack([log_q, importance, rewards]).cpu()
+        for i, part in zip(indices, scores.split([len(sharded[i].response) for i in indices], dim=1), strict=True):
+            places[shard[i]].copy_(part)
     distributed.add_up(columns)
     student.train(training)
     return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 
 
-def _both_log_probs(student: torch.nn.Module, signal: LiveTeacher, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _both_log_probs(student: torch.nn.Module, signal: TeacherSignal, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """log q and log p of the batch's targets, (m,) each, in float32."""
     pieces = []
-    states = zip(
-        hidden_states(student, batch).split(CHUNK), signal(batch).split(CHUNK), batch.targets.split(CHUNK), strict=True
-    )
-    for mine, theirs, targets in states:
-        pieces.append((target_log_probs(head(student, mine), targets), target_log_probs(signal.head(theirs), targets)))
+    states = hidden_states(student, batch), signal.states(batch)
+    chunks = zip(*(x.split(CHUNK) for x in (*states, batch.targets)), strict=True)
+    for student_states, teacher_states, targets in chunks:
+        log_q = target_log_probs(head(student, student_states), targets)
+        pieces.append((log_q, target_log_probs(signal.logits(teacher_states), targets)))
     log_q, log_p = zip(*pieces, strict=True)
     return torch.cat(log_q), torch.cat(log_p)
 

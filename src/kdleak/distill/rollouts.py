@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.generation import Sampling, TeacherMixture, generate
+from kdleak.inference.release import Release, identity
 from kdleak.training.batch_sources import DistillationBatch, FixedBatches
 
 
@@ -36,18 +37,23 @@ def from_row(row: list) -> EncodedRecord:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Writes responses to the prompts of records, each from a random stream of (seed, step, record)."""
+    """Writes responses to the prompts of records, each from a random stream of (seed, step, record).
+
+    `release` stands between the writing model's logits and the softmax.
+    """
 
     sampling: Sampling
     eos_id: int
     seed: int
     mixture: TeacherMixture | None = None
+    release: Release = identity
 
     def write(self, model: torch.nn.Module, records: Sequence[EncodedRecord], step: int) -> list[EncodedRecord]:
         """`records` with responses that `model` samples."""
         streams = [derive(self.seed, f"rollout/{step}/{r.record_id}") for r in records]
-        said = generate(model, [r.prompt for r in records], self.sampling, self.eos_id, streams, self.mixture)
-        return [continued(r, response, self.eos_id) for r, response in zip(records, said, strict=True)]
+        prompts = [r.prompt for r in records]
+        responses = generate(model, prompts, self.sampling, self.eos_id, streams, self.mixture, self.release)
+        return [continued(r, response, self.eos_id) for r, response in zip(records, responses, strict=True)]
 
 
 class ReplayBuffer:
@@ -124,43 +130,6 @@ class ConstantShare:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
-
-
-class AdaptiveShare:
-    """DistiLLM's scheduler (Ko et al. 2024, section 3.3).
-
-    The threshold starts at 0 and rises by `increment` after an epoch whose validation loss lies more than `tolerance`
-    above the best since it last rose. r < threshold · (1 − progress) takes fresh rollouts, r < threshold replayed ones.
-    """
-
-    def __init__(
-        self, validation_loss: Callable[[torch.nn.Module], float], increment: float = 0.1, tolerance: float = 0.1
-    ):
-        self.validation_loss, self.increment, self.tolerance = validation_loss, increment, tolerance
-        self.threshold = 0.0
-        self.best = float("inf")
-
-    def origin(self, r: float, progress: float) -> Origin:
-        if r < self.threshold * (1 - progress):
-            return Origin.FRESH
-        return Origin.REPLAYED if r < self.threshold else Origin.FIXED
-
-    def begin(self, model: torch.nn.Module) -> None:
-        self.best = self.validation_loss(model)
-
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
-        loss = self.validation_loss(model)
-        if loss > self.best + self.tolerance:
-            self.threshold = min(self.threshold + self.increment, 1.0)
-            self.best = loss
-        self.best = min(self.best, loss)
-        return {"validation_loss": loss, "threshold": self.threshold}
-
-    def state(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "best": self.best}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.threshold, self.best = state["threshold"], state["best"]
 
 
 class RolloutBatches:

@@ -1,7 +1,8 @@
-"""What the teacher says about a batch: its last hidden states at the response positions, live or from a cache.
+"""What the teacher releases about a batch, in two steps: hidden states, live or from a cache, and logits of them.
 
 Hidden states times the output head are the teacher's logits exactly, for every divergence, epoch, seed and student
-size, at a fraction of their size (hidden size instead of vocabulary). For fixed records they are computed once.
+size, at a fraction of their size (hidden size instead of vocabulary). For fixed records they are computed once; what
+is cached does not depend on the release that stands behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_file
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.forward import hidden_states
+from kdleak.inference.forward import head, hidden_states
+from kdleak.inference.release import Release, identity
 from kdleak.training.batch_sources import DistillationBatch
 
 if TYPE_CHECKING:
@@ -38,36 +40,41 @@ _HEADER_BYTES = 1024
 
 
 class TeacherSignal(Protocol):
-    """`signal(batch)` are hidden states (m, d_t) at the response positions of `batch`; `head` makes logits of them."""
+    """The teacher as all objectives and rewards see it; nothing here carries a gradient."""
 
-    head: torch.nn.Linear
+    def states(self, batch: Batch) -> torch.Tensor:
+        """Hidden states (m, d_t) at the response positions of `batch`."""
 
-    def __call__(self, batch: Batch) -> torch.Tensor: ...
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """What the teacher releases at positions with these states: (c, d_t) -> (c, V); −inf where left out."""
 
 
 class LiveTeacher:
-    """Asks the teacher at every batch."""
+    """Asks the teacher at every batch; `release` is applied to its logits."""
 
-    def __init__(self, teacher: PreTrainedModel):
-        self.teacher = teacher.eval()
-        self.head = teacher.get_output_embeddings()
+    def __init__(self, teacher: PreTrainedModel, release: Release = identity):
+        self.teacher, self.release = teacher.eval(), release
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> torch.Tensor:
+    def states(self, batch: Batch) -> torch.Tensor:
         return hidden_states(self.teacher, batch)
+
+    @torch.no_grad()
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        return self.release(head(self.teacher, states))
 
 
 class CachedTeacher:
-    """Knows the teacher's hidden states for fixed records; asks `live` about what a student wrote."""
+    """Holds the teacher's hidden states for fixed records; asks `live` about what a student wrote."""
 
     def __init__(self, live: LiveTeacher, hidden: torch.Tensor, lengths: Sequence[int]):
         """`hidden` (Σ lengths, d_t): the records' states one after another, `lengths` their response lengths."""
-        self.live, self.head = live, live.head
+        self.live, self.logits = live, live.logits
         self._hidden = hidden.split(list(lengths))
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
+    def states(self, batch: Batch) -> torch.Tensor:
         if isinstance(batch, DistillationBatch) and batch.written_by_student:
-            return self.live(batch)
+            return self.live.states(batch)
         return torch.cat([self._hidden[i] for i in batch.indices]).to(batch.input_ids.device)
 
 
@@ -126,21 +133,21 @@ class HiddenStateCache:
 
 
 def cached_teacher(
-    teacher: PreTrainedModel,
+    live: LiveTeacher,
     teacher_digest: str,
     records: Sequence[EncodedRecord],
     cache: HiddenStateCache,
     batch_tokens: int,
 ) -> LiveTeacher | CachedTeacher:
-    """A teacher that knows `records`: from `cache`, else by one forward pass of at most `batch_tokens` a batch.
+    """`live` with the states of `records`: from `cache`, else by one forward pass of at most `batch_tokens` a batch.
 
-    `teacher_digest` names the teacher's content. A teacher whose states would outgrow the cache is asked live.
+    `teacher_digest` identifies the teacher's content. A teacher whose states would outgrow the cache is asked live.
     """
-    live = LiveTeacher(teacher)
     lengths = [len(r.response) for r in records]
-    if sum(lengths) * live.head.in_features * live.head.weight.element_size() > cache.max_bytes:
+    width, dtype = _state_shape(live)
+    if sum(lengths) * width * dtype.itemsize > cache.max_bytes:
         return live
-    key = _key(teacher_digest, live.head.weight.dtype, records)
+    key = _key(teacher_digest, dtype, records)
     hidden = cache.get(key)
     if not distributed.everyone(hidden is not None):
         hidden = teacher_hidden_states(live, records, batch_tokens)
@@ -150,19 +157,25 @@ def cached_teacher(
 
 def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], batch_tokens: int) -> torch.Tensor:
     """(Σ response lengths, d_t) on the CPU: the states of all records, in their order."""
-    device = live.head.weight.device
+    device, (width, dtype) = next(live.teacher.parameters()).device, _state_shape(live)
     starts = [0]
     for record in records:
         starts.append(starts[-1] + len(record.response))
-    hidden = torch.zeros(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
-    own = [records[i] for i in mine]
-    for indices in scoring_batches(own, batch_tokens):
-        flat = live(collate(own, indices).to(device)).cpu()
-        for i, states in zip(indices, flat.split([len(own[i].response) for i in indices]), strict=True):
-            hidden[starts[mine[i]] : starts[mine[i] + 1]] = states
+    hidden = torch.zeros(starts[-1], width, dtype=dtype)
+    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    sharded = [records[i] for i in shard]
+    for indices in scoring_batches(sharded, batch_tokens):
+        flat = live.states(collate(sharded, indices).to(device)).cpu()
+        for i, states in zip(indices, flat.split([len(sharded[i].response) for i in indices]), strict=True):
+            hidden[starts[shard[i]] : starts[shard[i] + 1]] = states
     distributed.add_up(hidden)
     return hidden
+
+
+def _state_shape(live: LiveTeacher) -> tuple[int, torch.dtype]:
+    """Width and dtype of the states that the teacher's output head takes."""
+    output = live.teacher.get_output_embeddings()
+    return output.in_features, output.weight.dtype
 
 
 def _key(teacher_digest: str, dtype: torch.dtype, records: Sequence[EncodedRecord]) -> str:

@@ -16,6 +16,7 @@ import torch
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
 from kdleak.inference.forward import decoder, head
+from kdleak.inference.release import Release, identity
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -42,10 +43,21 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TeacherMixture:
-    """MiniLLM's sampler (Gu et al. 2024, section 2.2): tokens from (1 − share)·q + share·p, p the teacher's."""
+    """MiniLLM's sampler (Gu et al. 2024, section 2.2): tokens from (1 − share)·q + share·p, p what the teacher
+    releases."""
 
     teacher: PreTrainedModel
     share: float
+    release: Release = identity
+
+
+@dataclass(frozen=True)
+class _Component:
+    """A model of the mixture that tokens are drawn from, its share in it, and what it releases of its logits."""
+
+    model: PreTrainedModel
+    share: float = 1.0
+    release: Release = identity
 
 
 def generate(
@@ -55,20 +67,23 @@ def generate(
     eos_id: int,
     streams: Sequence[int] | None = None,
     mixture: TeacherMixture | None = None,
+    release: Release = identity,
 ) -> list[tuple[int, ...]]:
     """The responses to `prompts`, in their order: token ids, the closing EOS included where the model said it.
 
     `streams` seeds one random stream a prompt and is needed unless the temperature is 0. A response is cut at
     `max_new_tokens` and where prompt and response reach `max_tokens`; a prompt that leaves no room gets an empty one.
+    `release` stands between the logits of `model` and the softmax.
     """
     if sampling.temperature > 0 and streams is None:
         raise ValueError("sampling needs a random stream for each prompt")
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     room = [min(sampling.max_new_tokens, sampling.max_tokens - len(p)) for p in prompts]
     order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda i: (-len(prompts[i]), i))
-    models = [(model, 1.0)]
+    models = [_Component(model, 1.0, release)]
     if mixture is not None:
-        models = [(model, 1 - mixture.share), (mixture.teacher, mixture.share)]
+        teacher = _Component(mixture.teacher, mixture.share, mixture.release)
+        models = [_Component(model, 1 - mixture.share, release), teacher]
     _check_positions(models, max((len(prompts[i]) + room[i] for i in order), default=0))
     own = set(distributed.share([len(p) for p in prompts]))
     order = [i for i in order if i in own]
@@ -97,7 +112,7 @@ def _of_everyone(responses: list[tuple[int, ...]], longest: int) -> list[tuple[i
 
 
 def _continue(
-    models: Sequence[tuple[PreTrainedModel, float]],
+    models: Sequence[_Component],
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     uniforms: torch.Tensor | None,
@@ -105,17 +120,17 @@ def _continue(
     eos_id: int,
 ) -> list[tuple[int, ...]]:
     """Continue one batch; `limits` bounds each response, `uniforms` is (n, max(limits)) in [0, 1)."""
-    device = next(models[0][0].parameters()).device
+    device = next(models[0].model.parameters()).device
     steps = max(limits)
     tokens, real = _left_padded(prompts, device)
-    states = [_Decoding(m, real, steps) for m, _ in models]
-    shares = [share for _, share in models]
+    states = [_Decoding(c.model, real, steps) for c in models]
+    shares = [c.share for c in models]
     said: list[list[int]] = [[] for _ in prompts]
     # The rows of the batch: whose each is, or None where it has ended and not yet left.
     rows: list[int | None] = list(range(len(prompts)))
     uniforms = None if uniforms is None else uniforms.to(device)
     for step in range(steps):
-        logits = [state.advance(tokens) for state in states]
+        logits = [c.release(state.advance(tokens)) for c, state in zip(models, states, strict=True)]
         chosen = _choose(logits, shares, temperature, None if uniforms is None else uniforms[:, step])
         for i, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if row is not None:
@@ -204,12 +219,12 @@ def _never(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min / 2
 
 
-def _check_positions(models: Sequence[tuple[PreTrainedModel, float]], longest: int) -> None:
-    for model, _ in models:
-        if longest > model.config.max_position_embeddings:
+def _check_positions(models: Sequence[_Component], longest: int) -> None:
+    for component in models:
+        if longest > component.model.config.max_position_embeddings:
             raise KdleakError(
                 f"a prompt and its response may take {longest} tokens, the model has "
-                f"{model.config.max_position_embeddings} positions; lower model.max_tokens"
+                f"{component.model.config.max_position_embeddings} positions; lower model.max_tokens"
             )
 
 
@@ -256,10 +271,10 @@ def _preallocated_cache(model: PreTrainedModel, capacity: int) -> Cache:
 
 
 @contextmanager
-def _evaluating(models: Sequence[tuple[PreTrainedModel, float]]) -> Iterator[None]:
+def _evaluating(models: Sequence[_Component]) -> Iterator[None]:
     """Dropout and gradients off inside; each model's mode is restored."""
     with ExitStack() as stack, torch.inference_mode():
-        for model, _ in models:
+        for model in (c.model for c in models):
             stack.callback(model.train, model.training)
             model.eval()
         yield

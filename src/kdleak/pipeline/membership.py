@@ -15,8 +15,8 @@ from kdleak.auditing.controls import blind_control, overlap_control, permutation
 from kdleak.auditing.membership import KEYS, membership_report, to_json
 from kdleak.core.distributed import is_main
 from kdleak.core.files import read_parquet, replacing_file, write_csv, write_parquet
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.overlap import ngram_overlap
 from kdleak.data.records import read_role
 from kdleak.inference.cache import ArrayCache
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 
-def attack_model(name: str, params: Params, project: Project) -> None:
+def attack_model(name: str | Variant, params: Params, project: Project) -> None:
     """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made.
 
     A student is compared with the No-KD student and with the teacher, whose scores must be there.
@@ -49,8 +49,8 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     if disturbed is not None:
         error = disturbed.auc_error((records["role"] == "private").to_numpy())
         report["attacks"]["mope"]["auc_monte_carlo_error"] = error
-    if name not in (TEACHER, BASELINE):
-        teacher = read_parquet(project.scores(TEACHER))
+    if (variant := Variant.of(name)).is_distilled:
+        teacher = read_parquet(project.scores(variant.teacher))
         report["teacher"] = {
             "inherited": inherited(scores, teacher),
             "exposed_overlap": exposed_overlap(scores, teacher),
@@ -60,7 +60,7 @@ def attack_model(name: str, params: Params, project: Project) -> None:
     _write_report(report, project.membership(name))
 
 
-def measure_blocks(name: str, params: Params, project: Project) -> None:
+def measure_blocks(name: str | Variant, params: Params, project: Project) -> None:
     """Write blocks.json and block_scores.parquet of a model; a student's stand beside the No-KD student's."""
     records = read_role(project.records, "private", "heldout")
     scorer, folder = Scorer(params, project), project.model(name)
@@ -68,7 +68,8 @@ def measure_blocks(name: str, params: Params, project: Project) -> None:
     found = scorer.block_mope(folder, encoded, scorer.statistics(folder, encoded))
     if not is_main():
         return
-    baseline = None if name in (TEACHER, BASELINE) else read_parquet(project.block_scores(BASELINE))
+    variant = Variant.of(name)
+    baseline = read_parquet(project.block_scores(variant.baseline)) if variant.is_distilled else None
     keys = records[["record_id", "role", "task"]]
     write_parquet(
         keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(found)}), project.block_scores(name)
@@ -90,7 +91,12 @@ def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _controls(
-    name: str, scores: pd.DataFrame, records: pd.DataFrame, given: AttackInput, params: Params, project: Project
+    name: str | Variant,
+    scores: pd.DataFrame,
+    records: pd.DataFrame,
+    given: AttackInput,
+    params: Params,
+    project: Project,
 ) -> dict[str, Any]:
     overlap = ngram_overlap(records, params.checks.ngram)
     shares = dict(zip(records["record_id"], overlap, strict=True))
@@ -103,8 +109,8 @@ def _controls(
     if "teacher_aware" in scores:
         placebo = ATTACKS["teacher_aware"].score(without_teacher(given))
         controls["placebo"] = {"teacher_aware": placebo_control(placebo, (records["role"] == "private").to_numpy())}
-    if name not in (TEACHER, BASELINE):
-        controls["no_kd"] = _beside(scores, read_parquet(project.scores(BASELINE)))
+    if (variant := Variant.of(name)).is_distilled:
+        controls["no_kd"] = _beside(scores, read_parquet(project.scores(variant.baseline)))
     return controls
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from kdleak.auditing.membership import to_json
 from kdleak.core.distributed import is_main
 from kdleak.core.files import read_parquet, replacing_file, write_parquet
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import counting, progress
+from kdleak.core.variants import Variant
 from kdleak.data.records import read_role
 from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
 from kdleak.inference.greedy import ENDED, continuations_under, known_starts
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kdleak.inference.token_statistics import TokenStatistics
 
 
-def measure_memorization(name: str, params: Params, project: Project) -> None:
+def measure_memorization(name: str | Variant, params: Params, project: Project) -> None:
     """Write memorization.json, memorization.parquet, facts.parquet and canaries.parquet of a model.
 
     A student of a teacher is compared with it and with the No-KD student, whose tables must be there.
@@ -63,11 +63,11 @@ def measure_memorization(name: str, params: Params, project: Project) -> None:
         fact_table(frame, records, statistics, right, tokenizer),
         secrets[["record_id", "repetitions"]].assign(log_perplexity=log_perplexity(of_canaries)),
     )
-    compared = name not in (TEACHER, BASELINE)
+    variant = Variant.of(name)
     report = memorization_report(
         own,
-        teacher=_read(TEACHER, project) if compared else None,
-        no_kd=_read(BASELINE, project) if compared else None,
+        teacher=_read(variant.teacher, project) if variant.is_distilled else None,
+        no_kd=_read(variant.baseline, project) if variant.is_distilled else None,
     )
     write_parquet(own.records, project.memorization_table(name))
     write_parquet(own.facts, project.facts(name))
@@ -144,12 +144,12 @@ def _continuations(
             eos_id,
             params.memorization.tokens,
             known=known_starts(statistics, records),
-            max_tokens=params.audit.batch_tokens,
+            max_tokens=params.compute.batch_tokens,
             progress=counting(show, 2 * len(records)),
         )
 
 
-def _read(name: str, project: Project) -> Memorization:
+def _read(name: Variant, project: Project) -> Memorization:
     """The tables that the stage wrote for another model."""
     tables = (project.memorization_table(name), project.facts(name), project.canary_scores(name))
     return Memorization(*(read_parquet(path) for path in tables))

@@ -17,9 +17,9 @@ from kdleak.attacks import ATTACKS, AttackInput, Needs
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope
 from kdleak.attacks.variants import argmax_texts, lowercased, prefixed
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import counting, progress
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.inference.cache import ArrayCache, StatisticsCache, content_key, model_digest
@@ -34,18 +34,13 @@ if TYPE_CHECKING:
     from kdleak.inference.token_statistics import TokenStatistics
 
 
-def reference_folders(name: str, project: Project) -> dict[str, Path]:
+def reference_folders(name: str | Variant, project: Project) -> dict[str, Path]:
     """The models that an attack on `name` may compare it with, by what they are to it."""
-    base = project.base_teacher if name == TEACHER else project.base_student
-    folders = {"pretrained": base, "external": project.base_external}
-    if name not in (TEACHER, BASELINE):
-        folders |= {"teacher": project.model(TEACHER), "no_kd": project.model(BASELINE)}
+    variant = Variant.of(name)
+    folders = {"pretrained": project.base(variant), "external": project.base_external}
+    if variant.is_distilled:
+        folders |= {"teacher": project.model(variant.teacher), "no_kd": project.model(variant.baseline)}
     return folders
-
-
-def population(project: Project, params: Params) -> pd.DataFrame:
-    """Auxiliary records that no model was trained on: the first `base.reserve` by record id, a hash."""
-    return read_role(project.records, "auxiliary").head(params.base.reserve)
 
 
 class Scorer:
@@ -73,7 +68,7 @@ class Scorer:
                 return token_statistics(
                     load_model(folder),
                     records,
-                    max_tokens=self.params.audit.batch_tokens,
+                    max_tokens=self.params.compute.batch_tokens,
                     progress=counting(show, len(records)),
                 )
 
@@ -85,7 +80,7 @@ class Scorer:
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"disturbing {folder.name}") as show:
-                options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
+                options = {"max_tokens": self.params.compute.batch_tokens, "clean": mean_log_prob(clean)}
                 found = mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": found.drops}
 
@@ -100,7 +95,7 @@ class Scorer:
 
         def compute() -> dict[str, np.ndarray]:
             with progress(f"disturbing blocks of {folder.name}") as show:
-                options = {"max_tokens": self.params.audit.batch_tokens, "clean": mean_log_prob(clean)}
+                options = {"max_tokens": self.params.compute.batch_tokens, "clean": mean_log_prob(clean)}
                 found = block_mope(load_model(folder), records, noise, **options, progress=lambda i, n: show(i, n, {}))
             return {"drops": np.stack([block.drops for block in found])}
 
@@ -120,12 +115,12 @@ def noise_of(params: Params, purpose: str) -> Noise:
 
 
 def gather(
-    name: str, records: pd.DataFrame, scorer: Scorer, project: Project
+    name: str | Variant, records: pd.DataFrame, scorer: Scorer, project: Project
 ) -> tuple[AttackInput, PerturbationScores | None]:
     """Everything that the attacks of params.yaml need to score `records` under the model `name`, and no pass more."""
     needs = [ATTACKS[attack].needs for attack in scorer.params.audit.attacks]
     folder, folders = project.model(name), reference_folders(name, project)
-    frames = {"records": records, "held": population(project, scorer.params)}
+    frames = {"records": records, "held": read_role(project.records, "population")}
 
     @functools.cache
     def encode(encoder: Encoder, which: str) -> list[EncodedRecord]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
-from kdleak.core.paths import TEACHER
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.inference.generation import Sampling, generate
@@ -19,31 +18,32 @@ if TYPE_CHECKING:
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
+    from kdleak.core.variants import Variant
 
 
-def measure_utility(name: str, params: Params, project: Project) -> None:
+def measure_utility(name: str | Variant, params: Params, project: Project) -> None:
     """Write results/<name>/utility.json for `teacher`, or for the student that `name` made:
 
     {perplexity, perplexity_of_base, rouge_l, rouge_l_ci95, records}. Perplexity is exp of the mean negative
     log-likelihood per response token, EOS included; the base is what the model was before it saw public or private.
     """
-    base, folder = (project.base_teacher if name == TEACHER else project.base_student), project.model(name)
+    base, folder = project.base(name), project.model(name)
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     heldout = read_role(project.records, "heldout")
     limits = (params.model.max_prompt_tokens, params.model.max_tokens)
     records = Encoder(tokenizer, *limits).encode_frame(heldout)
     sampling = Sampling(
-        params.kd.generation.max_new_tokens,
+        params.generation.max_new_tokens,
         params.model.max_tokens,
         temperature=0.0,
-        batch_size=params.kd.generation.batch_size,
+        batch_size=params.compute.generation_batch,
     )
     scores = rouge_l(model, tokenizer, records, list(heldout["response"]), sampling)
     mean = sum(scores) / len(scores)
     error = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(1, len(scores) - 1) / len(scores))
     figures = {
-        "perplexity": perplexity(model, records, params.audit.batch_tokens),
-        "perplexity_of_base": perplexity(load_model(base), records, params.audit.batch_tokens),
+        "perplexity": perplexity(model, records, params.compute.batch_tokens),
+        "perplexity_of_base": perplexity(load_model(base), records, params.compute.batch_tokens),
         "rouge_l": mean,
         "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
         "records": len(records),

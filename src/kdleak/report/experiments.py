@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from kdleak.config.load import load_params
-from kdleak.config.schema import METHODS, Params
+from kdleak.config.schema import Params
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json
 from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.distill.methods import METHODS
+from kdleak.distill.recipes import recipe
 from kdleak.pipeline.provenance import Provenance
 
 #: Where DVC keeps experiments: refs/exps/<first two of the baseline>/<rest of it>/<name>.
@@ -162,7 +164,7 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
             shown.pop(section)
     if method != TEACHER:
         kd = params.kd
-        shown["kd"] = {"recipe": kd.recipes[method].model_dump(), "student_fraction": kd.student_fraction}
+        shown["kd"] = {"recipe": recipe(method, kd).model_dump(), "student_fraction": kd.student_fraction}
     for column in ("family", "student"):
         shown["model"].pop(column)
     return _flat(shown)

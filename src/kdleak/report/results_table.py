@@ -53,10 +53,10 @@ def print_results(params: Params, project: Project) -> None:
     n, m = report["n_members"], report["n_nonmembers"]
     console.print(f"Membership of the teacher's private records, {n} members and {m} non-members: AUC [95 % interval]")
     console.print(_shown(table[attacks], params.kd.method, prefix="auc "))
-    excess = report["controls"]["no_kd"][params.audit.headline]["excess"]
+    excess = report["controls"]["no_kd"][params.report.headline]["excess"]
     above = with_interval(excess["difference"], excess["ci95"], sign=True)
     console.print(
-        f"By '{params.audit.headline}' the {params.kd.method} student lies {above} above the no-KD student; "
+        f"By '{params.report.headline}' the {params.kd.method} student lies {above} above the no-KD student; "
         "an AUC of .5 is chance.\n"
     )
     console.print(

@@ -4,17 +4,17 @@ Every function takes scores oriented so that higher means member; the orientatio
 ranks non-members higher has an AUC below one half, and that is what is reported.
 """
 
-from kdleak.stats.auc import (
-    AucDifference,
-    AucEstimate,
-    AucRatio,
-    Scores,
-    auc,
-    auc_difference,
-    holm,
-    inheritance,
-    mid_ranks,
+from kdleak.stats.auc import AucDifference, AucEstimate, AucRatio, auc, auc_difference, holm, inheritance
+from kdleak.stats.contrasts import ALPHA, POWER, Contrast, corrected, leaks
+from kdleak.stats.correlation import (
+    RankCorrelation,
+    jaccard_at_top,
+    record_correlation,
+    spearman,
+    technique_correlation,
 )
+from kdleak.stats.delong import Groups, Leak, Scores, mid_ranks, placements
+from kdleak.stats.gap import Gap, mean_gap, proportion_gap
 from kdleak.stats.operating_points import (
     FPRS,
     OperatingPoint,
@@ -27,21 +27,37 @@ from kdleak.stats.operating_points import (
 )
 
 __all__ = [
+    "ALPHA",
     "FPRS",
+    "POWER",
     "AucDifference",
     "AucEstimate",
     "AucRatio",
+    "Contrast",
+    "Gap",
+    "Groups",
+    "Leak",
     "OperatingPoint",
+    "RankCorrelation",
     "Scores",
     "auc",
     "auc_difference",
     "balanced_accuracy",
     "clopper_pearson",
+    "corrected",
     "epsilon_bound",
     "epsilon_lower_bound",
     "holm",
     "inheritance",
+    "jaccard_at_top",
+    "leaks",
+    "mean_gap",
     "mid_ranks",
     "operating_point",
+    "placements",
+    "proportion_gap",
+    "record_correlation",
     "roc_curve",
+    "spearman",
+    "technique_correlation",
 ]

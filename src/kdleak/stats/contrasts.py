@@ -1,64 +1,23 @@
-"""Differences between leaks measured on the same records, and what it would take to settle them.
-
-DeLong's structural components make an AUC a mean over members plus a mean over non-members. A weighted sum of AUCs of
-the same records is then the same sum of their components, and its variance that of the summed components: paired
-DeLong, for any number of terms.
-"""
+"""Differences between leaks measured on the same records, and how small a one would be seen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from kdleak.auditing.comparisons import KEYS
 from kdleak.core.errors import KdleakError
-from kdleak.stats import holm
-from kdleak.stats.auc import placements
+from kdleak.stats.auc import holm
+from kdleak.stats.delong import Leak
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALPHA, POWER = 0.05, 0.8
-
-
-@dataclass(frozen=True)
-class Leak:
-    """An AUC, or a weighted sum of AUCs, of the same records: components (m,) of members, (n,) of non-members."""
-
-    members: np.ndarray
-    nonmembers: np.ndarray
-
-    @classmethod
-    def of(cls, members: np.ndarray, nonmembers: np.ndarray) -> Leak:
-        """The AUC of scores (m,) and (n,)."""
-        return cls(*placements(members, nonmembers))
-
-    def __add__(self, other: Leak) -> Leak:
-        return Leak(self.members + other.members, self.nonmembers + other.nonmembers)
-
-    def __sub__(self, other: Leak) -> Leak:
-        return self + other * -1.0
-
-    def __mul__(self, weight: float) -> Leak:
-        return Leak(weight * self.members, weight * self.nonmembers)
-
-    @property
-    def value(self) -> float:
-        return float(self.members.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error."""
-        sides = (self.members, self.nonmembers)
-        if min(len(side) for side in sides) < 2:
-            return math.nan
-        return math.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
-
-    @property
-    def n(self) -> int:
-        return len(self.members) + len(self.nonmembers)
 
 
 @dataclass(frozen=True)
@@ -86,13 +45,14 @@ class Contrast:
         reach = float(-ndtri(ALPHA / 2)) * self.error
         return self.value - reach, self.value + reach
 
-    def records_needed(self, tests: int = 1) -> int | None:
-        """Records, members and non-members together in the same proportion, with which a difference of this size
-        would be found with a probability of 80 % at a level of 5 % over `tests` tests; None where it is zero."""
-        if not self.error > 0 or self.value == 0:
-            return None
-        z = -ndtri(ALPHA / (2 * tests)) + ndtri(POWER)
-        return max(self.n, math.ceil(self.n * (z * self.error / self.value) ** 2))
+    def detectable(self, tests: int = 1) -> float:
+        """The smallest difference that a design with this error finds with a probability of 80 % at a level of 5 %,
+        two-sided, shared by `tests` tests (Bonferroni); NaN without an error.
+
+        It depends on the design alone. What a power analysis at the *observed* difference says is the p-value again
+        (Hoenig and Heisey 2001): without any effect it asks for any number of records.
+        """
+        return float(-ndtri(ALPHA / (2 * tests)) + ndtri(POWER)) * self.error
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[float]:
@@ -106,8 +66,12 @@ def leaks(scores: Mapping[str, pd.DataFrame], attack: str) -> dict[str, Leak]:
     Raises KdleakError where the models were scored on different records. Models without the attack are left
     out; nothing is found where a side has no record.
     """
-    having = {name: table for name, table in scores.items() if attack in table.columns}
-    tables = {name: t[[*KEYS, attack]].sort_values("record_id", ignore_index=True) for name, t in having.items()}
+    columns = ["record_id", "role", attack]
+    tables = {
+        name: table[columns].sort_values("record_id", ignore_index=True)
+        for name, table in scores.items()
+        if attack in table.columns
+    }
     if not tables:
         return {}
     first = next(iter(tables.values()))
@@ -116,7 +80,7 @@ def leaks(scores: Mapping[str, pd.DataFrame], attack: str) -> dict[str, Leak]:
             raise KdleakError(f"'{name}' was attacked on other records; run 'dvc repro -P' to attack all on the same")
     values = np.column_stack([table[attack].to_numpy(np.float64) for table in tables.values()])
     defined = np.isfinite(values).all(1)
-    member, held = ((first["role"] == role).to_numpy() & defined for role in ("private", "heldout"))
-    if not member.any() or not held.any():
+    member, nonmember = ((first["role"] == role).to_numpy() & defined for role in ("private", "heldout"))
+    if not member.any() or not nonmember.any():
         return {}
-    return {name: Leak.of(values[member, k], values[held, k]) for k, name in enumerate(tables)}
+    return {name: Leak.of(values[member, k], values[nonmember, k]) for k, name in enumerate(tables)}

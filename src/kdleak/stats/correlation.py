@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from kdleak.stats.auc import mid_ranks, placements
-
-#: Shares of the records that count as the most exposed.
-TOP_SHARES = (0.01, 0.05, 0.1)
+from kdleak.stats.delong import mid_ranks, placements
 
 
 @dataclass(frozen=True)
@@ -85,55 +80,6 @@ def jaccard_at_top(a: np.ndarray, b: np.ndarray, share: float) -> float:
     inside = [_membership_of_top(scores, share) for scores in (a, b)]
     both = float(inside[0] @ inside[1])
     return both / (2 * float(inside[0].sum()) - both)
-
-
-def disagreement_report(
-    membership: Mapping[str, np.ndarray],
-    memorization: Mapping[str, np.ndarray],
-    member: np.ndarray,
-    seed: int,
-    *,
-    teacher: str = "teacher",
-    baseline: str = "sft",
-) -> dict[str, Any]:
-    """How far membership and memorization disagree.
-
-    membership, memorization: scores (records,) of the same records by model, higher = more exposed, no NaN; models
-    are techniques but for `teacher`. member: (records,) bool. Rankings of techniques leave the teacher and the No-KD
-    `baseline` out; overlaps and correlations on records are over members alone.
-    """
-    names = sorted(set(membership) & set(memorization))
-    techniques = [name for name in names if name not in (teacher, baseline)]
-    ranking = technique_correlation(
-        np.array([membership[name] for name in techniques]).reshape(len(techniques), -1),
-        np.array([memorization[name] for name in techniques]).reshape(len(techniques), -1),
-        member,
-        seed,
-    )
-    report: dict[str, Any] = {"techniques": techniques, "ranking": _plain(ranking), "records": {}, "pairs": {}}
-    for name in names:
-        a, b = membership[name][member], memorization[name][member]
-        report["records"][name] = _pair(a, b, seed)
-        if name != teacher and teacher in names:
-            report["records"][name]["with_teacher"] = {
-                "membership": _pair(a, membership[teacher][member], seed),
-                "memorization": _pair(b, memorization[teacher][member], seed),
-            }
-    for first, second in combinations(techniques, 2):
-        report["pairs"][f"{first}/{second}"] = {
-            "membership": _pair(membership[first][member], membership[second][member], seed),
-            "memorization": _pair(memorization[first][member], memorization[second][member], seed),
-        }
-    return report
-
-
-def _pair(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, Any]:
-    overlap = {f"{share:g}": jaccard_at_top(a, b, share) for share in TOP_SHARES}
-    return {"spearman": _plain(record_correlation(a, b, seed)), "jaccard_at_top": overlap}
-
-
-def _plain(correlation: RankCorrelation) -> dict[str, Any]:
-    return {"value": correlation.value, "ci95": [correlation.low, correlation.high], "n": correlation.n}
 
 
 def _membership_of_top(scores: np.ndarray, share: float) -> np.ndarray:

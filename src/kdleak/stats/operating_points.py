@@ -31,9 +31,9 @@ class OperatingPoint:
     threshold: float
     tpr: float
     tpr_ci: tuple[float, float]
-    called: int
+    false_positives: int
     fpr_ci: tuple[float, float]
-    finer: bool
+    below_resolution: bool
 
 
 def clopper_pearson(successes: np.ndarray, trials: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -53,16 +53,16 @@ def operating_point(members: np.ndarray, nonmembers: np.ndarray, fpr: float, lev
     allowed = _allowed(fpr, n)
     threshold = float(np.partition(nonmembers, n - 1 - allowed)[n - 1 - allowed]) if allowed < n else -np.inf
     hits = int(np.count_nonzero(members > threshold))
-    called = int(np.count_nonzero(nonmembers > threshold))
-    low, high = clopper_pearson([hits, called], [len(members), n], level)
+    false_positives = int(np.count_nonzero(nonmembers > threshold))
+    low, high = clopper_pearson([hits, false_positives], [len(members), n], level)
     return OperatingPoint(
         fpr=fpr,
         threshold=threshold,
         tpr=hits / len(members),
         tpr_ci=(float(low[0]), float(high[0])),
-        called=called,
+        false_positives=false_positives,
         fpr_ci=(float(low[1]), float(high[1])),
-        finer=fpr > 0.0 and allowed == 0,
+        below_resolution=fpr > 0.0 and allowed == 0,
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.checkpoints import content_hash
 
@@ -126,7 +127,7 @@ def method_runs(project: Project, params: Params, method: str, steps: Sequence[S
     metrics: dict[str, float] = {}
     for run in nested:
         if run.name == method:
-            metrics |= _headline(run, params.audit.headline)
+            metrics |= _headline(run, params.report.headline)
     if ("summary", method) in steps:
         metrics |= _comparison(project)
     flat = {"method": method, "seed": params.seed, **_flat(settings)}
@@ -140,7 +141,7 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
     if method == BASELINE:
         sections.pop("canaries")
         sections.pop("teacher")
-    return sections | {"kd": params.kd.recipes[method].model_dump()}
+    return sections | {"kd": recipe(method, params.kd).model_dump()}
 
 
 def _stage_run(
@@ -162,8 +163,8 @@ def _stage_run(
         metrics = headline_figures(read_json(project.memorization(name)))
         return StageRun(stage, name, _flat({stage: params.memorization.model_dump()}), _numbers(metrics), dataset)
     if stage == "utility":
-        used = params.kd.model_dump(include={"generation"})
-        return StageRun(stage, name, _flat({"kd": used}), _numbers(read_json(project.utility(name))), dataset)
+        used = params.generation.model_dump()
+        return StageRun(stage, name, _flat({"generation": used}), _numbers(read_json(project.utility(name))), dataset)
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
@@ -184,7 +185,7 @@ def _attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, floa
         metrics |= {f"tpr_at_{fpr}_fpr/{attack}": tpr for fpr, tpr in figures["tpr_at_fpr"].items()}
     for task, attacks in report["tasks"].items():
         name = _NOT_IN_A_METRIC_NAME.sub("_", task)
-        metrics[f"auc_by_task/{name}"] = attacks[params.audit.headline]["auc"]
+        metrics[f"auc_by_task/{name}"] = attacks[params.report.headline]["auc"]
     return _numbers(metrics)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.distill.methods import METHODS
 from kdleak.pipeline.provenance import Provenance
 from kdleak.tracking.content import (
     AUDITS,
@@ -67,7 +68,7 @@ def sync(project: Project, params: Params) -> int:
     """
     provenance = Provenance(project)
     found = []
-    for method in params.kd.recipes:
+    for method in METHODS:
         steps, settings = _current_steps(project, params, method, provenance)
         if settings is not None:
             found.append(method_runs(project, settings, method, steps))

@@ -12,36 +12,11 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from kdleak.distill.divergences import Divergence
-
 #: (logits of a chunk (c, V), which positions these are) -> loss at each of them (c,)
 PositionLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 
 #: Positions a chunk: enough rows for an efficient matrix product, few enough for their logits to stay in cache.
 CHUNK = 256
-
-
-def divergence_loss(
-    student_hidden: torch.Tensor,
-    student_head: torch.nn.Linear,
-    teacher_hidden: torch.Tensor,
-    teacher_head: torch.nn.Linear,
-    divergence: Divergence,
-    weights: torch.Tensor | None = None,
-    chunk: int = CHUNK,
-) -> torch.Tensor:
-    """Mean divergence over positions, in nats: (m, d_s) and (m, d_t) hidden states -> scalar.
-
-    The gradient reaches the student's hidden states and head; the teacher gets none. With `weights` (m,) the result
-    is their weighted sum (a mean is weights of 1 / m).
-    """
-
-    def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
-        with torch.no_grad():
-            teacher_logits = teacher_head(teacher_hidden[positions])
-        return divergence(logits, teacher_logits)
-
-    return chunked_loss(student_hidden, student_head, position_loss, weights, chunk)
 
 
 def language_model_loss(

@@ -13,7 +13,7 @@ from kdleak.core import distributed
 from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch
 from kdleak.training.batch_sources import BatchSource
-from kdleak.training.micro_batches import micro_batches, own_part
+from kdleak.training.gradient_rules import GradientRule, PlainSum
 from kdleak.training.resume import Progressed, ResumeStore
 
 #: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
@@ -60,6 +60,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    rule: GradientRule = PlainSum(),  # noqa: B008 - it has no state
     resume: ResumeStore | None = None,
     save_every_s: float = 60.0,
     progress: Progress | None = None,
@@ -67,8 +68,9 @@ def train(
     """Train `model` in place for `recipe.epochs` epochs of `source`; returns the history, one entry an epoch:
     {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens} and what the source adds.
 
-    A run that was stopped goes on from `resume` with the batches that it would have met. Several processes make the
-    same batches, each trains on its part of them, and their gradients are added up: the models stay the same.
+    `rule` makes the gradient of a batch from its parts'. A run that was stopped goes on from `resume` with the batches
+    that it would have met. Several processes make the same batches, each trains on its part of them, and their
+    gradients are added up: the models stay the same.
     """
     torch.manual_seed(seed)
     device = next(model.parameters()).device
@@ -78,9 +80,9 @@ def train(
     )
     total = source.steps_per_epoch * recipe.epochs
     done, history = 0, []
-    if resume and (found := resume.restore(model, optimizer)):
-        done, history = found.step, found.history
-        source.restore(found.source)
+    if resume and (progressed := resume.restore(model, optimizer)):
+        done, history = progressed.step, progressed.history
+        source.restore(progressed.source)
     sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
     saved_at = time.monotonic()
     model.train()
@@ -94,12 +96,13 @@ def train(
         loss = 0.0
         if distributed.size() > 1:  # dropout of its own for each part, and no random state that one alone would save
             torch.manual_seed(derive(seed, f"step/{step}/{distributed.rank()}"))
-        for part in micro_batches(own_part(batch), recipe.micro_batch_tokens):
+        for part in rule.parts(batch, recipe.micro_batch_tokens):
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                share = objective(model, part.to(device))
-            share.backward()
-            loss += share.item()
-        loss = _together(loss, parameters)
+                part_loss = objective(model, part.to(device))
+            rule.backward(part_loss, parameters)
+            loss += part_loss.item()
+        loss = _all_reduced(loss, parameters)
+        rule.finish(parameters, step)
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -120,8 +123,8 @@ def train(
     return history
 
 
-def _together(loss: float, parameters: list[torch.nn.Parameter]) -> float:
-    """Gradients, and the loss, of a whole batch from those of its parts in all processes."""
+def _all_reduced(loss: float, parameters: list[torch.nn.Parameter]) -> float:
+    """The loss of a whole batch, and in place its gradients, from those of its parts in all processes."""
     if distributed.size() == 1:
         return loss
     losses = torch.tensor([loss], dtype=torch.float64)

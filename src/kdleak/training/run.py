@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kdleak.core.seeds import derive
 from kdleak.data.encoding import EncodedRecord
 from kdleak.models.memory import available_memory, training_memory
 from kdleak.training.batch_sources import BatchSource, FixedBatches
+from kdleak.training.gradient_rules import GradientRule, PlainSum
 from kdleak.training.loop import Objective, Recipe, train
 from kdleak.training.resume import ResumeStore
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kdleak.config.schema import Params, Training
-    from kdleak.distill.plan import Plan
-
 
 #: Bytes from which on a training's need of memory is printed before it starts.
 LARGE = 2**31
@@ -34,7 +34,7 @@ def run_training(
     model: PreTrainedModel,
     records: Sequence[EncodedRecord],
     objective: Objective,
-    training: Training | Plan,
+    training: Training,
     params: Params,
     *,
     name: str,
@@ -42,23 +42,26 @@ def run_training(
     identity: tuple[str, ...] = (),
     source: BatchSource | None = None,
     optimizer: Mapping[str, Any] = MappingProxyType({}),
+    rule: GradientRule = PlainSum(),  # noqa: B008 - it has no state
     teacher: PreTrainedModel | None = None,
 ) -> list[dict]:
     """Train `model` in place as `training` says; returns the history. An interrupted run goes on from `state`.
 
-    `source` makes the batches, by default of `records` alone; `optimizer` overrides fields of the recipe.
+    `source` makes the batches, by default of `records` alone; `optimizer` overrides fields of the recipe; `rule` makes
+    a batch's gradient.
     A `teacher` that stands beside the model counts in the estimate of memory that a large run prints first.
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
     settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
-    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
+    speed = {"micro_batch_tokens": params.compute.micro_batch_tokens}
+    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer, **speed})
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
     if distributed.is_main():
         _announce(name, model, records, recipe, teacher)
-    resume = ResumeStore(state, _key(model, records, recipe, seed, name, identity))
+    resume = ResumeStore(state, _key(model, records, recipe, seed, (name, repr(rule), *identity)))
     with progress(name) as show:
-        history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=show)
+        history = train(model, source, objective, recipe, seed=seed, rule=rule, resume=resume, progress=show)
     if distributed.is_main():
         resume.clear()
     return history
@@ -67,7 +70,7 @@ def run_training(
 def _announce(
     name: str, model: PreTrainedModel, records: Sequence[EncodedRecord], recipe: Recipe, teacher: PreTrainedModel | None
 ) -> None:
-    """Print what a large training will take of memory, and what there is."""
+    """Print how much memory a large training needs, and how much is free."""
     longest = max(len(r.prompt) + len(r.response) for r in records)
     options = {"half": recipe.precision == "bf16", "checkpointing": recipe.checkpointing, "beside": teacher}
     tokens = min(recipe.batch_size * longest, max(recipe.micro_batch_tokens or sys.maxsize, longest))
@@ -75,7 +78,7 @@ def _announce(
     if needed.total < LARGE:
         return
     free = available_memory(next(model.parameters()).device)
-    smaller = "; a smaller optimizer.micro_batch_tokens or optimizer.checkpointing=true takes less"
+    smaller = "; a smaller compute.micro_batch_tokens or optimizer.checkpointing=true takes less"
     remedy = "" if needed.total < free else smaller
     print(f"{name}: {needed}, {free / 2**30:.1f} GiB free{remedy}", file=sys.stderr, flush=True)
 
@@ -90,10 +93,11 @@ def _key(
     records: Sequence[EncodedRecord],
     recipe: Recipe,
     seed: int,
-    name: str,
     identity: tuple[str, ...],
 ) -> str:
-    digest = hashlib.sha256(json.dumps([repr(recipe), seed, name, identity]).encode())
+    """Digest of all that determines the run. What changes its speed and memory alone is no part of it."""
+    recipe = replace(recipe, micro_batch_tokens=None, checkpointing=False)
+    digest = hashlib.sha256(json.dumps([repr(recipe), seed, identity]).encode())
     for record in records:
         digest.update(repr((record.prompt, record.response)).encode())
     for parameter in model.parameters():

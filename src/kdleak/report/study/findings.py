@@ -1,4 +1,4 @@
-"""A claim's verdict: what was compared, by which test, and what it would take to know."""
+"""A claim's verdict: what was compared, by which test, and how small a difference it would have found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Finding:
 
     claim: number in the paper's list, with a suffix for a claim under other conditions. says: the claim in plain words.
     test: how the verdict is reached. answer: the verdict in plain words. figures: further numbers that it rests on.
-    records_needed: members and non-members with which an inconclusive claim would be settled; None where unknown.
+    detectable: the smallest difference that this design would have found for an inconclusive claim (80 % power at 5 %).
     """
 
     claim: str
@@ -37,7 +37,7 @@ class Finding:
     answer: str
     compared: Sequence[Compared] = ()
     figures: dict[str, Any] = field(default_factory=dict)
-    records_needed: int | None = None
+    detectable: float | None = None
     caveat: str = ""
 
     def record(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Finding:
             "test": self.test,
             "answer": self.answer,
             "caveat": self.caveat,
-            "records_needed": self.records_needed,
+            "detectable": self.detectable,
             "figures": self.figures,
             "comparisons": [
                 {
@@ -80,14 +80,13 @@ def together(compared: Sequence[Compared]) -> str:
     return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else INCONCLUSIVE
 
 
-def records_needed(compared: Sequence[Compared], tests: int | None = None) -> int | None:
-    """Records with which the least certain contrast of an open claim would be settled, if the differences are as they
-    seem. tests: how many the level is shared among, by default as many as are compared."""
+def detectable(compared: Sequence[Compared], tests: int | None = None) -> float | None:
+    """The smallest difference that would have been found in each open contrast of an open claim, with 80 % power at a
+    level of 5 %; None where no error is known. tests: how many share the level, by default as many as are compared."""
     if together(compared) != INCONCLUSIVE:
         return None
-    tests = tests or len(compared)
-    needed = [c.contrast.records_needed(tests) for c in compared if c.verdict == INCONCLUSIVE]
-    return None if not needed or None in needed else max(needed)
+    smallest = [c.contrast.detectable(tests or len(compared)) for c in compared if c.verdict == INCONCLUSIVE]
+    return max(smallest) if smallest and all(map(math.isfinite, smallest)) else None
 
 
 def not_measured(claim: str, says: str, test: str, reason: str) -> Finding:

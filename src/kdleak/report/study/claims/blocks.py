@@ -54,8 +54,8 @@ def blocks_differ(study: Study) -> Finding:
         beside = null[highest] - null[lowest]
         figures |= {"no_kd_difference": beside.value, "no_kd_error": beside.error}
         answer += f" The same blocks of the student without KD: {with_interval(beside.value, _interval(beside))}."
-    needed = over_margin.records_needed(tests) if verdict == INCONCLUSIVE else None
-    return Finding("7", SAYS, verdict, TEST, answer, [Compared(whole, p, verdict)], figures, needed)
+    smallest = over_margin.detectable(tests) if verdict == INCONCLUSIVE else None
+    return Finding("7", SAYS, verdict, TEST, answer, [Compared(whole, p, verdict)], figures, smallest)
 
 
 def _means(tables: Mapping[str, pd.DataFrame]) -> dict[int, Leak]:

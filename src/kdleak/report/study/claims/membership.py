@@ -19,9 +19,9 @@ from kdleak.report.study.findings import (
     CONTRADICTED,
     REPRODUCED,
     Finding,
+    detectable,
     judged,
     not_measured,
-    records_needed,
     together,
 )
 from kdleak.stats.contrasts import Contrast, Leak, leaks
@@ -60,7 +60,7 @@ def every_technique_leaks(study: Study) -> Finding:
         least = min(best, key=lambda c: c.contrast.value)
         answer += f" The least by {signed(least.contrast.value)} ({least.contrast.name})."
     test = _paired("the attack that shows most", len(every)) + " (every technique by every attack)"
-    return Finding("1", says, verdict, test, answer, best, records_needed=records_needed(best, len(every)))
+    return Finding("1", says, verdict, test, answer, best, detectable=detectable(best, len(every)))
 
 
 def techniques_differ(study: Study) -> Finding:
@@ -88,7 +88,7 @@ def ranking(claim: str, says: str, found: Mapping[str, Leak], attack: str, cavea
         answer += f"({signed(worst.contrast.value)})."
     return Finding(
         claim, says, together(compared), _paired(attack, len(compared)), answer, compared,
-        {"auc": {name: leak.value for name, leak in found.items()}}, records_needed(compared), caveat,
+        {"auc": {name: leak.value for name, leak in found.items()}}, detectable(compared), caveat,
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def reverse_below_forward(claim: str, says: str, found: Mapping[str, Leak], atta
     more = "more" if contrast.value > 0 else "less"
     answer = f"Forward KL leaks {number(abs(contrast.value))} {more} than reverse KL ({p_value(contrast.p_value)})."
     test = _paired(attack)
-    return Finding(claim, says, together(compared), test, answer, compared, records_needed=records_needed(compared))
+    return Finding(claim, says, together(compared), test, answer, compared, detectable=detectable(compared))
 
 
 def student_text_raises_risk(study: Study) -> Finding:
@@ -126,8 +126,8 @@ def student_text_raises_risk(study: Study) -> Finding:
         "`dvc exp run -S kd.student_fraction=0,0.5,1 --queue` varies the data alone."
     )
     test = _paired(study.attack, len(compared)) + ": one divergence with and without student text"
-    needed = records_needed(compared)
-    return Finding("4", says, together(compared), test, answer, compared, records_needed=needed, caveat=caveat)
+    smallest = detectable(compared)
+    return Finding("4", says, together(compared), test, answer, compared, detectable=smallest, caveat=caveat)
 
 
 def tasks_differ(study: Study) -> Finding:
@@ -154,7 +154,7 @@ def tasks_differ(study: Study) -> Finding:
     heterogeneity, p = _heterogeneity(list(by_task.values()))
     figures = {"auc": {task: leak.value for task, leak in by_task.items()}}
     figures |= {"heterogeneity": heterogeneity, "heterogeneity_p": p}
-    return Finding("5", says, together(compared), test, answer, compared, figures, records_needed(compared))
+    return Finding("5", says, together(compared), test, answer, compared, figures, detectable(compared))
 
 
 def _leaks_by_task(study: Study) -> dict[str, Leak]:

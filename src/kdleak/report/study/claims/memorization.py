@@ -67,8 +67,8 @@ def measures_disagree(study: Study) -> Finding:
         for contrast in (by_membership[i], by_memorization[i])
     ]
     figures = {"spearman": rho.value, "spearman_ci95": [rho.low, rho.high], "techniques": list(both)}
-    needed = _needed(by_membership, by_memorization) if verdict == INCONCLUSIVE else None
-    return Finding("6", SAYS, verdict, TEST, answer, compared, figures, needed)
+    smallest = max(x.detectable(len(pairs)) for x in by_membership) if verdict == INCONCLUSIVE else None
+    return Finding("6", SAYS, verdict, TEST, answer, compared, figures, smallest)
 
 
 def paired_tables(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -100,13 +100,3 @@ def _memorization(both: Mapping[str, pd.DataFrame], first: str, second: str, mem
     gap = mean_gap(difference[member], difference[~member], groups[member], groups[~member])
     error = (gap.high - gap.low) / (2 * -ndtri(ALPHA / 2))
     return Contrast(f"{label(first)} over {label(second)} by memorization", gap.gap, float(error), len(difference))
-
-
-def _needed(by_membership: list[Contrast], by_memorization: list[Contrast]) -> int | None:
-    """Records with which the opposite pair that is nearest to being shown would be."""
-    both = [
-        max(x.records_needed(len(by_membership)) or 0, y.records_needed(len(by_membership)) or 0)
-        for x, y in zip(by_membership, by_memorization, strict=True)
-        if x.value * y.value < 0
-    ]
-    return min(both, default=None)

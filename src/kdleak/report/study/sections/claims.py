@@ -11,8 +11,6 @@ from kdleak.report.study.findings import CONTRADICTED, INCONCLUSIVE, REPRODUCED,
 from kdleak.stats.contrasts import POWER
 
 _KINDS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "note"}
-#: More than that is no advice.
-_MANY = 1_000_000
 
 
 def the_claims(findings: Sequence[Finding]) -> Section:
@@ -23,8 +21,8 @@ def the_claims(findings: Sequence[Finding]) -> Section:
     lead = f"Of the paper's seven claims, {tally(findings)}."
     how = (
         "A claim made of several comparisons is reproduced if all of them are significant its way, contradicted if one "
-        "is significant the other way, else inconclusive. Records needed: members and non-members together, at "
-        f"{100 * POWER:g} % power and 5 %, if the differences are what they seem."
+        "is significant the other way, else inconclusive. Would have been found: the smallest true difference that "
+        f"this design finds with {100 * POWER:g} % power at 5 %."
     )
     tests = table(("claim", "test"), [[finding.claim, finding.test] for finding in findings], words=2)
     compared = [
@@ -60,10 +58,8 @@ def tally(findings: Sequence[Finding]) -> str:
 
 def _answer(finding: Finding) -> Html:
     said = [marked(finding.answer)]
-    if finding.records_needed:
-        many = finding.records_needed > _MANY
-        said.append(Html("More than a million records" if many else f"About {finding.records_needed:,} records"))
-        said[-1] = Html(f"{said[-1]} would settle it.")
+    if finding.detectable is not None:
+        said.append(Html(f"A difference of {finding.detectable:.2g} would have been found."))
     if finding.caveat:
         said.append(marked(finding.caveat))
     return Html(" ".join(said))

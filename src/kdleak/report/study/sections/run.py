@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
-from kdleak.distill.techniques import TECHNIQUES
+from kdleak.distill.recipes import recipe
 from kdleak.render.page import Html, Section, absent, code, details, heading, table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, seconds
@@ -31,13 +31,13 @@ def what_was_run(study: Study) -> Section:
     sizes, repetitions = params.data.sizes, params.canaries.repetitions
     facts = [
         ("data", f"{params.data.source}: {sizes.private} private (members), {sizes.public} public, {sizes.heldout} "
-                 f"held out (non-members), {sizes.auxiliary} auxiliary records"),
+                 f"held out (non-members), {sizes.auxiliary} auxiliary, {sizes.population} population"),
         ("models", f"{params.model.family}, student {params.model.student}"),
         ("seed", params.seed),
         ("teacher", f"{params.teacher.epochs} epochs on private at a learning rate of {params.teacher.lr:g}"),
         ("canaries", f"{params.canaries.each} secrets each, planted {listed([str(n) for n in repetitions])} times"),
         ("protocol", params.kd.protocol),
-        ("headline attack", code(params.audit.headline)),
+        ("headline attack", code(params.report.headline)),
         ("attacks", Html(" ".join(code(attack) for attack in params.audit.attacks))),
     ]  # fmt: skip
     return Section(
@@ -55,8 +55,8 @@ def what_was_run(study: Study) -> Section:
 def _recipes(study: Study) -> list[list[object]]:
     rows = []
     for name in [BASELINE, *study.params.study.methods]:
-        technique, training = TECHNIQUES[name], study.models[name].training
-        text, loss = technique.text.value, technique.loss
+        options, training = recipe(name, study.params.kd), study.models[name].training
+        text, loss = options.text.value, options.loss
         made = ["not run", "", ""]
         if training:
             text, loss = training["text"], training["loss"]

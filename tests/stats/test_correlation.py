@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from kdleak.stats.correlation import (
-    disagreement_report,
     jaccard_at_top,
     record_correlation,
     spearman,
@@ -84,20 +83,6 @@ def test_the_interval_is_wide_where_techniques_cannot_be_told_apart():
         membership, memorization[:, ::-1][:, np.argsort(~member[::-1], kind="stable")], member, 0, draws=200
     )
     assert found.low < 0 < found.high
-
-
-def test_a_report_speaks_of_members_and_leaves_baseline_and_teacher_out_of_the_ranking():
-    strengths, names = [2.0, 0.1, 1.0, 1.5, 0.5], ["teacher", "sft", "kd", "rkl", "gkd"]
-    matrix, member = scores(strengths)
-    membership = dict(zip(names, matrix, strict=True))
-    report = disagreement_report(membership, membership, member, seed=0)
-    assert report["techniques"] == ["gkd", "kd", "rkl"]
-    assert report["ranking"]["value"] == 1
-    assert set(report["records"]) == set(names) and set(report["pairs"]) == {"gkd/kd", "gkd/rkl", "kd/rkl"}
-    assert report["records"]["kd"]["jaccard_at_top"] == {"0.01": 1, "0.05": 1, "0.1": 1}
-    assert report["records"]["kd"]["spearman"]["n"] == member.sum()
-    assert "with_teacher" in report["records"]["sft"] and "with_teacher" not in report["records"]["teacher"]
-    assert report == disagreement_report(membership, membership, member, seed=0)
 
 
 def test_two_techniques_have_no_ranking_to_compare():

@@ -111,17 +111,17 @@ def test_clopper_pearson_equals_scipy(k, n):
 @given(scores, scores, st.sampled_from([0.0, 0.001, 0.05, 0.25, 0.5, 1.0]))
 def test_the_threshold_keeps_the_fpr_and_wastes_none_of_it(members, nonmembers, fpr):
     point = stats.operating_point(members, nonmembers, fpr)
-    assert point.called == (nonmembers > point.threshold).sum() <= fpr * len(nonmembers) + 1e-9
+    assert point.false_positives == (nonmembers > point.threshold).sum() <= fpr * len(nonmembers) + 1e-9
     assert point.tpr == (members > point.threshold).mean()
     lower = max(nonmembers[nonmembers < point.threshold], default=-np.inf)
     next_lower = (nonmembers >= point.threshold).sum() if np.isfinite(lower) else len(nonmembers)
     assert point.threshold == -np.inf or next_lower > fpr * len(nonmembers) - 1e-9
-    assert point.finer == (0 < fpr * len(nonmembers) < 1)
+    assert point.below_resolution == (0 < fpr * len(nonmembers) < 1)
 
 
 def test_tpr_at_zero_fpr_counts_members_above_every_nonmember():
     point = stats.operating_point(np.array([3.0, 2.0, 1.0, 0.0]), np.array([1.0, 2.0]), 0.0)
-    assert point.tpr == 0.25 and point.called == 0 and not point.finer
+    assert point.tpr == 0.25 and point.false_positives == 0 and not point.below_resolution
 
 
 def test_roc_passes_the_ends_and_encloses_the_auc():

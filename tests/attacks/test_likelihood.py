@@ -122,8 +122,3 @@ def test_statistics_of_other_records_are_refused(given):
     other = token_statistics(tiny_model(), random_records(20)[::-1])
     with pytest.raises(KdleakError, match="scored on other records"):
         AttackInput(given.target, {"pretrained": other})
-
-
-def test_every_attack_says_where_it_comes_from():
-    for name, attack in ATTACKS.items():
-        assert len(attack.source) > 40, name

@@ -1,0 +1,17 @@
+"""The methods, one file each: every module of this folder is imported, and registers what it holds."""
+
+import importlib
+import pkgutil
+
+from kdleak.distill.registry import REGISTERED as METHODS
+
+__all__ = ["METHODS", "discover"]
+
+
+def discover() -> None:
+    """Import every module of this package's folders."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+
+
+discover()

@@ -1,0 +1,25 @@
+"""What a model's owner gives out of its next-token distribution.
+
+A release stands between a teacher's logits and whoever asks for them: divergences, rewards, sampling, teacher-written
+text. It is a pure function of the logits alone, (…, V) -> (…, V), whose softmax is what is released: a token that is
+left out has logit −inf, and the softmax renormalises over those that remain. One with settings is a frozen dataclass
+with a `__call__`, so that its repr names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+Release = Callable[[torch.Tensor], torch.Tensor]
+
+
+def identity(logits: torch.Tensor) -> torch.Tensor:
+    """Everything: the logits as they are."""
+    return logits
+
+
+def release_name(release: Release) -> str:
+    """What identifies a release from run to run: a function's name, else the repr with its settings."""
+    return getattr(release, "__qualname__", repr(release))

@@ -1,0 +1,113 @@
+"""Made-up token statistics of an audit: a teacher that memorised the members, and a student that took a part over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kdleak.attacks import AttackInput
+from kdleak.inference.token_statistics import TokenStatistics
+
+COLUMNS = ("log_prob", "mean", "std", "rank", "argmax")
+
+
+def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarray]:
+    """An audit with everything that an attack may ask for, and who is a member (every second record).
+
+    leak: the share of the teacher's advantage on members that the student has taken over; at 0 members and
+    non-members are exchangeable for every model but the teacher.
+    """
+    generator = np.random.default_rng(seed)
+    member = np.arange(n) % 2 == 0
+    lengths = generator.integers(1, 40, n)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    difficulty = generator.gamma(2.0, 1.5, offsets[-1])
+    memorised = np.repeat(member, lengths) * difficulty * generator.uniform(0.3, 0.9, offsets[-1])
+    ids = np.array([f"{i * 7919 % 9973:04d}" for i in range(n)])
+
+    def model(advantage: np.ndarray | float, skill: float = 0.0) -> TokenStatistics:
+        noisy = difficulty - advantage - skill + 0.7 * generator.normal(size=offsets[-1])
+        return _statistics(ids, offsets, -np.abs(noisy), generator)
+
+    target = model(leak * memorised, 0.1)
+    references = {
+        "teacher": model(memorised, 0.3),
+        "no_kd": model(0.0),
+        "pretrained": model(0.0, -0.5),
+        "external": model(0.0, -0.3),
+    }
+    sizes = generator.integers(1, 40, 60)
+    others = np.concatenate([[0], np.cumsum(sizes)])
+    population = {
+        name: _statistics(np.array([f"p{i}" for i in range(60)]), others, -hard, generator)
+        for name, hard in zip(
+            ("target", *references), generator.gamma(2.0, 1.5, (1 + len(references), others[-1])), strict=True
+        )
+    }
+    # The prefix and the lower case cost a member what it has memorised.
+    variants = {"lowercase": model(0.0, -0.2), "prefixed": model(0.0, -0.2)}
+    drop = leak * member + generator.normal(size=n)
+    drop[lengths == 0] = np.nan
+    return (
+        AttackInput(
+            target,
+            references,
+            texts=[f"{'text ' * (i % 4)}number {i * 7919}" for i in generator.permutation(n)],
+            argmax_texts=[f"choice {i * 31 % 77}" for i in generator.permutation(n)],
+            variants=variants,
+            population=population,
+            mope=drop,
+        ),
+        member,
+    )
+
+
+def _statistics(
+    ids: np.ndarray, offsets: np.ndarray, log_prob: np.ndarray, generator: np.random.Generator
+) -> TokenStatistics:
+    total = int(offsets[-1])
+    floats = (log_prob, -2.0 + 0.1 * generator.normal(size=total), 1.0 + 0.1 * generator.random(total))
+    rank = (log_prob < -1.0).astype(np.int32)
+    return TokenStatistics(ids, offsets, *(f.astype(np.float32) for f in floats), rank, rank)
+
+
+def taken(inputs: AttackInput, rows: Sequence[int] | np.ndarray) -> AttackInput:
+    """The records `rows` of `inputs`, in that order; a record that is taken again gets an id of its own."""
+    rows = np.asarray(rows)
+    again = len(np.unique(rows)) < len(rows)
+
+    def of(s: TokenStatistics) -> TokenStatistics:
+        tokens = np.concatenate([np.arange(s.offsets[i], s.offsets[i + 1]) for i in rows]).astype(int)
+        ids = np.array([f"{s.record_ids[i]}/{k}" if again else s.record_ids[i] for k, i in enumerate(rows)])
+        columns = {c: getattr(s, c)[tokens] for c in COLUMNS}
+        return TokenStatistics(ids, np.concatenate([[0], np.cumsum(s.lengths[rows])]), **columns)
+
+    return replace(
+        inputs,
+        target=of(inputs.target),
+        references={name: of(s) for name, s in inputs.references.items()},
+        variants={name: of(s) for name, s in inputs.variants.items()},
+        texts=[inputs.texts[i] for i in rows],
+        argmax_texts=[inputs.argmax_texts[i] for i in rows],
+        mope=inputs.mope[rows],
+    )
+
+
+def empty_records(inputs: AttackInput, rows: Sequence[int]) -> AttackInput:
+    """`inputs` with no scored token in the records `rows`; MoPe gives no drop for these."""
+    kept = np.isin(np.arange(len(inputs)), rows, invert=True)
+
+    def of(s: TokenStatistics) -> TokenStatistics:
+        tokens = np.repeat(kept, s.lengths)
+        columns = {c: getattr(s, c)[tokens] for c in COLUMNS}
+        return TokenStatistics(s.record_ids, np.concatenate([[0], np.cumsum(s.lengths * kept)]), **columns)
+
+    return replace(
+        inputs,
+        target=of(inputs.target),
+        references={name: of(s) for name, s in inputs.references.items()},
+        variants={name: of(s) for name, s in inputs.variants.items()},
+        mope=np.where(kept, inputs.mope, np.nan),
+    )
