@@ -35,11 +35,13 @@ def results_table(params: Params, project: Project) -> pd.DataFrame:
     read_json(project.metrics)  # the last file of a run: without it, or damaged, there is no run to show
     if (changed := Provenance(project).outdated(project.metrics, params)) is not None:
         raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
-    rows = []
-    for model, name in (("teacher", TEACHER), ("student", params.kd.method), ("no_kd", BASELINE)):
-        for measure, value, low, high in _figures(name, project):
-            figures = {"value": value, "low": low, "high": high}
-            rows.append({"model": model, "method": name, "measure": measure, **figures})
+    models = {"teacher": TEACHER, "student": params.kd.method, "no_kd": BASELINE}
+    rows = [
+        {"model": model, "method": name, "measure": measure, "value": value, "low": low, "high": high}
+        for figures in (_membership, _beside_membership)
+        for model, name in models.items()
+        for measure, value, low, high in figures(name, project)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -66,9 +68,12 @@ def print_results(params: Params, project: Project) -> None:
     console.print(_shown(table[~attacks], params.kd.method))
 
 
-def _figures(name: str, project: Project) -> Iterator[_Figure]:
+def _membership(name: str, project: Project) -> Iterator[_Figure]:
     for attack, figures in read_json(project.membership(name))["attacks"].items():
         yield f"auc {attack}", figures["auc"], *figures["auc_ci95"]
+
+
+def _beside_membership(name: str, project: Project) -> Iterator[_Figure]:
     yield from _memorization(read_json(project.memorization(name)))
     blocks, utility = read_json(project.blocks(name))["blocks"], read_json(project.utility(name))
     exposed = max(blocks, key=lambda block: block["auc"])
