@@ -53,7 +53,7 @@ def print_results(params: Params, project: Project) -> None:
     report, console = read_json(project.membership(params.kd.method)), Console()
     attacks = table["measure"].str.startswith("auc ")
     n, m = report["n_members"], report["n_nonmembers"]
-    console.print(f"Membership of the teacher's private records, {n} members and {m} non-members: AUC [95 % interval]")
+    console.print(f"Membership of the teacher's private records, {n} members and {m} non-members:\nAUC [95 % interval]")
     console.print(_shown(table[attacks], params.kd.method, prefix="auc "))
     excess = report["controls"]["no_kd"][params.report.headline]["excess"]
     above = with_interval(excess["difference"], excess["ci95"], sign=True)
