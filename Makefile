@@ -1,6 +1,8 @@
 # make repro   set-up and the main job: the headline pipeline, then its table
 # make test    set-up and the tests
+# make lint    set-up, style, spelling, the rooms' order and types
 # make faults  set-up and the long tests that kill the pipeline and fill its disk
+# make readme  set-up, then the figures in README.md and the picture of the rooms
 # make bench   set-up and the benchmarks (JSON on standard output)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +12,7 @@ export GX_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro study test faults bench lint setup clean
+.PHONY: repro study test faults bench lint readme setup clean
 
 repro: setup
 	dvc repro
@@ -30,14 +32,21 @@ bench: setup
 
 lint: setup
 	ruff check . && ruff format --check .
+	codespell
+	lint-imports --no-cache
+	basedpyright
 
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("kdleak needs Python 3.11 or newer; name one: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pipeline]'
 	@touch $@
+
+readme: setup
+	python docs/make_readme.py
+	python docs/make_architecture.py
 
 clean:
 	rm -rf .venv .kdleak

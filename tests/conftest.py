@@ -1,6 +1,6 @@
 """Order of the test files: the longest first, so that two workers end together (`make test` keeps this order)."""
 
-LONGEST_FIRST = ("test_pipeline", "test_bad_input", "test_launch", "test_processes", "test_shared_cache")
+LONGEST_FIRST = ("test_pipeline", "test_bad_input", "test_launch", "test_processes", "test_howto", "test_shared_cache")
 
 
 def pytest_collection_modifyitems(items):

@@ -4,7 +4,6 @@
 """
 
 from kdleak.api import audit
-
-__version__ = "0.1.0"
+from kdleak.core.version import __version__
 
 __all__ = ["__version__", "audit"]

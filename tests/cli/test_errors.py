@@ -323,6 +323,6 @@ def test_what_the_system_refuses_is_one_line_with_the_file(folder, monkeypatch, 
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "secret/file")
 
-    monkeypatch.setattr("kdleak.report.headline.print_headline", refuse)
+    monkeypatch.setattr("kdleak.report.results_table.print_results", refuse)
     code, said = CommandLine(monkeypatch, capsys)(folder, "results")
     assert (code, said) == (1, "kdleak: error: secret/file: permission denied; mend that, then run it again\n")

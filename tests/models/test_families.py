@@ -197,11 +197,11 @@ def test_the_papers_recipes_depend_on_the_size():
 
 
 def test_kdleak_family_prints_what_dvc_takes(tmp_path, monkeypatch, capsys):
-    from kdleak.cli import main
+    from kdleak.cli import results
 
     shutil.copy(ROOT / "families.yaml", tmp_path)
-    monkeypatch.setattr(main, "PROJECT", Project(tmp_path))
-    main.family("gpt2", "base")
+    monkeypatch.chdir(tmp_path)
+    results.family("gpt2", "base")
     printed = capsys.readouterr().out
     assert printed.startswith("-S model.family=gpt2 -S model.student=base -S ")
     assert "-S teacher.epochs=5" in printed and "-S kd.recipes.kd.batch_size=16" in printed

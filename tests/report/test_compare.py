@@ -17,7 +17,7 @@ from rich.console import Console
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.render.wording import number
-from kdleak.report.compare import compare, print_tables, summarised
+from kdleak.report.compare import compared, print_comparison, print_tables, summarised, write_table
 from kdleak.report.experiments import results_of
 from tests.support.pipeline_project import ROOT
 
@@ -111,15 +111,23 @@ def test_what_its_locks_call_outdated_is_left_out_and_counted(project):
     assert {r.method for r in found} == {"rkl"} and outdated == 1
 
 
-def test_tables_are_written_for_people_and_for_programs(project, capsys):
+def test_tables_are_printed_for_people_and_written_for_programs_where_asked(project, capsys, tmp_path):
     write_result(project.root, "kd", 0.7)
     write_result(project.root, "teacher", 0.9)
-    compare(project)
+    before = sorted(project.root.rglob("*"))
+    comparison = compared(project)
+    print_comparison(comparison)
     shown = capsys.readouterr().out
     assert "teacher" in shown and ".700" in shown and "student small" in shown
-    table = pd.read_csv(project.comparison.with_suffix(".csv"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert sorted(project.root.rglob("*")) == before
+    for name in ("out.csv", "out.md"):
+        write_table(comparison.table, tmp_path / name)
+    table = pd.read_csv(tmp_path / "out.csv")
     assert list(table["method"]) == ["teacher", "kd"] and list(table["mean"]) == [0.9, 0.7]
-    assert "| kd | auc loss | .700 [.670, .730] | – | 0 |" in project.comparison.with_suffix(".md").read_text()
+    assert "| kd | auc loss | .700 [.670, .730] | – | 0 |" in (tmp_path / "out.md").read_text()
+    with pytest.raises(KdleakError, match=r"--out out\.xls: a table is written as CSV or Markdown; name it FILE\.csv"):
+        write_table(comparison.table, tmp_path / "out.xls")
 
 
 @pytest.mark.parametrize("width", [30, 40, 63, 64, 200])
@@ -144,8 +152,8 @@ def test_a_narrow_terminal_shows_every_figure_whole(width):
 
 def test_without_results_or_git_one_line_says_so(tmp_path, project):
     with pytest.raises(KdleakError, match="no experiment and no results; run 'dvc repro'"):
-        compare(project)
+        compared(project)
     bare = tmp_path / "bare"
     bare.mkdir()
     with pytest.raises(KdleakError, match="nothing to compare"):
-        compare(Project(bare))
+        compared(Project(bare))

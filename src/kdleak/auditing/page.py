@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdleak import __version__
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
 from kdleak.render.charts import HALF, Estimate, dots, roc
 from kdleak.render.page import (

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: `main` (the app, errors), `audit`, `results` (for people), `pipeline` (stages, run by DVC)."""

@@ -9,7 +9,7 @@ import typer
 
 
 def audit(
-    student: Annotated[str, typer.Option(help="The model to audit: a folder (safetensors) or a hub id[@revision].")],
+    student: Annotated[str, typer.Option(help="The model to audit: a folder (safetensors) or a hub id\\[@revision].")],
     members: Annotated[Path, typer.Option(help="Records of the private data: JSONL, Parquet or CSV.")],
     nonmembers: Annotated[Path, typer.Option(help="Records like them that no model has seen.")],
     teacher: Annotated[str | None, typer.Option(help="The teacher, to say what the student inherited.")] = None,

@@ -97,11 +97,6 @@ class Project:
         return self.root / "results" / "heatmap.svg"
 
     @property
-    def comparison(self) -> Path:
-        """Stem of the tables over experiments: .csv and .md."""
-        return self.root / "results" / "comparison"
-
-    @property
     def roc_table(self) -> Path:
         """The curves of roc_figure, for `dvc plots`."""
         return self.root / "results" / "roc.csv"

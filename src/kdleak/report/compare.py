@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,27 +28,52 @@ _KEYS = ["family", "size", "protocol", "settings", "method", "measure"]
 _FRAME = 3
 
 
-def compare(project: Project, names: Sequence[str] = (), all_commits: bool = False) -> None:
-    """Print the comparison and write results/comparison.csv and .md. KdleakError where there is no result at all."""
+@dataclass(frozen=True)
+class Comparison:
+    """table: as `summarised` makes it; sources: experiments, the workspace counted; outdated: results left out."""
+
+    table: pd.DataFrame
+    sources: int
+    outdated: int
+
+
+def compared(project: Project, names: Sequence[str] = (), all_commits: bool = False) -> Comparison:
+    """The figures of the experiments `names`, or of all of HEAD (of every commit), and of the workspace.
+
+    KdleakError where there is no result at all.
+    """
     found, outdated = results_of(project, names, all_commits)
     if not found:
         what = f"{outdated} results are outdated" if outdated else "no experiment and no results"
         raise KdleakError(f"nothing to compare: {what}; run 'dvc repro' or 'dvc exp run'")
-    table = summarised(found)
-    write_csv(table, project.comparison.with_suffix(".csv"))
-    with replacing_file(project.comparison.with_suffix(".md")) as fresh:
-        fresh.write_text(markdown(table), encoding="utf-8")
-    print_tables(table, _console())
-    sources = len({result.experiment for result in found})
+    return Comparison(summarised(found), len({result.experiment for result in found}), outdated)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The tables, as wide as the terminal (a pipe: 80 columns), and what they are made of."""
+    from rich.console import Console
+
+    print_tables(comparison.table, Console())
     print(
-        f"Results of {sources} experiment(s), the workspace counted and shared results once; "
-        "± is the standard deviation over seeds. "
-        f"Intervals: {project.comparison}.csv and .md"
+        f"Results of {comparison.sources} experiment(s), the workspace counted and shared results once;\n"
+        "± is the standard deviation over seeds. Intervals: --csv, --json, or --out FILE."
     )
-    if outdated:
+    if comparison.outdated:
         print(
-            f"{outdated} result(s) left out: what they were made from has changed since ('dvc repro' makes them anew)"
+            f"{comparison.outdated} result(s) left out: what they were made from has changed since\n"
+            "('dvc repro' makes them anew)"
         )
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """The whole table as CSV or, under the name FILE.md, as Markdown."""
+    if path.suffix not in (".csv", ".md"):
+        raise KdleakError(f"--out {path.name}: a table is written as CSV or Markdown; name it FILE.csv or FILE.md")
+    if path.suffix == ".csv":
+        write_csv(table, path)
+    else:
+        with replacing_file(path) as fresh:
+            fresh.write_text(markdown(table), encoding="utf-8")
 
 
 def summarised(found: Sequence[Result]) -> pd.DataFrame:
@@ -114,13 +141,6 @@ def markdown(table: pd.DataFrame) -> str:
         parts.append("\n".join(lines) + "\n")
     note = "One seed: the interval of its records. Several: Student's t over the seeds.\n"
     return "\n".join(["# Comparison\n", note, *parts])
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=200)  # a file or a pipe is as wide as need be
 
 
 def print_tables(table: pd.DataFrame, console: Console) -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_csv, read_json, read_parquet, write_csv, write_json
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.pipeline.provenance import Provenance
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
     from kdleak.stats import AucDifference
-
-#: Column titles of a table; the student's gets its method.
-_TITLES = {"teacher": "teacher", "student": "student ({})", "no_kd": "student without KD"}
 
 
 def write_headline(params: Params, project: Project) -> None:
@@ -88,108 +81,3 @@ def _excess(method: str, attack: str, project: Project) -> AucDifference:
         for column in (attack, f"{attack}_no_kd")
     ]
     return auc_difference(*pair)
-
-
-def print_headline(params: Params, project: Project) -> None:
-    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval.
-
-    Raises KdleakError where the results are not those of params.yaml, or of one run.
-    """
-    from rich.console import Console
-
-    method, attack = params.kd.method, params.report.headline
-    read_json(project.metrics)
-    if (changed := Provenance(project).outdated(project.metrics, params)) is not None:
-        raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
-    reports = {who: read_json(project.membership(name)) for who, name in _models(method).items()}
-    n, m = reports["student"]["n_members"], reports["student"]["n_nonmembers"]
-    title = f"Membership of the teacher's private records: AUC [95 % interval], {n} members, {m} non-members"
-    table = _table(title, "attack", method)
-    for name in reports["student"]["attacks"]:
-        table.add_row(name, *(_cell(report["attacks"].get(name)) for report in reports.values()))
-    console = Console(width=110)
-    console.print(table)
-    excess = _excess(method, attack, project)
-    console.print(
-        f"By '{attack}' the {method} student lies {excess.value:+.3f} [{excess.low:+.3f}, {excess.high:+.3f}] above "
-        "the student without KD; an AUC of .5 is chance."
-    )
-    figures = {who: _beside_membership(name, project) for who, name in _models(method).items()}
-    console.print(_memorization_table(method, figures))
-    console.print(_other_figures(figures))
-
-
-def _beside_membership(name: str, project: Project) -> dict[str, Any]:
-    """What a model is good for, what it memorized, and its most exposed block."""
-    from kdleak.memorization.report import headline_figures
-
-    utility, blocks = read_json(project.utility(name)), read_json(project.blocks(name))["blocks"]
-    exposed = max(blocks, key=lambda block: block["auc"])
-    return {
-        "perplexity": utility["perplexity"],
-        "rouge_l": utility["rouge_l"],
-        **headline_figures(read_json(project.memorization(name))),
-        "most_exposed_block": exposed["index"],
-        "most_exposed_block_auc": exposed["auc"],
-    }
-
-
-def _other_figures(figures: dict[str, dict[str, Any]]) -> str:
-    """What the models are good for, and where in them the members show."""
-
-    def line(template: str, *keys: str) -> str:
-        return ", ".join(
-            f"{_TITLES[who].removesuffix(' ({})')} {template.format(*(of[key] for key in keys))}"
-            for who, of in figures.items()
-        )
-
-    return (
-        f"Held-out perplexity: {line('{:.1f}', 'perplexity')}; ROUGE-L: {line('{:.2f}', 'rouge_l')}.\n"
-        f"Most exposed block: {line('{} (AUC {:.3f})', 'most_exposed_block', 'most_exposed_block_auc')}."
-    )
-
-
-def _memorization_table(method: str, figures: dict[str, dict[str, Any]]) -> Table:
-    """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
-    table = _table("Memorization: members / non-members, and the gap's 95 % interval", "figure", method)
-    pairs = {
-        "first tokens equal": "token_accuracy",
-        "responses given back": "reproduced",
-        "private facts given back": "facts_extracted",
-    }
-    for label, name in pairs.items():
-        if f"{name}_members" in figures["student"]:
-            table.add_row(label, *(_pair(of, name) for of in figures.values()))
-    table.add_row("gap of first tokens", *(_interval(of, "token_accuracy_gap") for of in figures.values()))
-    planted = [key.removeprefix("exposure_")[:-1] for key in figures["student"] if key.startswith("exposure_")]
-    for times in sorted(planted, key=int):
-        exposures = (of[f"exposure_{times}x"] for of in figures.values())
-        table.add_row(f"canaries planted {times}x, bits", *(f"{bits:.1f}" for bits in exposures))
-    return table
-
-
-def _table(title: str, what: str, method: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title)
-    table.add_column(what)
-    for name in _TITLES.values():
-        table.add_column(name.format(method), justify="right")
-    return table
-
-
-def _pair(figures: dict[str, Any], name: str) -> str:
-    values = (figures[f"{name}_{side}"] for side in ("members", "nonmembers"))
-    return " / ".join("undefined" if value is None else f"{value:.3f}" for value in values)
-
-
-def _interval(figures: dict[str, Any], name: str) -> str:
-    gap, low, high = (figures[name], figures[f"{name}_low"], figures[f"{name}_high"])
-    return "undefined" if low is None else f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _cell(attack: dict[str, Any] | None) -> str:
-    if attack is None or attack["auc"] is None:
-        return "undefined"
-    low, high = attack["auc_ci95"]
-    return f"{attack['auc']:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,157 @@
+"""One thin command a stage, run by DVC. Heavy imports stand inside the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdleak.cli.project import PROJECT, read_settings, shared_settings
+from kdleak.core.errors import KdleakError, nearest
+from kdleak.core.times import timed
+
+app = typer.Typer()
+stage = app.command(rich_help_panel="The pipeline's stages (DVC runs them)")
+
+
+def _methods() -> list[str]:
+    from kdleak.distill.methods import METHODS
+
+    return list(METHODS)
+
+
+def _models() -> list[str]:
+    return ["teacher", *_methods()]
+
+
+Method = Annotated[str, typer.Argument(help="A technique of kd.recipes.", autocompletion=_methods)]
+Model = Annotated[str, typer.Argument(help="teacher, or the technique that made the student.", autocompletion=_models)]
+
+
+@stage
+def params() -> None:
+    """Check params.yaml and all that it names, and fingerprint the code of every stage, before anything runs."""
+    settings = read_settings()
+    from kdleak.pipeline.validate import validate
+
+    validate(settings, PROJECT)
+
+
+@stage
+def data() -> None:
+    """Read the source, group what belongs together, draw the roles."""
+    settings = read_settings()
+    from kdleak.pipeline.data import write_records
+
+    prepared = write_records(settings.data, settings.seed, PROJECT)
+    counts = prepared.records["role"].value_counts().to_dict()
+    typer.echo(
+        f"data: {prepared.read} rows read, {prepared.filtered} filtered by length, {prepared.duplicates} duplicates; "
+        + ", ".join(f"{role} {counts[role]}" for role in sorted(counts))
+    )
+
+
+@stage
+def checks() -> None:
+    """The gate: stop unless the roles are disjoint and whole."""
+    settings = read_settings()
+    from kdleak.pipeline.checks import run_gate
+
+    report = run_gate(settings, PROJECT)
+    typer.echo(f"checks: {len(report['expectations'])} expectations hold")
+
+
+@stage
+def canaries() -> None:
+    """Draw the secrets that are planted in the teacher's training data, and those that they are ranked against."""
+    settings = read_settings()
+    from kdleak.data.canaries import write_canaries
+
+    write_canaries(settings.canaries, settings.seed, PROJECT)
+
+
+@stage
+def base() -> None:
+    """Train the tokenizer and pretrain teacher and student on auxiliary."""
+    settings = shared_settings()
+    from kdleak.pipeline.base import make_bases
+
+    make_bases(settings, PROJECT)
+
+
+@stage
+def teacher() -> None:
+    """Fine-tune the teacher on private."""
+    settings = shared_settings()
+    with timed(PROJECT, "teacher", "teacher"):
+        from kdleak.pipeline.teacher import fine_tune_teacher
+
+        fine_tune_teacher(settings, PROJECT)
+
+
+@stage
+def text(method: Method) -> None:
+    """Let the teacher answer the public prompts, where the technique trains on its tokens."""
+    settings = shared_settings()
+    from kdleak.pipeline.text import write_training_text
+
+    write_training_text(_known(method, _methods()), settings, PROJECT)
+
+
+@stage
+def distill(method: Method) -> None:
+    """Distil a student on public (`sft`: the no-KD baseline)."""
+    settings = shared_settings()
+    with timed(PROJECT, "distill", _known(method, _methods())):
+        from kdleak.pipeline.distill import make_student
+
+        make_student(method, settings, PROJECT)
+
+
+@stage
+def measure(name: Model) -> None:
+    """Audit a model of the pipeline: membership, exposure of each block, memorization, utility."""
+    settings = shared_settings()
+    with timed(PROJECT, "measure", _known(name, _models())):
+        from kdleak.pipeline.measure import measure_model
+
+        measure_model(name, settings, PROJECT)
+
+
+@stage
+def summary() -> None:
+    """Gather the headline figures of kd.method in results/metrics.json."""
+    settings = read_settings()
+    from kdleak.report.headline import write_headline
+    from kdleak.tracking import mlflow
+
+    write_headline(settings, PROJECT)
+    mlflow.log_results(PROJECT, settings, fresh=PROJECT.metrics)
+
+
+@stage
+def rate(method: Method, multiplier: Annotated[str, typer.Argument(help="An entry of study.lr_multipliers.")]) -> None:
+    """Train and audit a student at a multiple of its recipe's learning rate."""
+    settings = shared_settings()
+    from kdleak.pipeline.trial import run_trial
+
+    run_trial(_known(method, _methods()), multiplier, settings, PROJECT)
+
+
+@stage
+def report() -> None:
+    """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
+    settings = read_settings()
+    from kdleak.report.study.report import write_report
+    from kdleak.tracking import mlflow
+
+    write_report(settings, PROJECT)
+    mlflow.log_results(PROJECT, settings, fresh=PROJECT.report)
+    typer.echo(f"report: {PROJECT.report}")
+
+
+def _known(name: str, valid: list[str]) -> str:
+    """`name`; KdleakError names the nearest one there is where it is none of `valid`."""
+    if name not in valid:
+        raise KdleakError(f"no method '{name}'; {nearest(name, valid)}")
+    return name

@@ -1,0 +1,72 @@
+"""The figures of the pages are those of results/, the links lead somewhere, the commands are commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.render.wording import with_interval
+from tests.support.pipeline_project import ROOT
+
+MAKE = runpy.run_path(str(ROOT / "docs" / "make_readme.py"))
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", MAKE["PAGES"])
+def test_marked_parts_are_what_the_results_say(page):
+    text = (ROOT / page).read_text()
+    assert MAKE["filled"](text) == text, "results have changed: run 'make readme'"
+
+
+def test_every_figure_of_the_readmes_table_is_in_its_file():
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", README, flags=re.MULTILINE)
+    assert [attack for attack, _ in rows] == list(MAKE["ATTACKS"])
+    for attack, cells in rows:
+        for model, cell in zip((TEACHER, "kd", BASELINE), cells.split("|"), strict=True):
+            report = json.loads((Project(ROOT).membership(model)).read_text())
+            figures = report["attacks"].get(attack)
+            assert cell.strip() == (with_interval(figures["auc"], figures["auc_ci95"]) if figures else "")
+
+
+def test_a_figure_that_differs_from_its_file_is_seen():
+    changed = README.replace(".843 [.818, .866]", ".848 [.818, .866]")
+    assert MAKE["filled"](changed) == MAKE["filled"](README)  # the figure comes from the file, not from the page
+
+
+def test_the_readme_is_read_in_a_sitting():
+    assert README.count("\n") <= 110
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, heading = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{link}: no such file"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert heading in anchors, f"{link}: no such heading"
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_todays_imports():
+    made = runpy.run_path(str(ROOT / "docs" / "make_architecture.py"))
+    assert made["PICTURE"].read_text() == made["picture"](), "imports have changed: run 'make readme'"
+
+
+def test_files_that_the_walks_name_are_there_and_none_is_read_twice():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walks = page.split("## From `kd.method`")[1].split("## What is kept where")[0]
+    for walk in walks.split("## A record"):
+        named = re.findall(r"`(src/kdleak/[\w/]+(?:\.py)?/?)`", walk)
+        assert len(set(named)) == len(named)
+        assert [name for name in named if not (ROOT / name).exists()] == []

@@ -1,0 +1,101 @@
+"""pyproject.toml declares what src imports, and `kdleak audit` runs with the plain install alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+
+from kdleak.cli.project import PIPELINE_PACKAGES
+from kdleak.models.checkpoints import save_checkpoint
+from tests.support.pipeline_project import ROOT
+from tests.support.standalone_models import people, tokenizer_of
+from tests.support.tiny_models import tiny_model
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def normalised(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {normalised(each) for each in requirements}
+
+
+def imported() -> dict[str, str]:
+    """Top-level package -> a file of src that imports it, at once or inside a function."""
+    found = {}
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"kdleak"}:
+                found[top] = str(path.relative_to(ROOT))
+    return found
+
+
+def test_every_import_is_declared_and_every_declaration_imported():
+    ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"])
+    owners = {top: declared(names) for top, names in packages_distributions().items()}
+    used = imported()
+    assert {top: path for top, path in used.items() if not owners.get(top, set()) & ours} == {}
+    assert ours - {"dvc"} <= set().union(*(owners[top] for top in used))  # dvc is a command: nothing imports it
+
+
+def test_no_package_is_declared_twice():
+    names = [normalised(each) for each in PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_the_command_line_asks_for_what_the_extra_installs():
+    names = {normalised(name) for name in PIPELINE_PACKAGES}
+    assert names == declared(EXTRAS["pipeline"])
+
+
+def test_constraints_pin_every_direct_dependency():
+    pinned = {normalised(line) for line in (ROOT / "constraints.txt").read_text().split()}
+    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]) - {"setuptools"}
+    assert direct <= pinned
+
+
+#: `kdleak`, in a process where no file of kdleak can import what the extra installs.
+WITHOUT_PIPELINE = """
+import builtins, sys
+true_import = builtins.__import__
+def limited(name, globals=None, locals=None, fromlist=(), level=0):
+    of_kdleak = (globals or {}).get("__name__", "").partition(".")[0] == "kdleak"
+    if of_kdleak and level == 0 and name.partition(".")[0] in BLOCKED:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return true_import(name, globals, locals, fromlist, level)
+builtins.__import__ = limited
+from kdleak.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    rows = {"m": people(12, 1), "n": people(12, 2)}
+    for name, content in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    tokenizer = tokenizer_of(rows["m"] + rows["n"])
+    save_checkpoint(tiny_model("gpt2", layers=1, vocabulary=len(tokenizer)), tokenizer, tmp_path / "student")
+    return tmp_path
+
+
+def test_an_audit_needs_no_package_of_the_pipeline(inputs):
+    blocked = {name.partition(".")[0] for name in PIPELINE_PACKAGES}
+    script = f"BLOCKED = {blocked!r}\n{WITHOUT_PIPELINE}"
+    options = ["--student", "student", "--members", "m.jsonl", "--nonmembers", "n.jsonl", "--template", "plain"]
+    done = subprocess.run([sys.executable, "-c", script, "audit", *options], cwd=inputs, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (inputs / "kdleak-audit" / "report.html").is_file()
