@@ -137,7 +137,7 @@ def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(
 
 def test_the_results_table_names_teacher_student_and_baseline(project):
     shown = project.kdleak("results").stdout
-    titles = ("teacher", "student without KD", "Memorization", "canaries planted 16x", "loss", "95 % interval")
+    titles = ("teacher", "no-KD student", "Memorization", "canaries planted 16x", "loss", "95 % interval")
     for words in (*titles, "Held-out perplexity", "Most exposed block"):
         assert words in shown
 

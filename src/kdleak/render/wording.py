@@ -60,6 +60,12 @@ def task_name(task: str) -> str:
     return " ".join("QA" if word == "qa" else word for word in task.split("_"))
 
 
+def in_words(count: int) -> str:
+    """A small count as a word: seven."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return words[count] if count < len(words) else str(count)
+
+
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,16 +1,15 @@
-"""The headline figures of one technique: the student beside its teacher and beside the student without a teacher."""
+"""The headline figures of one technique: the student beside its teacher and beside the no-KD student."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kdleak.core.errors import KdleakError
-from kdleak.core.files import read_csv, read_json, read_parquet, write_json
+from kdleak.core.files import read_csv, read_json, read_parquet, replacing_file, write_json
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.pipeline.provenance import Provenance
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.table import Table
 
     from kdleak.config.schema import Params
@@ -43,19 +42,28 @@ def write_headline(params: Params, project: Project) -> None:
 
 
 def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -> None:
-    from kdleak.render.roc import roc_figure, write_svg
+    """Write results/roc.svg: the headline attack on the three models."""
+    from kdleak.render.charts import WIDE
+    from kdleak.render.roc import roc
+    from kdleak.render.svg import by_itself
 
-    def curve(name: str, who: str, title: str) -> tuple[str, pd.DataFrame]:
-        low, high = reports[who]["attacks"][attack]["auc_ci95"]
-        auc = reports[who]["attacks"][attack]["auc"]
-        return f"{title}: AUC {auc:.2f} [{low:.2f}, {high:.2f}]", read_csv(project.roc(name))
-
-    curves = {
-        "teacher": curve(TEACHER, "teacher", "teacher"),
-        "student": curve(method, "student", f"student, {method}"),
-        "baseline": curve(BASELINE, "no_kd", "student without KD"),
+    labels, curves = {}, {}
+    people = {
+        "teacher": (TEACHER, "teacher"),
+        "student": (method, f"student, {method}"),
+        "no_kd": (BASELINE, "no-KD student"),
     }
-    write_svg(roc_figure(curves, attack, 1 / reports["student"]["n_nonmembers"]), project.roc_figure)
+    for who, (name, title) in people.items():
+        figures = reports[who]["attacks"][attack]
+        low, high = figures["auc_ci95"]
+        labels[name] = f"{title}: AUC {figures['auc']:.2f} [{low:.2f}, {high:.2f}]"
+        table = read_csv(project.roc(name))
+        curve = table[table["attack"] == attack]
+        curves[name] = (curve["fpr"].to_numpy(), curve["tpr"].to_numpy())
+    title = f"Who was in the teacher's private data? Attack: {attack}"
+    drawn = roc(curves, 1 / reports["student"]["n_nonmembers"], title=title, labels=labels, width=WIDE)
+    with replacing_file(project.roc_figure) as fresh:
+        fresh.write_text(by_itself(drawn), encoding="utf-8")
 
 
 def _beside_membership(name: str, project: Project) -> dict[str, float | None]:
@@ -74,7 +82,7 @@ def _beside_membership(name: str, project: Project) -> dict[str, float | None]:
 
 
 def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
-    """How far the student's AUC lies above the No-KD student's, on the same records (paired DeLong)."""
+    """How far the student's AUC lies above the no-KD student's, on the same records (paired DeLong)."""
     from kdleak.stats import auc_difference
 
     student, baseline = (read_parquet(project.scores(name)) for name in (method, BASELINE))
@@ -94,7 +102,7 @@ def _excess(method: str, attack: str, project: Project) -> dict[str, float]:
 
 
 def print_headline(params: Params, project: Project) -> None:
-    """Print a table: attacks down, teacher, student and No-KD across, each AUC with its 95 % interval.
+    """Print a table: attacks down, teacher, student and no-KD student across, each AUC with its 95 % interval.
 
     Raises KdleakError where the results are not those of params.yaml, or of one run.
     """
@@ -110,7 +118,7 @@ def print_headline(params: Params, project: Project) -> None:
         title=f"Membership of the teacher's private records: AUC [95 % interval], {n} members, {m} non-members"
     )
     table.add_column("attack")
-    for title in ("teacher", f"student ({method})", "student without KD"):
+    for title in ("teacher", f"student ({method})", "no-KD student"):
         table.add_column(title, justify="right")
     for attack in reports[1]["attacks"]:
         table.add_row(attack, *(_cell(report["attacks"].get(attack)) for report in reports))
@@ -118,7 +126,7 @@ def print_headline(params: Params, project: Project) -> None:
     console.print(table)
     console.print(
         f"By '{metrics['headline_attack']}' the {method} student lies {metrics['excess_auc']:+.3f} "
-        f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the student without KD; "
+        f"[{metrics['excess_auc_low']:+.3f}, {metrics['excess_auc_high']:+.3f}] above the no-KD student; "
         "an AUC of .5 is chance."
     )
     console.print(_memorization_table(method, metrics))
@@ -127,7 +135,7 @@ def print_headline(params: Params, project: Project) -> None:
 
 def _other_figures(metrics: dict[str, Any]) -> str:
     """What the models are good for, and where in them the members show."""
-    people = {"teacher": "teacher", "student": "student", "student without KD": "no_kd"}
+    people = {"teacher": "teacher", "student": "student", "no-KD student": "no_kd"}
 
     def line(template: str, *keys: str) -> str:
         return ", ".join(
@@ -141,17 +149,17 @@ def _other_figures(metrics: dict[str, Any]) -> str:
 
 
 def _memorization_table(method: str, metrics: dict[str, Any]) -> Table:
-    """What each model gives back word for word: members beside non-members, and the canaries' exposure."""
+    """Verbatim memorization of each model: members beside non-members, and the canaries' exposure."""
     from rich.table import Table
 
     table = Table(title="Memorization: members / non-members, and the gap's 95 % interval")
     table.add_column("figure")
-    for title in ("teacher", f"student ({method})", "student without KD"):
+    for title in ("teacher", f"student ({method})", "no-KD student"):
         table.add_column(title, justify="right")
     pairs = {
         "first tokens equal": "token_accuracy",
-        "responses given back": "reproduced",
-        "private facts given back": "facts_extracted",
+        "responses reproduced": "reproduced",
+        "private facts extracted": "facts_extracted",
     }
     people = ("teacher", "student", "no_kd")
     for label, name in pairs.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
 from kdleak.render.wording import with_interval
+from kdleak.report.study.claims import claim
 from kdleak.report.study.claims.membership import mean_of
 from kdleak.report.study.findings import (
     CONTRADICTED,
@@ -33,6 +34,7 @@ TEST = (
 )
 
 
+@claim("7")
 def blocks_differ(study: Study) -> Finding:
     """7. The spread of the students' blocks, with the No-KD student's beside it."""
     students = {n: study.models[n].block_scores for n in study.with_("block_scores", study.claimed)}

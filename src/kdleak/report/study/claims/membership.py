@@ -15,6 +15,7 @@ from scipy.special import chdtrc  # scipy.stats takes longer to import than this
 from kdleak.core.paths import BASELINE
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, number, p_value, signed, task_name
+from kdleak.report.study.claims import claim
 from kdleak.report.study.findings import (
     CONTRADICTED,
     REPRODUCED,
@@ -36,6 +37,7 @@ MOST_TASKS = ("creative_writing", "open_qa", "general_qa", "brainstorming")
 LEAST_TASKS = ("classification", "summarization", "closed_qa")
 
 
+@claim("1")
 def every_technique_leaks(study: Study) -> Finding:
     """1. By its best attack each student lies above the No-KD student."""
     says = "Every technique leaks: each student's best AUC is above the No-KD student's."
@@ -63,6 +65,7 @@ def every_technique_leaks(study: Study) -> Finding:
     return Finding("1", says, verdict, test, answer, best, records_needed=records_needed(best, len(every)))
 
 
+@claim("2")
 def techniques_differ(study: Study) -> Finding:
     """2. SeqKD, ImitKD and KD leak most, MiniLLM least."""
     found = leaks(tables_of(study, study.claimed), study.attack)
@@ -92,6 +95,7 @@ def ranking(claim: str, says: str, found: Mapping[str, Leak], attack: str, cavea
     )  # fmt: skip
 
 
+@claim("3")
 def objective_matters(study: Study) -> Finding:
     """3. Reverse KL leaks less than forward KL."""
     found = leaks(tables_of(study, [n for n in ("kd", "rkl") if n in study.techniques]), study.attack)
@@ -111,6 +115,7 @@ def reverse_below_forward(claim: str, says: str, found: Mapping[str, Leak], atta
     return Finding(claim, says, together(compared), test, answer, compared, records_needed=records_needed(compared))
 
 
+@claim("4")
 def student_text_raises_risk(study: Study) -> Finding:
     """4. More student-generated data, more leak: the same divergence with and without it."""
     says = "More student-generated data raises the risk."
@@ -130,6 +135,7 @@ def student_text_raises_risk(study: Study) -> Finding:
     return Finding("4", says, together(compared), test, answer, compared, records_needed=needed, caveat=caveat)
 
 
+@claim("5")
 def tasks_differ(study: Study) -> Finding:
     """5. Tasks differ: those of MOST_TASKS leak most, those of LEAST_TASKS least."""
     says = (

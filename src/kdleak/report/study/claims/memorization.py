@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from kdleak.core.seeds import derive
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, with_interval
+from kdleak.report.study.claims import claim
 from kdleak.report.study.findings import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -37,6 +38,7 @@ TEST = (
 )
 
 
+@claim("6")
 def measures_disagree(study: Study) -> Finding:
     """6. Membership (AUC of the headline attack) against memorization (gap of token accuracy)."""
     both = paired_tables(study, study.claimed)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
 from kdleak.distill.techniques import TECHNIQUES
-from kdleak.render.page import Html, Section, absent, code, details, heading, table
+from kdleak.render.blocks import Absent, Block, Code, Details, Heading, Marked, Table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, seconds
+from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
 
 _TEXTS = {
     "references": "the records' own responses",
@@ -26,8 +28,9 @@ _MODEL = re.compile("[@-]")
 _RECIPE = ("technique", "learns from", "minimises", "learning rate", "epochs", "batch")
 
 
-def what_was_run(study: Study) -> Section:
-    params = study.params
+@section("What was run", order=130)
+def what_was_run(report: Report) -> Content:
+    study, params = report.study, report.study.params
     sizes, repetitions = params.data.sizes, params.canaries.repetitions
     facts = [
         ("data", f"{params.data.source}: {sizes.private} private (members), {sizes.public} public, {sizes.heldout} "
@@ -37,16 +40,15 @@ def what_was_run(study: Study) -> Section:
         ("teacher", f"{params.teacher.epochs} epochs on private at a learning rate of {params.teacher.lr:g}"),
         ("canaries", f"{params.canaries.each} secrets each, planted {listed([str(n) for n in repetitions])} times"),
         ("protocol", params.kd.protocol),
-        ("headline attack", code(params.audit.headline)),
-        ("attacks", Html(" ".join(code(attack) for attack in params.audit.attacks))),
+        ("headline attack", Code(params.audit.headline)),
+        ("attacks", Marked(" ".join(f"`{attack}`" for attack in params.audit.attacks))),
     ]  # fmt: skip
-    return Section(
-        "What was run",
+    return Content(
         [
-            table(("", ""), facts, words=2),
-            heading("Recipes"),
-            table(_RECIPE, _recipes(study), words=3),
-            heading("Seconds of each stage"),
+            Table(("", ""), facts, words=2),
+            Heading("Recipes"),
+            Table(_RECIPE, _recipes(study), words=3),
+            Heading("Seconds of each stage"),
             *_seconds(study),
         ],
     )
@@ -61,14 +63,14 @@ def _recipes(study: Study) -> list[list[object]]:
         if training:
             text, loss = training["text"], training["loss"]
             made = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
-        rows.append([label(name), _TEXTS.get(text, text), code(loss), *made])
+        rows.append([label(name), _TEXTS.get(text, text), Code(loss), *made])
     return rows
 
 
-def _seconds(study: Study) -> list[Html]:
+def _seconds(study: Study) -> list[Block]:
     """Where the time went, by stage, the longest first."""
     if not study.seconds:
-        return [absent("No stage was run in this folder: its results were made elsewhere.")]
+        return [Absent("No stage was run in this folder: its results were made elsewhere.")]
     whole = {name: took for name, took in study.seconds.items() if ": " not in name}
     by_stage: dict[str, list[float]] = {}
     for name, took in study.seconds.items():
@@ -76,14 +78,14 @@ def _seconds(study: Study) -> list[Html]:
         kind = _MODEL.split(stage)[0]
         by_stage.setdefault(f"{kind}: {part}" if part else kind, []).append(took)
     rows = [
-        [code(stage), str(len(took)), seconds(sum(took)), seconds(max(took))]
+        [Code(stage), str(len(took)), seconds(sum(took)), seconds(max(took))]
         for stage, took in sorted(by_stage.items(), key=lambda item: -sum(item[1]))
     ]
     rows.append(["all stages", str(len(whole)), seconds(sum(whole.values())), ""])
     each = sorted(study.seconds.items(), key=_by_time)
     return [
-        table(("stage", "runs", "together", "longest"), rows),
-        details("Every run", table(("run", ""), [[code(name), seconds(took)] for name, took in each])),
+        Table(("stage", "runs", "together", "longest"), rows),
+        Details("Every run", Table(("run", ""), [[Code(name), seconds(took)] for name, took in each])),
     ]
 
 
