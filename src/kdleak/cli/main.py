@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -177,8 +178,18 @@ def rate(
 
 
 @app.command()
-def report() -> None:
+def report(
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")
+    ] = None,
+) -> None:
     """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
+    if markdown is not None:
+        from kdleak.report.study.markdown import write_markdown
+
+        write_markdown(_params(), PROJECT, markdown)
+        typer.echo(f"results: {markdown}")
+        return
     from kdleak.report.study.report import write_report
 
     write_report(_params(), PROJECT)

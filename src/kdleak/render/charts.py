@@ -19,7 +19,7 @@ from kdleak.render.svg import drawing, settings
 
 #: Inches of a figure that stands by itself, and of one of two beside each other: so narrow that a phone can show it
 #: whole, with words that can be read. A matrix of every attack needs more.
-WIDE, HALF, MATRIX = 6.8, 5.0, 9.2
+WIDE, HALF, MATRIX = 6.2, 5.0, 9.2
 
 
 @dataclass(frozen=True)
