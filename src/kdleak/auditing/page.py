@@ -43,9 +43,9 @@ _RATES = ("0.25", "0.05", "0.01", "0.001", "0")
 #: An input that may be given -> what it shows beside the attacks that need it.
 _SHOWS = {
     "teacher": "how much of the teacher's own leak the student has",
-    "baseline": "whether distillation or fine-tuning on public data alone makes the figures what they are",
-    "pretrained": "how much of a record's likelihood is the record being easy",
-    "reference": "how much of a record's likelihood is the record being easy, without the student's own base",
+    "baseline": "whether distillation added to the leak, or a student without the teacher shows the same",
+    "pretrained": "how much likelier training made each record",
+    "reference": "how likely another model finds each record, so that easy records do not count as members",
     "population": "how records that no model has seen score",
 }
 #: What attacks call the models that they compare the student with.
@@ -57,13 +57,13 @@ _CALLED = {
 }
 _NEXT = {
     LEAK: (
-        "Treat the members as disclosed to whoever can query this model, the records under Most exposed first.",
+        "Treat the members as disclosed to whoever can query this model, the most exposed records first.",
         "Before release, distil again with less of a signal (fewer epochs, a lower learning rate, a teacher that was "
         "trained with a defence), then audit that student on the same two lists.",
     ),
     NONE: (
         "Read it as: these attacks on these records show nothing. It is no proof; the interval says what is ruled out.",
-        "More records narrow the interval, and the inputs named above run stronger attacks: audit again with them.",
+        "More records narrow the interval, and inputs that were not given run stronger attacks: audit again with them.",
     ),
     LISTS_DIFFER: (
         "Draw members and non-members from one pool by chance (same source, date, length and topics), and audit again.",
@@ -104,7 +104,7 @@ def _first_screen(figures: Mapping[str, Any]) -> list[Block]:
             [
                 "AUC: the chance that the attack scores a random member above a random non-member; .5 is guessing, 1 "
                 "tells all of them apart.",
-                Paragraph(Code(verdict["strongest"]["attack"]), ": ", _meaning(verdict["strongest"]["attack"])),
+                Paragraph(Code(verdict["strongest"]["attack"]), " ", _meaning(verdict["strongest"]["attack"])),
             ]
         ),
         *([Heading("What this audit could not see"), Bullets(unseen)] if unseen else []),
@@ -117,10 +117,10 @@ def _meaning(name: str) -> str:
     """What an attack compares, in plain words, and its definition as its docstring has it."""
     attack = ATTACKS[name]
     models = [_CALLED.get(model, model) for model in attack.needs.references]
-    plain = "how likely the student finds a record's response"
+    plain = "how likely the student finds its response"
     if models:
-        plain = f"how much likelier the student finds a record's response than {listed(models)} would suggest"
-    return f"{plain}. By definition: {' '.join(attack.source.split())}"
+        plain = f"how much likelier the student finds its response than {listed(models)} would suggest"
+    return f"scores a record by {plain}. By definition: {' '.join(attack.source.split())}"
 
 
 def _unseen(figures: Mapping[str, Any]) -> list[Marked]:
