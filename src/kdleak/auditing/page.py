@@ -8,68 +8,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak import __version__
-from kdleak.attacks import ATTACKS
+from kdleak.auditing.first_screen import first_screen
 from kdleak.auditing.lists import MEMBER
 from kdleak.auditing.membership import KEYS
-from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.auditing.verdict import SWAPPED
 from kdleak.render.blocks import (
     Absent,
-    Block,
     Bullets,
     Callout,
     Chart,
     Code,
     Details,
     Heading,
-    Marked,
     Paragraph,
     SideBySide,
-    Strong,
     Table,
 )
 from kdleak.render.charts import HALF, Estimate, dots
 from kdleak.render.page import Page, Section
 from kdleak.render.roc import roc
-from kdleak.render.wording import UNKNOWN, interval, listed, number, p_value, percent, with_interval
+from kdleak.render.wording import UNKNOWN, interval, number, p_value, percent, with_interval
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TONE = {LISTS_DIFFER: "bad", SWAPPED: "bad", LEAK: "bad", NONE: "good"}
 #: Palette's names of the models beside the student, and what the page calls them.
 _BESIDE = {"teacher": ("teacher", "teacher"), "no_kd": ("sft", "baseline")}
 _RATES = ("0.25", "0.05", "0.01", "0.001", "0")
-#: An input that may be given -> what it shows beside the attacks that need it.
-_SHOWS = {
-    "teacher": "how much of the teacher's own leak the student has",
-    "baseline": "whether distillation added to the leak, or a student without the teacher shows the same",
-    "pretrained": "how much likelier training made each record",
-    "reference": "how likely another model finds each record, so that easy records do not count as members",
-    "population": "how records that no model has seen score",
-}
-#: What attacks call the models that they compare the student with.
-_CALLED = {
-    "teacher": "the teacher",
-    "no_kd": "the baseline",
-    "pretrained": "its pretrained base",
-    "external": "a model of another architecture",
-}
-_NEXT = {
-    LEAK: (
-        "Treat the members as disclosed to whoever can query this model, the most exposed records first.",
-        "Before release, distil again with less of a signal (fewer epochs, a lower learning rate, a teacher that was "
-        "trained with a defence), then audit that student on the same two lists.",
-    ),
-    NONE: (
-        "Read it as: these attacks on these records show nothing. It is no proof; the interval says what is ruled out.",
-        "More records narrow the interval, and inputs that were not given run stronger attacks: audit again with them.",
-    ),
-    LISTS_DIFFER: (
-        "Draw members and non-members from one pool by chance (same source, date, length and topics), and audit again.",
-    ),
-    SWAPPED: ("Check which list is given as --members and which as --nonmembers, and audit again.",),
-}
 
 
 def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
@@ -87,54 +53,7 @@ def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mappin
         f"{inputs['models']['student']['name']}: {records['members']} members, {records['nonmembers']} non-members"
     )
     footer = f"kdleak {__version__}; the page holds no text of any record."
-    return Page("What this student leaks", sections, subtitle, _first_screen(figures), footer).html()
-
-
-def _first_screen(figures: Mapping[str, Any]) -> list[Block]:
-    """The verdict, what its words mean, what the inputs could not show, and what to do about it."""
-    verdict = figures["verdict"]
-    first, *others = verdict["sentences"]
-    unseen = _unseen(figures)
-    return [
-        Callout(Paragraph(Strong(verdict["headline"])), _TONE[verdict["kind"]]),
-        Paragraph(Strong(first)),
-        Bullets(others),
-        Heading("What the words mean"),
-        Bullets(
-            [
-                "AUC: the chance that the attack scores a random member above a random non-member; .5 is guessing, 1 "
-                "tells all of them apart.",
-                Paragraph(Code(verdict["strongest"]["attack"]), " ", _meaning(verdict["strongest"]["attack"])),
-            ]
-        ),
-        *([Heading("What this audit could not see"), Bullets(unseen)] if unseen else []),
-        Heading("What to do next"),
-        Bullets(_NEXT[verdict["kind"]]),
-    ]
-
-
-def _meaning(name: str) -> str:
-    """What an attack compares, in plain words, and its definition as its docstring has it."""
-    attack = ATTACKS[name]
-    models = [_CALLED.get(model, model) for model in attack.needs.references]
-    plain = "how likely the student finds its response"
-    if models:
-        plain = f"how much likelier the student finds its response than {listed(models)} would suggest"
-    return f"scores a record by {plain}. By definition: {' '.join(attack.source.split())}"
-
-
-def _unseen(figures: Mapping[str, Any]) -> list[Marked]:
-    """A line for each input that was not given: what it would have shown, and which attacks wait for it."""
-    given = {name for name, model in figures["inputs"]["models"].items() if model}
-    given |= {"population"} if figures["inputs"]["records"]["population"] else set()
-    lines = []
-    for name, shows in _SHOWS.items():
-        waiting = [f"`{attack}`" for attack, why in figures["left_out"].items() if f"--{name}" in why]
-        attacks = f", and run {listed(waiting)}" if waiting else ""
-        if name not in given:
-            lines.append(Marked(f"With `--{name}` this audit could have seen {shows}{attacks}."))
-    quick = [f"`{attack}`" for attack, why in figures["left_out"].items() if "--quick" in why]
-    return lines + ([Marked(f"Without `--quick` it would have run {listed(quick)}.")] if quick else [])
+    return Page("What this student leaks", sections, subtitle, first_screen(figures), footer).html()
 
 
 def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> Section:
