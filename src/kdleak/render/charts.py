@@ -178,7 +178,8 @@ def scatter(
 def legend_below(figure: Figure, axes) -> None:
     """One legend under the axes: beside them it would take a third of a narrow page."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 4 if max(map(len, labels), default=0) < 20 else 1
+    column = 0.075 * max(map(len, labels), default=0) + 0.5  # inches of its longest label and its mark, about
+    columns = min(4, max(1, int(figure.get_figwidth() / column)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
