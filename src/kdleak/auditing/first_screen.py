@@ -78,13 +78,13 @@ def _meaning(name: str) -> str:
 
 def _unseen(figures: Mapping[str, Any]) -> list[Marked]:
     """A line for each input that was not given: what it would have shown, and which attacks wait for it."""
-    given = {name for name, model in figures["inputs"]["models"].items() if model}
-    given |= {"population"} if figures["inputs"]["records"]["population"] else set()
+    available = {name for name, model in figures["inputs"]["models"].items() if model}
+    available |= {"population"} if figures["inputs"]["records"]["population"] else set()
     lines = []
     for name, shows in _SHOWS.items():
         waiting = [f"`{attack}`" for attack, why in figures["left_out"].items() if f"--{name}" in why]
         attacks = f", and run {listed(waiting)}" if waiting else ""
-        if name not in given:
+        if name not in available:
             lines.append(Marked(f"With `--{name}` this audit could have seen {shows}{attacks}."))
     quick = [f"`{attack}`" for attack, why in figures["left_out"].items() if "--quick" in why]
     return lines + ([Marked(f"Without `--quick` it would have run {listed(quick)}.")] if quick else [])

@@ -51,8 +51,8 @@ def p_value(p: float | None) -> str:
 
 def seconds(value: float) -> str:
     """A duration: 8 s, 3 min 20 s."""
-    whole = round(value)
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{value:.1f} s"
+    total = round(value)
+    return f"{total // 60} min {total % 60} s" if total >= 60 else f"{value:.1f} s"
 
 
 def task_name(task: str) -> str:

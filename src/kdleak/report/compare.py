@@ -28,16 +28,16 @@ _FRAME = 3
 
 def compare(project: Project, names: Sequence[str] = (), all_commits: bool = False) -> None:
     """Print the comparison and write results/comparison.csv and .md. KdleakError where there is no result at all."""
-    found, outdated = results_of(project, names, all_commits)
-    if not found:
+    results, outdated = results_of(project, names, all_commits)
+    if not results:
         what = f"{outdated} results are outdated" if outdated else "no experiment and no results"
         raise KdleakError(f"nothing to compare: {what}; run 'dvc repro' or 'dvc exp run'")
-    table = summarised(found)
+    table = summarised(results)
     write_csv(table, project.comparison.with_suffix(".csv"))
     with replacing_file(project.comparison.with_suffix(".md")) as fresh:
         fresh.write_text(markdown(table), encoding="utf-8")
     print_tables(table, _console())
-    sources = len({result.experiment for result in found})
+    sources = len({result.experiment for result in results})
     print(
         f"Results of {sources} experiment(s), the workspace counted and shared results once; "
         "± is the standard deviation over seeds. "
@@ -49,7 +49,7 @@ def compare(project: Project, names: Sequence[str] = (), all_commits: bool = Fal
         )
 
 
-def summarised(found: Sequence[Result]) -> pd.DataFrame:
+def summarised(results: Sequence[Result]) -> pd.DataFrame:
     """A row for each family, size, protocol, settings, method and measure: n_seeds, seeds, mean, sd, low, high.
 
     The interval of one seed is that of its records; of several it is Student's t over the seeds, whose spread is
@@ -57,9 +57,9 @@ def summarised(found: Sequence[Result]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    differing = _differing(found)
+    differing = _differing(results)
     rows: dict[tuple, list[Result]] = {}
-    for result in found:
+    for result in results:
         settings = " ".join(f"{k}={result.settings[k]}" for k in differing if k in result.settings)
         key = (result.family, result.size, result.protocol, settings, result.method, result.measure)
         rows.setdefault(key, []).append(result)
@@ -71,10 +71,10 @@ def summarised(found: Sequence[Result]) -> pd.DataFrame:
     return table.drop(columns="rank")
 
 
-def _differing(found: Iterable[Result]) -> list[str]:
+def _differing(results: Iterable[Result]) -> list[str]:
     """Settings that have more than one value among results of one method."""
     values: dict[tuple[str, str], set] = {}
-    for result in found:
+    for result in results:
         for key, value in result.settings.items():
             values.setdefault((result.method, key), set()).add(value)
     return sorted({key for (_, key), seen in values.items() if len(seen) > 1})

@@ -67,7 +67,7 @@ def _techniques(study: Study) -> list[str]:
 def _technique(study: Study, name: str) -> list[str]:
     model, figures, over = study.models[name], study.auc(name), excess(study, name)
     best = model.membership["best_attack"]
-    useful, said = model.utility or {}, (model.memorization or {}).get("token_accuracy", {})
+    useful, accuracy = model.utility or {}, (model.memorization or {}).get("token_accuracy", {})
     return [
         label(name),
         _auc(study, name, study.attack),
@@ -77,7 +77,7 @@ def _technique(study: Study, name: str) -> list[str]:
         _auc(study, name, best),
         number(useful.get("perplexity"), 1),
         number(useful.get("rouge_l")),
-        with_interval(said.get("gap"), said.get("gap_ci95"), sign=True),
+        with_interval(accuracy.get("gap"), accuracy.get("gap_ci95"), sign=True),
     ]
 
 

@@ -47,16 +47,16 @@ def write_report(params: Params, project: Project) -> None:
 
 def study_page(report: Report) -> str:
     """The report as HTML: what the sections say, and above it their alarms, then their gists."""
-    said = {each.title: each.content(report) for each in sections()}
-    alarms = [Callout(content.alarm, "bad") for content in said.values() if content.alarm]
-    gists = Callout(Bullets([content.gist for content in said.values() if content.gist]))
+    contents = {each.title: each.content(report) for each in sections()}
+    alarms = [Callout(content.alarm, "bad") for content in contents.values() if content.alarm]
+    gists = Callout(Bullets([content.gist for content in contents.values() if content.gist]))
     study = report.study
     sizes = study.params.data.sizes
     subtitle = (
         f"{listed([label(name) for name in study.techniques]) or 'A teacher'} on {study.params.model.family}, "
         f"{sizes.private} members and {sizes.heldout} non-members; after Zhang et al., EMNLP 2025."
     )
-    parts = [Section(title, content.blocks, content.lead) for title, content in said.items()]
+    parts = [Section(title, content.blocks, content.lead) for title, content in contents.items()]
     return Page(TITLE, parts, subtitle, [*alarms, gists], _FOOTER).html()
 
 

@@ -124,13 +124,13 @@ def _model(name: str, project: Project) -> Model:
 
 def _trials(method: str, params: Params, project: Project) -> list[Trial]:
     """The sweep's runs of a method that are there, of those that params.yaml asks for."""
-    found = []
+    trials = []
     for multiplier in params.study.learning_rates:
         trial = project.trial(method, multiplier)
         if trial.utility(method).is_file() and trial.scores(method).is_file():
             results = (read_json(trial.membership(method)), read_json(trial.utility(method)))
-            found.append(Trial(method, multiplier, *results, read_parquet(trial.scores(method))))
-    return found
+            trials.append(Trial(method, multiplier, *results, read_parquet(trial.scores(method))))
+    return trials
 
 
 def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:

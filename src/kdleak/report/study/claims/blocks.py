@@ -47,17 +47,17 @@ def blocks_differ(study: Study) -> Finding:
     tests = len(list(combinations(blocks, 2)))
     p = min(1.0, over_margin.p_value * tests)
     verdict = INCONCLUSIVE if not p < ALPHA else REPRODUCED if over_margin.value > 0 else CONTRADICTED
-    whole = Contrast(f"block {highest} over block {lowest}", spread.value, spread.error, spread.n)
-    apart = with_interval(whole.value, whole.interval)
+    contrast = Contrast(f"block {highest} over block {lowest}", spread.value, spread.error, spread.n)
+    apart = with_interval(contrast.value, contrast.interval)
     answer = f"Block {highest} exposes members most, block {lowest} least: {apart} apart."
     null = _means({BASELINE: table} if (table := study.baseline.block_scores) is not None else {})
     figures = {"margin": LARGE, "auc": {str(k): leak.value for k, leak in blocks.items()}}
     if len(null) == len(blocks):
-        beside = null[highest] - null[lowest]
-        figures |= {"no_kd_difference": beside.value, "no_kd_error": beside.error}
-        answer += f" The same blocks of the student without KD: {with_interval(beside.value, _interval(beside))}."
+        no_kd = null[highest] - null[lowest]
+        figures |= {"no_kd_difference": no_kd.value, "no_kd_error": no_kd.error}
+        answer += f" The same blocks of the student without KD: {with_interval(no_kd.value, _interval(no_kd))}."
     needed = over_margin.records_needed(tests) if verdict == INCONCLUSIVE else None
-    return Finding("7", SAYS, verdict, TEST, answer, [Compared(whole, p, verdict)], figures, needed)
+    return Finding("7", SAYS, verdict, TEST, answer, [Compared(contrast, p, verdict)], figures, needed)
 
 
 def _means(tables: Mapping[str, pd.DataFrame]) -> dict[int, Leak]:

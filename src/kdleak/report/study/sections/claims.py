@@ -61,8 +61,8 @@ def the_claims(report: Report) -> Content:
 def tally(findings: Sequence[Finding]) -> str:
     """How many of the paper's claims were reproduced, contradicted, left open."""
     counts = Counter(finding.verdict for finding in findings if finding.claim.isdigit())
-    said = [f"{counts[kind]} {'is' if counts[kind] == 1 else 'are'} {kind}" for kind in _KINDS if counts[kind]]
-    return ", ".join(said)
+    counted = [f"{counts[kind]} {'is' if counts[kind] == 1 else 'are'} {kind}" for kind in _KINDS if counts[kind]]
+    return ", ".join(counted)
 
 
 def _answer(finding: Finding) -> Marked:

@@ -20,15 +20,15 @@ def controls(report: Report) -> Content:
     """Attacks that must fail, and how often chance alone would do as well."""
     study = report.study
     names = study.with_("membership")
-    found = {name: study.models[name].membership["controls"] for name in names}
+    controls_of = {name: study.models[name].membership["controls"] for name in names}
     blocks: list[object] = []
-    failed = [name for name, given in found.items() if "blind" in given and not given["blind"]["passed"]]
-    blind = next((given["blind"] for given in found.values() if "blind" in given), None)
+    failed = [name for name, each in controls_of.items() if "blind" in each and not each["blind"]["passed"]]
+    blind = next((each["blind"] for each in controls_of.values() if "blind" in each), None)
     if blind:
         shown = with_interval(blind["auc"], blind["auc_ci95"])
-        said = f"A classifier that reads the text and never asks a model: AUC {shown}. {blind['verdict']}"
-        blocks.append(Callout(said, "bad" if failed else "good"))
-    rows = [_row(study, name) for name in names if "permutation" in found[name]]
+        text = f"A classifier that reads the text and never asks a model: AUC {shown}. {blind['verdict']}"
+        blocks.append(Callout(text, "bad" if failed else "good"))
+    rows = [_row(study, name) for name in names if "permutation" in controls_of[name]]
     header = (
         "model",
         "best attack's AUC",
@@ -38,7 +38,9 @@ def controls(report: Report) -> Content:
     )
     if rows:
         blocks.append(Table(header, rows))
-        n = max(found[name]["permutation"]["n_permutations"] for name in names if "permutation" in found[name])
+        n = max(
+            controls_of[name]["permutation"]["n_permutations"] for name in names if "permutation" in controls_of[name]
+        )
         words = f"The best attack of each model against the best of {n} random relabellings of the same records: the "
         words += "correction for having looked at several attacks. Overlapping: non-members that share a 13-gram with "
         blocks.append(Paragraph(f"{words}a member; they would make attacks look worse than they are."))
@@ -55,7 +57,7 @@ def controls(report: Report) -> Content:
         lead += f" The AUC of {study.attack} on the no-KD student: {shown}."
     alarm = ""
     if failed:
-        alarm = f"{found[failed[0]]['blind']['verdict']} No figure below can be read as a leak of a model."
+        alarm = f"{controls_of[failed[0]]['blind']['verdict']} No figure below can be read as a leak of a model."
     return Content(blocks or [Absent("No control has been run.")], lead, alarm=alarm)
 
 

@@ -53,9 +53,11 @@ def _on_records(study: Study) -> list[Block]:
     for name, frame in tables.items():
         members = frame[frame["role"] == "private"]
         a, b = members["membership"].to_numpy(), members["memorization"].to_numpy()
-        found = record_correlation(a, b, derive(study.params.seed, f"records/{name}"), draws=500)
+        correlation = record_correlation(a, b, derive(study.params.seed, f"records/{name}"), draws=500)
         overlap = jaccard_at_top(a, b, TOP)
-        rows.append([label(name), with_interval(found.value, (found.low, found.high), 2), percent(overlap, 0)])
+        rows.append(
+            [label(name), with_interval(correlation.value, (correlation.low, correlation.high), 2), percent(overlap, 0)]
+        )
     header = ("technique", "rank correlation over members", f"overlap of the {100 * TOP:g} % most exposed")
     note = f"Overlap: of the members that either measure counts among its top {100 * TOP:g} %, the share that both do; "
     return [Table(header, rows), Paragraph(f"{note}chance is about {percent(TOP / (2 - TOP), 0)}.")] if rows else []

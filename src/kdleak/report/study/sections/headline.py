@@ -52,8 +52,8 @@ def estimate(figures: Mapping[str, Any] | None) -> Estimate:
 def excess(study: Study, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
     """How far a student's AUC lies above the No-KD student's: difference, ci95, p_holm."""
     membership = study.models[name].membership or {}
-    beside = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
-    return beside["excess"] if beside else None
+    no_kd = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
+    return no_kd["excess"] if no_kd else None
 
 
 def gist(study: Study) -> str:
@@ -73,11 +73,11 @@ def _span(study: Study) -> str:
     if not study.techniques:
         return gist(study)
     order = sorted(study.techniques, key=lambda name: -(study.auc(name)["auc"] or 0))
-    said = [f"{label(name)} leaks {how} (AUC {number(study.auc(name)['auc'])})" for name, how in
+    parts = [f"{label(name)} leaks {how} (AUC {number(study.auc(name)['auc'])})" for name, how in
             ((order[0], "most"), (order[-1], "least"))]  # fmt: skip
     teacher = study.auc(TEACHER)
-    beside = f" The teacher itself: {number(teacher['auc'])}." if teacher else ""
-    return f"{listed(said[: len(order)])}; chance is .5.{beside}"
+    of_teacher = f" The teacher itself: {number(teacher['auc'])}." if teacher else ""
+    return f"{listed(parts[: len(order)])}; chance is .5.{of_teacher}"
 
 
 def _row(study: Study, name: str) -> list[object]:

@@ -48,8 +48,8 @@ def what_is_inherited(report: Report) -> Content:
 
 
 def _share(study: Study, name: str) -> Estimate | None:
-    found = study.models[name].membership.get("teacher", {}).get("inherited", {}).get(study.attack)
-    return Estimate(found["share"], found["ci95"]) if found and found["share"] is not None else None
+    inherited = study.models[name].membership.get("teacher", {}).get("inherited", {}).get(study.attack)
+    return Estimate(inherited["share"], inherited["ci95"]) if inherited and inherited["share"] is not None else None
 
 
 def _inheritance_curve(study: Study, names: list[str]) -> list[Block]:

@@ -42,9 +42,9 @@ def verbatim(report: Report) -> Content:
     header = ("model", "members", "non-members", "gap", "gap beyond no KD", "reproduced", "private facts")
     rows = [_row(name, report) for name, report in reports.items()]
     note = "Reproduced (every token right), private facts: share of members / share of records that nobody saw."
-    said = gist(study)
+    answer = gist(study)
     blocks = [Chart(drawn, caption), Table(header, rows), Paragraph(note), *_canaries(reports)]
-    return Content(blocks, said, said if study.with_("memorization", study.techniques) else "")
+    return Content(blocks, answer, answer if study.with_("memorization", study.techniques) else "")
 
 
 def gist(study: Study) -> str:
@@ -64,7 +64,7 @@ def gist(study: Study) -> str:
 
 
 def _row(name: str, report: Mapping[str, Any]) -> list[object]:
-    accuracy, whole = report["token_accuracy"], report["reproduced"]
+    accuracy, reproduced = report["token_accuracy"], report["reproduced"]
     excess, facts = accuracy.get("excess"), report["extraction"].get("facts", {}).get("all")
     return [
         label(name),
@@ -72,7 +72,7 @@ def _row(name: str, report: Mapping[str, Any]) -> list[object]:
         number(accuracy["nonmembers"]),
         with_interval(accuracy["gap"], accuracy["gap_ci95"], sign=True),
         with_interval(excess["gap"], excess["gap_ci95"], sign=True) if excess else "",
-        f"{percent(whole['members'])} / {percent(whole['nonmembers'])}",
+        f"{percent(reproduced['members'])} / {percent(reproduced['nonmembers'])}",
         f"{percent(facts['members'])} / {percent(facts['nonmembers'])}" if facts else "",
     ]
 
@@ -103,5 +103,5 @@ def _canaries(reports: Mapping[str, Any]) -> list[Block]:
     )
     most = {name: c["most_against_least"] for name, c in planted.items()}
     rows = [[label(name), with_interval(m["difference"], m["ci95"], 2, sign=True)] for name, m in most.items()]
-    beside = Table(("model", f"exposure {levels[-1]} times against {levels[0]}, bits"), rows)
-    return [Heading("Canaries"), Chart(drawn, caption), beside]
+    contrasts = Table(("model", f"exposure {levels[-1]} times against {levels[0]}, bits"), rows)
+    return [Heading("Canaries"), Chart(drawn, caption), contrasts]

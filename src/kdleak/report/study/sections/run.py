@@ -59,11 +59,11 @@ def _recipes(study: Study) -> list[list[object]]:
     for name in [BASELINE, *study.params.study.methods]:
         technique, training = TECHNIQUES[name], study.models[name].training
         text, loss = technique.text.value, technique.loss
-        made = ["not run", "", ""]
+        realised = ["not run", "", ""]
         if training:
             text, loss = training["text"], training["loss"]
-            made = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
-        rows.append([label(name), _TEXTS.get(text, text), Code(loss), *made])
+            realised = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
+        rows.append([label(name), _TEXTS.get(text, text), Code(loss), *realised])
     return rows
 
 
@@ -71,7 +71,7 @@ def _seconds(study: Study) -> list[Block]:
     """Where the time went, by stage, the longest first."""
     if not study.seconds:
         return [Absent("No stage was run in this folder: its results were made elsewhere.")]
-    whole = {name: took for name, took in study.seconds.items() if ": " not in name}
+    stages = {name: took for name, took in study.seconds.items() if ": " not in name}
     by_stage: dict[str, list[float]] = {}
     for name, took in study.seconds.items():
         stage, _, part = name.partition(": ")
@@ -81,7 +81,7 @@ def _seconds(study: Study) -> list[Block]:
         [Code(stage), str(len(took)), seconds(sum(took)), seconds(max(took))]
         for stage, took in sorted(by_stage.items(), key=lambda item: -sum(item[1]))
     ]
-    rows.append(["all stages", str(len(whole)), seconds(sum(whole.values())), ""])
+    rows.append(["all stages", str(len(stages)), seconds(sum(stages.values())), ""])
     each = sorted(study.seconds.items(), key=_by_time)
     return [
         Table(("stage", "runs", "together", "longest"), rows),

@@ -61,38 +61,38 @@ def _front(study: Study, names: list[str]) -> list[str]:
 
 def _matched(study: Study) -> list[Block]:
     """The sweep over learning rates: leak against perplexity, and the ranking at one perplexity."""
-    made = {name: points for name, points in curves(study).items() if len(points) > 1}
+    sweeps = {name: points for name, points in curves(study).items() if len(points) > 1}
     start = Heading("At equal usefulness")
-    if not made:
+    if not sweeps:
         return [start, Absent(f"Not run: to compare the techniques at one perplexity, {COMMAND}.")]
     series = {
         name: (
             [point.perplexity for point in points],
             [Estimate(point.leak.value, Contrast.of("", point.leak).interval) for point in points],
         )
-        for name, points in made.items()
+        for name, points in sweeps.items()
     }
     drawn = charts.curves(
         series, xlabel="held-out perplexity (left is better)", ylabel=f"AUC of {study.attack}", log_x=True
     )
-    rates = sorted({point.multiplier for points in made.values() for point in points})
+    rates = sorted({point.multiplier for points in sweeps.values() for point in points})
     caption = f"Each technique at {listed([f'{rate:g}' for rate in rates])} times its recipe's learning rate."
-    found = match(made)
-    if found is None:
+    matched = match(sweeps)
+    if matched is None:
         return [start, Chart(drawn, caption), Absent("No two techniques pass one perplexity: sweep more rates.")]
-    order = sorted(found.leaks, key=lambda name: -found.leaks[name].value)
-    recipe = {name: next((p.leak for p in made[name] if p.multiplier == 1), None) for name in order}
+    order = sorted(matched.leaks, key=lambda name: -matched.leaks[name].value)
+    recipe = {name: next((p.leak for p in sweeps[name] if p.multiplier == 1), None) for name in order}
     ranked = sorted((n for n in order if recipe[n]), key=lambda name: -recipe[name].value)
     rows = [
-        [str(place), label(name), _auc(found.leaks[name]), _auc(recipe[name]) if recipe[name] else "",
+        [str(place), label(name), _auc(matched.leaks[name]), _auc(recipe[name]) if recipe[name] else "",
          str(ranked.index(name) + 1) if name in ranked else ""]
         for place, name in enumerate(order, 1)
     ]  # fmt: skip
-    header = ("place", "technique", f"AUC at perplexity {found.perplexity:.3g}", "AUC at the recipe", "place there")
+    header = ("place", "technique", f"AUC at perplexity {matched.perplexity:.3g}", "AUC at the recipe", "place there")
     note = "AUC is interpolated in log perplexity between neighbouring rates, on the branch where a higher rate still "
     note += "teaches; intervals are those of the records, perplexity is taken as known."
-    if found.left_out:
-        note += " Left out: " + "; ".join(f"{label(name)}, {why}" for name, why in found.left_out.items()) + "."
+    if matched.left_out:
+        note += " Left out: " + "; ".join(f"{label(name)}, {why}" for name, why in matched.left_out.items()) + "."
     return [start, Chart(drawn, caption), Table(header, rows, words=2), Paragraph(note)]
 
 
