@@ -22,7 +22,7 @@ from kdleak.auditing.comparisons import between_techniques, paired_differences
 from kdleak.auditing.lists import read_lists, read_population
 from kdleak.auditing.settings import Settings
 from kdleak.auditing.standalone import run_audit
-from kdleak.config.load import check_environment, load_params, parse_params
+from kdleak.config.load import load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.data.canaries import SPACE, canary_table
@@ -37,6 +37,7 @@ from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
 from kdleak.models.model_files import base_folder, weight_files
 from kdleak.pipeline.provenance import Provenance
+from kdleak.pipeline.validate import check_environment
 from kdleak.report.experiments import results_of
 from tests.support.pipeline_project import ROOT
 from tests.support.small_project import CommandLine, change, small_project

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdleak.config.load import RENAMED, check_environment, load_params, parse_params
+from kdleak.config.load import RENAMED, load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.pipeline.validate import check_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from kdleak.config.load import check_environment, load_params, parse_params
+from kdleak.config.load import load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
+from kdleak.pipeline.validate import check_environment
 from tests.config.test_config import DEFAULT, changed
 from tests.support.pipeline_project import ROOT
 

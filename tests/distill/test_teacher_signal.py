@@ -13,6 +13,7 @@ from kdleak.distill.matching import matching_objective
 from kdleak.distill.teacher_signal import CachedTeacher, HiddenStateCache, LiveTeacher, cached_teacher
 from kdleak.inference.forward import response_logits
 from kdleak.training.batch_sources import DistillationBatch
+from tests.support.architectures import model_of
 from tests.support.tiny_models import FAMILIES, random_records, tiny_model
 
 RECORDS = random_records(11)
@@ -129,3 +130,13 @@ def test_hidden_states_keep_the_teachers_precision(cache):
     teacher = tiny_model().to(torch.bfloat16)
     signal = cached_teacher(LiveTeacher(teacher), "digest", RECORDS, cache, 100)
     assert signal.states(collate(RECORDS, [0])).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("granite", "gemma2"), ("cohere", "granite")])
+def test_both_sides_of_a_divergence_are_the_models_own_logits(student, teacher):
+    """What such models do after their heads (a divisor, a factor, a cap) is in the loss."""
+    student, teacher, batch = model_of(student), model_of(teacher, seed=1), collate(RECORDS, range(5))
+    own = [m(batch.input_ids).logits.flatten(0, 1)[batch.positions] for m in (student, teacher)]
+    expected = DIVERGENCES["rkl"](own[0], own[1].detach()).mean()
+    found = matching_objective(LiveTeacher(teacher), DIVERGENCES["rkl"])(student, batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

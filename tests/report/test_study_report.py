@@ -15,14 +15,29 @@ from kdleak.core.paths import Project
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
 from kdleak.pipeline.trial import at_rate, run_trial
+from kdleak.render.blocks import Paragraph
+from kdleak.render.page import Page, Section
+from kdleak.report.study.claims import CLAIMS, claim, findings_of
+from kdleak.report.study.findings import Finding, not_measured
 from kdleak.report.study.published import agreement, closest
-from kdleak.report.study.report import summary, write_report
-from kdleak.report.study.results import read_study
+from kdleak.report.study.report import study_page, write_report
+from kdleak.report.study.results import Study, read_study
+from kdleak.report.study.sections import SECTIONS, Content, Report, section
+from kdleak.report.study.sections import sections as registered
 from kdleak.report.study.sections.attacks import by_attack
-from kdleak.report.study.sections.checks import corrected_against_published
+from kdleak.report.study.sections.definitions import corrected_against_published
 from kdleak.stats.correlation import spearman
 from tests.support.pipeline_project import ROOT
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
+
+
+def anchor(title: str) -> str:
+    return Section(title, []).anchor
+
+
+def report_of(study: Study) -> Report:
+    published = closest(load_family(ROOT / "families.yaml", "gpt2-tiny"), "gpt2-tiny", "small")
+    return Report(study, findings_of(study), published)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +61,7 @@ def sections(report: str) -> dict[str, str]:
 
 def test_every_section_shows_something(report):
     found = sections(report)
-    assert len(found) == 13
+    assert list(found) == [anchor(each.title) for each in registered()]
     for name, content in found.items():
         assert "<svg" in content or "<table" in content, name
         assert 'class="absent"' not in content, name
@@ -82,7 +97,7 @@ def test_a_section_without_inputs_says_so_in_one_line(tmp_path):
             path.unlink()
     write_report(params_of(), made.project)
     found = sections(made.project.report.read_text())
-    for name in ("by-transformer-block", "what-the-models-say-word-for-word", "usefulness-against-leak"):
+    for name in ("by-transformer-block", "verbatim-memorization", "usefulness-against-leak"):
         assert 'class="absent"' in found[name] and "<svg" not in found[name]
     assert "<svg" in found["what-leaked"]
 
@@ -90,10 +105,10 @@ def test_a_section_without_inputs_says_so_in_one_line(tmp_path):
 def test_an_attack_that_was_asked_for_but_not_run_yet_leaves_no_gap(results):
     params = params_of(audit__attacks=["loss", "mope", "zlib", "zlib_published", "mink", "mink_published"])
     study = read_study(params, results.project)
-    published = closest(load_family(ROOT / "families.yaml", "gpt2-tiny"), "gpt2-tiny", "small")
-    shown = "".join(str(block) for block in by_attack(study, published).blocks)
+    report = report_of(study)
+    shown = "".join(str(block) for block in by_attack(report).blocks)
     assert ">loss<" in shown and ">mope<" not in shown
-    assert "mink" not in "".join(str(block) for block in corrected_against_published(study).blocks)
+    assert "mink" not in "".join(str(block) for block in corrected_against_published(report).blocks)
 
 
 def test_a_teacher_alone_makes_a_report_and_nothing_at_all_does_not(tmp_path):
@@ -111,8 +126,9 @@ def test_a_split_that_gives_membership_away_is_said_before_anything_else(tmp_pat
     content = json.loads(path.read_text())
     content["controls"]["blind"] |= {"passed": False, "verdict": "The split itself gives membership away."}
     path.write_text(json.dumps(content))
-    first, _ = summary(read_study(params_of(), made.project), [])
-    assert "The split itself gives membership away. No figure below can be read as a leak" in first
+    said = study_page(report_of(read_study(params_of(), made.project))).split("<header>")[1]
+    alarm = "The split itself gives membership away. No figure below can be read as a leak"
+    assert said.index(alarm) < said.index("<ul>")
 
 
 @pytest.mark.parametrize(("student", "size"), [("small", "medium"), ("medium", "large")])
@@ -162,3 +178,72 @@ def test_rates_that_make_no_sweep_are_refused(rates, said):
 def test_only_the_rates_asked_for_are_read(results):
     assert set(read_study(params_of(study__lr_multipliers=[0.1]), results.project).trials) == {"kd", "rkl"}
     assert read_study(params_of(), results.project).trials == {}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Study:
+    """A teacher's attacks and nothing else: what is optional is absent."""
+    made = StudyResults(tmp_path_factory.mktemp("bare"), strengths={"teacher": 2.0})
+    project = made.project
+    for path in (project.memorization("teacher"), project.blocks("teacher"), project.utility("teacher")):
+        path.unlink()
+    for path in (project.memorization_table("teacher"), project.block_scores("teacher"), project.scores("teacher")):
+        path.unlink()
+    return read_study(params_of(), project)
+
+
+@pytest.mark.parametrize("title", [each.title for each in registered()])
+def test_a_section_renders_with_all_results_and_with_none_that_are_optional(title, results, bare):
+    """Every registered section: a new one is tested by being registered."""
+    for study in (read_study(params_of(study__lr_multipliers=[0.1]), results.project), bare):
+        content = SECTIONS[title].content(report_of(study))
+        assert isinstance(content, Content) and content.blocks
+        shown = Page("x", [Section(title, content.blocks, content.lead)], summary=[content.gist, content.alarm]).html()
+        assert not re.search(r"\b(nan|None)\b", re.sub(r"<style>.*?</style>|<[^>]+>", " ", shown, flags=re.DOTALL))
+        assert "<script" not in shown
+
+
+def test_titles_and_places_of_sections_are_their_own():
+    titles = [anchor(each.title) for each in registered()]
+    assert len(set(titles)) == len(titles) and len({each.order for each in registered()}) == len(titles)
+
+
+def test_a_section_is_one_function(results):
+    """Registered here, it stands in the page, its contents and its summary; nothing else is touched."""
+
+    @section("A toy", order=15)
+    def toy(report: Report) -> Content:
+        return Content([Paragraph(f"{len(report.study.models)} models")], gist="The toy says so.")
+
+    try:
+        page = study_page(report_of(read_study(params_of(), results.project)))
+    finally:
+        del SECTIONS["A toy"]
+    assert list(sections(page))[1] == "a-toy" and "9 models" in sections(page)["a-toy"]
+    assert '<a href="#a-toy">A toy</a>' in page and "<li>The toy says so.</li>" in page
+
+
+def test_a_claim_is_one_function(results):
+    @claim("8")
+    def toy(study: Study) -> Finding:
+        return not_measured("8", "Toys leak.", "none", "Nobody asked.")
+
+    try:
+        report = report_of(read_study(params_of(), results.project))
+    finally:
+        del CLAIMS["8"]
+    assert [finding.claim for finding in report.findings][6:9] == ["7", "8", "2 at equal utility"]
+    page = study_page(report)
+    assert "Toys leak." in page and "eight claims" in page
+
+
+def test_no_text_of_a_record_stands_in_the_report(tmp_path):
+    """Result files may carry columns that a section has no business with; none reaches the page."""
+    made = StudyResults(tmp_path, strengths={name: STRENGTHS[name] for name in ("teacher", "sft", "kd")})
+    shutil.copy(ROOT / "families.yaml", tmp_path)
+    for name in ("teacher", "sft", "kd"):
+        for path in (made.project.scores(name), made.project.memorization_table(name), made.project.facts(name)):
+            pd.read_parquet(path).assign(text="PRIVATE-TEXT").to_parquet(path)
+    write_report(params_of(), made.project)
+    for path in (made.project.report, made.project.findings, made.project.heatmap):
+        assert "PRIVATE-TEXT" not in path.read_text()

@@ -22,7 +22,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.data.records import ROLES, record_id
 from kdleak.pipeline.provenance import Provenance
-from kdleak.render.attack_roc import attack_roc_figure
+from kdleak.render.roc import attack_roc_figure
 from kdleak.tracking import mlflow
 from kdleak.tracking.content import AUDITS
 from kdleak.tracking.store import EXPERIMENT, open_store, tracking_uri
@@ -53,7 +53,7 @@ def project(tmp_path, monkeypatch, empty_database) -> Project:
     for variable in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     # A small figure is logged as a large one is, and drawn in no time.
-    monkeypatch.setattr("kdleak.render.attack_roc.attack_roc_figure", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr("kdleak.render.roc.attack_roc_figure", lambda *_: Figure(figsize=(1, 1)))
     (tmp_path / ".dvc").mkdir()
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)

@@ -7,35 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdleak.auditing.first_screen import first_screen
 from kdleak.auditing.membership import KEYS
-from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.auditing.verdict import SWAPPED
 from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
-from kdleak.render.charts import HALF, Estimate, dots, roc
-from kdleak.render.page import (
-    Html,
-    Section,
-    absent,
-    bullets,
-    callout,
-    code,
-    details,
-    figure,
-    heading,
-    html,
-    page,
-    paragraph,
-    side_by_side,
-    strong,
-    table,
+from kdleak.render.blocks import (
+    Absent,
+    Bullets,
+    Callout,
+    Chart,
+    Code,
+    Details,
+    Heading,
+    Paragraph,
+    SideBySide,
+    Table,
 )
+from kdleak.render.charts import HALF, Estimate, dots
+from kdleak.render.page import Page, Section
+from kdleak.render.roc import roc
 from kdleak.render.wording import UNKNOWN, interval, number, p_value, percent, with_interval
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TONE = {LISTS_DIFFER: "bad", SWAPPED: "bad", LEAK: "bad", NONE: "good"}
 #: Palette's names of the models beside the student, and what the page calls them.
 _BESIDE = {"teacher": ("teacher", "teacher"), "no_kd": ("sft", "baseline")}
 _RATES = ("0.25", "0.05", "0.01", "0.001", "0")
@@ -43,7 +40,7 @@ _RATES = ("0.25", "0.05", "0.01", "0.001", "0")
 
 def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
     """The page of `figures` (audit.json). scores, beside: score tables of the student and of teacher and baseline."""
-    found, inputs = figures["verdict"], figures["inputs"]
+    inputs = figures["inputs"]
     records = inputs["records"]
     sections = [
         _attacks(figures, scores, beside),
@@ -52,17 +49,11 @@ def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mappin
         _controls(figures["membership"]["controls"], records),
         _inputs(figures),
     ]
-    first, *others = found["sentences"]
-    summary = [callout(Html(f"<p>{strong(found['headline'])}</p>"), _TONE[found["kind"]])]
-    summary += [Html(f'<p class="lead">{strong(first)}</p>'), bullets(others)]
-    return page(
-        "What this student gives away",
-        sections,
-        subtitle=f"{inputs['models']['student']['name']}: {records['members']} members, "
-        f"{records['nonmembers']} non-members",
-        summary=summary,
-        footer=f"kdleak {__version__}; the page holds no text of any record.",
+    subtitle = (
+        f"{inputs['models']['student']['name']}: {records['members']} members, {records['nonmembers']} non-members"
     )
+    footer = f"kdleak {__version__}; the page holds no text of any record."
+    return Page("What this student leaks", sections, subtitle, first_screen(figures), footer).html()
 
 
 def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> Section:
@@ -75,12 +66,12 @@ def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[s
     for who, other in beside.items():
         if strongest["attack"] in other.columns:
             curves[_BESIDE[who][0]] = _curve(other, strongest["attack"])
-    drawn = side_by_side(
-        figure(
+    drawn = SideBySide(
+        Chart(
             dots(attacks, series, xlabel="AUC (one half is chance)", reference=0.5, width=HALF),
             "How well each attack ranks members above non-members, with 95 % intervals.",
         ),
-        figure(
+        Chart(
             roc(curves, 1 / max(1, strongest["nonmembers"])),
             f"Attack '{strongest['attack']}': members found at each rate of false accusations.",
         ),
@@ -97,10 +88,10 @@ def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[s
         ]
         for name, attack in ((name, report["attacks"][name]) for name in attacks)
     ]
-    blocks = [drawn, table(header, rows)]
-    blocks += [callout(note) for note in report["notes"]]
+    blocks = [drawn, Table(header, rows)]
+    blocks += [Callout(note) for note in report["notes"]]
     if figures["left_out"]:
-        blocks += [heading("Attacks that did not run"), bullets(_reasons(figures["left_out"]))]
+        blocks += [Heading("Attacks that did not run"), Bullets(_reasons(figures["left_out"]))]
     lead = (
         "An attack scores each record; higher means member, and no figure is ever flipped. TPR at x % FPR is the share "
         "of members that it names while it accuses x % of the non-members."
@@ -112,13 +103,13 @@ def _exposed(figures: Mapping[str, Any]) -> Section:
     strongest, rows = figures["verdict"]["strongest"], figures["exposed"]
     title = "Most exposed records"
     if figures["verdict"]["kind"] == SWAPPED:
-        return Section(title, [absent("Not shown: the attacks rank the non-members higher.")])
+        return Section(title, [Absent("Not shown: the attacks rank the non-members higher.")])
     words = {True: "yes", False: "no", None: UNKNOWN}
-    header = ["", "record", "where", "score", "non-members at or above", "given back word for word"]
+    header = ["", "record", "where", "score", "non-members at or above", "reproduced"]
     cells = [
         [
             rank,
-            code(row["record_id"][:16]),
+            Code(row["record_id"][:16]),
             row["place"],
             f"{row['score']:.4g}",
             f"{row['nonmembers_above']} of {strongest['nonmembers']}",
@@ -127,16 +118,16 @@ def _exposed(figures: Mapping[str, Any]) -> Section:
         for rank, row in enumerate(rows, start=1)
     ]
     lead = (
-        f"The {len(rows)} members that '{strongest['attack']}' is surest of, and how many non-members an attacker "
+        f"The {len(rows)} members that '{strongest['attack']}' ranks highest, and how many non-members an attacker "
         "would accuse to name each. All records stand in scores.parquet."
     )
-    return Section(title, [table(header, cells, words=3)], lead)
+    return Section(title, [Table(header, cells, words=3)], lead)
 
 
 def _memorization(report: Mapping[str, Any] | None) -> Section:
     title = "Memorization"
     if report is None:
-        return Section(title, [absent("Not measured.")])
+        return Section(title, [Absent("Not measured.")])
     names = {
         "token_accuracy": f"first {report['tokens']} tokens right, greedy",
         "reproduced": f"first {report['tokens']} tokens all right",
@@ -151,16 +142,16 @@ def _memorization(report: Mapping[str, Any] | None) -> Section:
         gap = report[name]
         row = [title_, number(gap["members"]), number(gap["nonmembers"]), _gap(gap)]
         rows.append(row + ([_gap(gap["no_kd"]), _gap(gap["excess"])] if beside else []))
-    blocks = [table(header, rows)]
+    blocks = [Table(header, rows)]
     if "inherited" in report:
         hits = report["inherited"]["records"]
         blocks.append(
-            paragraph(
-                f"Teacher and student give back {hits['members']} members and {hits['nonmembers']} non-members "
+            Paragraph(
+                f"Teacher and student reproduce {hits['members']} members and {hits['nonmembers']} non-members "
                 "that the baseline does not."
             )
         )
-    lead = "What greedy decoding gives back from the prompt alone. What it gives back of non-members is not memory."
+    lead = "What greedy decoding reproduces from the prompt alone. What it reproduces of non-members is not memorized."
     return Section(title, blocks, lead)
 
 
@@ -168,17 +159,17 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
     blind, best, overlap = controls["blind"], controls["permutation"]["best"], controls["overlap"]
     shared = overlap["some"]["n_nonmembers"]
     blocks = [
-        heading("A blind attack"),
-        callout(
+        Heading("A blind attack"),
+        Callout(
             f"{blind['verdict']} AUC {with_interval(blind['auc'], blind['auc_ci95'])}.",
             _passed(blind),
         ),
-        paragraph("A classifier that sees the texts and no model. Where it succeeds, the lists differ in themselves."),
+        Paragraph("A classifier that sees the texts and no model. Where it succeeds, the lists differ in themselves."),
     ]
     if best is not None:
         blocks += [
-            heading("Members and non-members at random"),
-            paragraph(
+            Heading("Members and non-members at random"),
+            Paragraph(
                 f"With the labels shuffled {controls['permutation']['n_permutations']} times, the best attack's AUC "
                 f"stays below {number(best['null_q95'])} in 95 % of cases; it is {number(best['auc'])} with the true "
                 f"labels ({p_value(best['p_value'])})."
@@ -186,18 +177,18 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
         ]
     for attack, control in controls.get("placebo", {}).items():
         words = f"{control['verdict']} AUC {with_interval(control['auc'], control['auc_ci95'])}."
-        blocks += [heading(f"A placebo for '{attack}'"), callout(words, _passed(control))]
+        blocks += [Heading(f"A placebo for '{attack}'"), Callout(words, _passed(control))]
     left_out = records["overlap_left_out"]
     blocks += [
-        heading("Overlap of the lists"),
-        paragraph(
+        Heading("Overlap of the lists"),
+        Paragraph(
             f"No record, and no near-duplicate, stands in both lists. {shared} of {records['nonmembers']} non-members "
             f"share a run of {overlap['ngram']} words with a member."
         ),
     ]
     if any(left_out.values()):
         blocks.append(
-            paragraph(f"Left out as overlapping: {left_out['member']} members, {left_out['nonmember']} non-members.")
+            Paragraph(f"Left out as overlapping: {left_out['member']} members, {left_out['nonmember']} non-members.")
         )
     return Section("Controls", blocks, "What has to hold for the figures above to mean anything.")
 
@@ -208,7 +199,7 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
         [
             who,
             model["name"],
-            code(model["sha256"][:12]),
+            Code(model["sha256"][:12]),
             model["template"],
             "its own" if model["own_tokenizer"] else "the student's",
             "yes" if model["starts_with_bos"] else "no",
@@ -216,9 +207,9 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
         ]
         for who, model in inputs["models"].items()
     ]
-    header = ["model", "name", "sha256", "template", "tokenizer", "BOS first", "words"]
+    header = ["model", "name", "sha256", "template", "tokenizer", "BOS first", "vocabulary size"]
     settings = [[name, value] for name, value in {**inputs["records"], **inputs["settings"]}.items()]
-    blocks = [table(header, models, words=6), details("Records and settings", table(["", ""], settings))]
+    blocks = [Table(header, models, words=6), Details("Records and settings", Table(["", ""], settings))]
     return Section("What was audited", blocks)
 
 
@@ -233,8 +224,8 @@ def _curve(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:
     return roc_curve(values[member], values[~member])
 
 
-def _reasons(left_out: Mapping[str, str]) -> list[Html]:
-    return [Html(f"{code(name)}: {html(reason)}") for name, reason in left_out.items()]
+def _reasons(left_out: Mapping[str, str]) -> list[Paragraph]:
+    return [Paragraph(Code(name), ": ", reason) for name, reason in left_out.items()]
 
 
 def _estimate(area: Mapping[str, Any] | None) -> Estimate:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdleak.auditing.verdict import LEAK, NONE
 from kdleak.core.files import replacing_file, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -31,6 +32,35 @@ class AuditResult:
         """The verdict in plain words."""
         verdict = self.figures["verdict"]
         return "\n".join([verdict["headline"], *verdict["sentences"]])
+
+    @property
+    def leaks(self) -> bool | None:
+        """Whether a leak was found; False is no proof that there is none. None where the lists cannot tell: they differ
+        without any model, or are swapped."""
+        return {LEAK: True, NONE: False}.get(self.figures["verdict"]["kind"])
+
+    @property
+    def auc(self) -> float:
+        """AUC of the attack that the verdict is about; .5 is chance."""
+        return self.figures["verdict"]["strongest"]["auc"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row an attack: attack, auc, auc_low, auc_high, p_holm, and tpr_at_<fpr> for each rate, the best first."""
+        import pandas as pd
+
+        attacks = self.figures["membership"]["attacks"]
+        rows = [
+            {
+                "attack": name,
+                "auc": area["auc"],
+                "auc_low": area["auc_ci95"][0],
+                "auc_high": area["auc_ci95"][1],
+                "p_holm": area["p_holm"],
+                **{f"tpr_at_{rate}": tpr for rate, tpr in area["tpr_at_fpr"].items()},
+            }
+            for name, area in attacks.items()
+        ]
+        return pd.DataFrame(rows).sort_values("auc", ascending=False, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
         """Write audit.json, scores.parquet and report.html into `folder`; returns it."""

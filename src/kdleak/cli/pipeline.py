@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -139,9 +140,19 @@ def rate(method: Method, multiplier: Annotated[str, typer.Argument(help="An entr
 
 
 @stage
-def report() -> None:
+def report(
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")
+    ] = None,
+) -> None:
     """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
     settings = read_settings()
+    if markdown is not None:
+        from kdleak.report.study.markdown import write_markdown
+
+        write_markdown(settings, PROJECT, markdown)
+        typer.echo(f"results: {markdown}")
+        return
     from kdleak.report.study.report import write_report
     from kdleak.tracking import mlflow
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdleak.config.schema import Params
 from kdleak.core.errors import KdleakError, brief, nearest, shown
-
-if TYPE_CHECKING:
-    from kdleak.core.paths import Project
 
 
 def load_params(path: Path) -> Params:
@@ -92,22 +89,3 @@ def _fields(section: Any, parent: list[str | int]) -> list[str]:
     for part in parent:
         section = section.model_fields[str(part)].annotation
     return list(section.model_fields)
-
-
-def check_environment(params: Params, project: Project) -> None:
-    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
-    from kdleak.attacks import ATTACKS
-    from kdleak.data.sources import find_source
-    from kdleak.models.families import load_family
-
-    for name in params.audit.attacks:
-        if name not in ATTACKS:
-            raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
-    if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
-        headline = params.report.headline
-        raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
-    load_family(project.families, params.model.family).student(params.model.student)
-    try:
-        find_source(params.data).check()
-    except KdleakError as error:
-        raise KdleakError(f"{project.params}: {error}") from None

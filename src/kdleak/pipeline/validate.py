@@ -9,11 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdleak.config.load import check_environment
+from kdleak.attacks import ATTACKS
+from kdleak.core.errors import KdleakError, nearest
 from kdleak.core.files import replacing_folder
 from kdleak.core.fingerprint import Entries, SourceTree
 from kdleak.core.variants import BASELINE
+from kdleak.data.sources import find_source
 from kdleak.distill.recipes import check_methods
+from kdleak.models.families import load_family
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -47,7 +50,7 @@ PLUMBING = (
     "kdleak.core.launch",
     "kdleak.core.paths",
     "kdleak.core.progress",
-    "kdleak.core.seconds",
+    "kdleak.core.times",
     "kdleak.core.variants",
     "kdleak.tracking",
 )
@@ -65,6 +68,21 @@ def validate(params: Params, project: Project) -> None:
                 path = fresh / stage / f"{method}.txt" if method else fresh / f"{stage}.txt"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(fingerprint(source, stage, method), encoding="utf-8")
+
+
+def check_environment(params: Params, project: Project) -> None:
+    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
+    for name in params.audit.attacks:
+        if name not in ATTACKS:
+            raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
+    if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
+        headline = params.report.headline
+        raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
+    load_family(project.families, params.model.family).student(params.model.student)
+    try:
+        find_source(params.data).check()
+    except KdleakError as error:
+        raise KdleakError(f"{project.params}: {error}") from None
 
 
 def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from kdleak.render.palette import label, style
+from kdleak.render.palette import SOFT, label, style
 from kdleak.render.svg import drawing, settings
 
-#: Inches of a figure over the page's whole width, and of one of two beside each other.
-WIDE, HALF = 9.2, 5.4
+#: Inches of a figure that stands by itself, and of one of two beside each other: so narrow that a phone can show it
+#: whole, with words that can be read. A matrix of every attack needs more.
+WIDE, HALF, MATRIX = 6.2, 5.0, 9.2
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def dots(
         axes.yaxis.grid(False)
         axes.set_xlabel(xlabel)
         if legend and (not own_look or reference is not None):
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            legend_below(figure, axes)
         return drawing(figure)
 
 
@@ -147,28 +148,7 @@ def curves(
         if categories is not None:
             axes.set_xticks(range(len(categories)), categories)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return drawing(figure)
-
-
-def roc(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray]], floor: float, *, title: str = "", width: float = HALF
-) -> str:
-    """ROC curves on logarithmic axes from `floor`, one record's share: model -> (fpr, tpr) at every threshold."""
-    with settings():
-        figure = Figure(figsize=(width, 4.3), layout="constrained")
-        axes = figure.subplots()
-        for name, (fpr, tpr) in series.items():
-            look = style(name)
-            fpr, tpr = _thinned(np.clip(fpr, floor, 1.0), np.asarray(tpr))
-            axes.step(fpr, tpr, where="post", color=look.colour, ls=look.line, label=label(name))
-        axes.plot([floor, 1], [floor, 1], color="#59636E", lw=1, ls=":", label="chance")
-        axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.15), title=title)
-        axes.set(xlabel="non-members called members (FPR)", ylabel="members found (TPR)")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+        legend_below(figure, axes)
         return drawing(figure)
 
 
@@ -191,8 +171,16 @@ def scatter(
         _reference(axes, x_reference, "", vertical=True)
         _reference(axes, y_reference, "", vertical=False)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+        legend_below(figure, axes)
         return drawing(figure)
+
+
+def legend_below(figure: Figure, axes) -> None:
+    """One legend under the axes: beside them it would take a third of a narrow page."""
+    handles, labels = axes.get_legend_handles_labels()
+    column = 0.075 * max(map(len, labels), default=0) + 0.5  # inches of its longest label and its mark, about
+    columns = min(4, max(1, int(figure.get_figwidth() / column)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def _dot(axes, estimate: Estimate, y: float, look, shown: str) -> None:
@@ -213,13 +201,4 @@ def _logarithmic(axes) -> None:
 def _reference(axes, value: float | None, words: str, *, vertical: bool) -> None:
     if value is not None:
         draw = axes.axvline if vertical else axes.axhline
-        draw(value, color="#59636E", lw=1, ls=":", label=words or None)
-
-
-def _thinned(fpr: np.ndarray, tpr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of a step curve alone: a point between two others on one line changes nothing that is drawn."""
-    if len(fpr) < 3:
-        return fpr, tpr
-    inner = ((fpr[1:-1] == fpr[:-2]) & (fpr[1:-1] == fpr[2:])) | ((tpr[1:-1] == tpr[:-2]) & (tpr[1:-1] == tpr[2:]))
-    keep = np.concatenate([[True], ~inner, [True]])
-    return fpr[keep], tpr[keep]
+        draw(value, color=SOFT, lw=1, ls=":", label=words or None)

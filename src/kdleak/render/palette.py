@@ -6,11 +6,14 @@ is built on them, with a hollow marker and a dashed line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 BLUE, ORANGE, SKY, GREEN = "#0072B2", "#E69F00", "#56B4E9", "#009E73"
 PURPLE, VERMILION, BLACK, GREY = "#CC79A7", "#D55E00", "#000000", "#7F7F7F"
+#: Axes, chance, what is not a model; and text.
+SOFT, INK = "#59636E", "#1D2329"
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,22 @@ STYLES = MappingProxyType(
         "akl": Style(ORANGE, "h", True, "adaptive KL"),
     }
 )
-#: What is neither a technique nor a model of the study: an audited student, say.
-OTHER = Style(VERMILION, "o")
+#: An audited student, which is no technique of the study.
+STUDENT = Style(BLUE, "o")
+_CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
 
 
 def style(name: str) -> Style:
-    """The look of a model: `teacher`, `sft` (no KD), a technique, or any other name."""
-    return STYLES.get(name, OTHER)
+    """The look of a model: `teacher`, `sft` (no KD), a technique, or `student`."""
+    return STYLES.get(name, STUDENT)
+
+
+def cycle(names: Sequence[str]) -> dict[str, Style]:
+    """A look for each of `names` that are no models (attacks, say), by their order."""
+    marks = [Style(colour, "o", hollow) for hollow in (False, True) for colour in _CYCLE]
+    return {name: replace(marks[i % len(marks)], label=name) for i, name in enumerate(names)}
 
 
 def label(name: str) -> str:
     """What a model is called in a figure."""
-    return style(name).label or name
+    return STYLES[name].label if name in STYLES else name

@@ -1,49 +1,81 @@
-"""The ROC figure of the headline: teacher, student and student without KD, on logarithmic axes.
-
-A leak is what an attacker gains at few false accusations (Carlini et al. 2022), which linear axes hide in a corner.
-"""
+"""ROC curves on logarithmic axes, where a leak of a few records shows (Carlini et al. 2022): linear axes hide it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-import pandas as pd
+import numpy as np
+from matplotlib.figure import Figure  # not pyplot: no window system is asked for, no figure is kept
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-from kdleak.core.files import replacing_file
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
+from kdleak.render.charts import HALF, legend_below
+from kdleak.render.palette import SOFT, Style, cycle, label, style
+from kdleak.render.svg import drawing, settings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
-#: Okabe-Ito colours, safe for colour-blind readers: the same role has the same colour in every figure.
-COLOURS = {"teacher": "#0072B2", "student": "#D55E00", "baseline": "#7F7F7F"}
+#: Where axes start that no count of non-members bounds.
+_SMALLEST = 1e-3
+
+Curve = tuple[np.ndarray, np.ndarray]
 
 
-def roc_figure(curves: Mapping[str, tuple[str, pd.DataFrame]], attack: str, floor: float) -> Figure:
-    """Draw `curves`: role -> (label, table with attack, fpr, tpr). Axes start at `floor`, one record's share."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
-    for role, (label, table) in curves.items():
-        curve = table[table["attack"] == attack]
-        axes.step(curve["fpr"].clip(lower=floor), curve["tpr"], where="post", label=label, color=COLOURS[role], lw=2)
-    diagonal = [floor, 1.0]
-    axes.plot(diagonal, diagonal, color="black", lw=1, ls=":", label="chance")
-    axes.set(
-        xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05),
-        xlabel="non-members called members (FPR)", ylabel="members found (TPR)",
-        title=f"Who was in the teacher's private data? Attack: {attack}",
-    )  # fmt: skip
-    axes.grid(alpha=0.3, which="both", lw=0.5)
-    axes.legend(loc="lower right", frameon=False)
+def roc(
+    curves: Mapping[str, Curve],
+    floor: float,
+    *,
+    title: str = "",
+    labels: Mapping[str, str] | None = None,
+    width: float = HALF,
+) -> str:
+    """The `<svg>` of a curve a model. curves: model -> (fpr, tpr) at every threshold. floor: where both axes start, the
+    share of one record. labels: what the legend calls a model, where not by its name."""
+    looks = {name: style(name) for name in curves}
+    named = {name: (labels or {}).get(name) or label(name) for name in curves}
+    return drawing(_figure(curves, looks, named, floor, title, width))
+
+
+def attack_roc_figure(table: pd.DataFrame, title: str) -> Figure:
+    """A curve an attack, of a roc.csv (attack, fpr, tpr); rates below the smallest non-zero one stand on the axis."""
+    rates = table.loc[table["fpr"] > 0, "fpr"]
+    floor = min(_SMALLEST, rates.min()) if len(rates) else _SMALLEST
+    curves = {
+        name: (curve["fpr"].to_numpy(), curve["tpr"].to_numpy()) for name, curve in table.groupby("attack", sort=False)
+    }
+    return _figure(curves, cycle(list(curves)), {name: name for name in curves}, floor, title, HALF)
+
+
+def _figure(
+    curves: Mapping[str, Curve],
+    looks: Mapping[str, Style],
+    labels: Mapping[str, str],
+    floor: float,
+    title: str,
+    width: float,
+) -> Figure:
+    with settings():
+        figure = Figure(figsize=(width, 5.0), layout="constrained")
+        axes = figure.subplots()
+        for name, (fpr, tpr) in curves.items():
+            fpr, tpr = _thinned(np.clip(fpr, floor, 1.0), np.asarray(tpr))
+            look = looks[name]
+            axes.step(fpr, tpr, where="post", color=look.colour, ls=look.line, label=labels[name])
+        axes.plot([floor, 1], [floor, 1], color=SOFT, lw=1, ls=":", label="chance")
+        axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.15), title=title)
+        axes.set(xlabel="non-members called members (FPR)", ylabel="members found (TPR)")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
+        legend_below(figure, axes)
     return figure
 
 
-def write_svg(figure: Figure, path: Path) -> None:
-    """The same figure is the same file: no date, no random ids."""
-    with replacing_file(path) as fresh, plt.rc_context({"svg.hashsalt": "kdleak"}):
-        figure.savefig(fresh, format="svg", metadata={"Date": None})
-    plt.close(figure)
+def _thinned(fpr: np.ndarray, tpr: np.ndarray) -> Curve:
+    """The corners of a step curve alone: a point between two others on one line changes nothing that is drawn."""
+    if len(fpr) < 3:
+        return fpr, tpr
+    inner = ((fpr[1:-1] == fpr[:-2]) & (fpr[1:-1] == fpr[2:])) | ((tpr[1:-1] == tpr[:-2]) & (tpr[1:-1] == tpr[2:]))
+    keep = np.concatenate([[True], ~inner, [True]])
+    return fpr[keep], tpr[keep]

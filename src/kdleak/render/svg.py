@@ -9,18 +9,20 @@ from io import StringIO
 import matplotlib
 from matplotlib.figure import Figure  # not pyplot: no window system is asked for, no figure is kept
 
+from kdleak.render.palette import INK, SOFT
+
 _SETTINGS = {
     "svg.hashsalt": "kdleak",
     "svg.fonttype": "none",
     "font.size": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#59636E",
-    "axes.labelcolor": "#1D2329",
-    "xtick.color": "#59636E",
-    "ytick.color": "#59636E",
-    "xtick.labelcolor": "#1D2329",
-    "ytick.labelcolor": "#1D2329",
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "axes.titlesize": 11.0,
     "axes.titlelocation": "left",
     "axes.grid": True,

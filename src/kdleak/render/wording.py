@@ -49,15 +49,15 @@ def p_value(p: float | None) -> str:
     return "p < .001" if p < 0.001 else f"p = {number(p)}"
 
 
-def seconds(value: float) -> str:
-    """A duration: 8 s, 3 min 20 s."""
-    whole = round(value)
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{value:.1f} s"
-
-
 def task_name(task: str) -> str:
     """open_qa as open QA."""
     return " ".join("QA" if word == "qa" else word for word in task.split("_"))
+
+
+def in_words(count: int) -> str:
+    """A small count as a word: seven."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return words[count] if count < len(words) else str(count)
 
 
 def listed(words: Sequence[str]) -> str:

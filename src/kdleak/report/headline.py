@@ -1,10 +1,10 @@
-"""The headline figures of one method: the student beside its teacher and beside the student without a teacher."""
+"""The headline figures of one method: the student beside its teacher and beside the no-KD student."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdleak.core.files import read_csv, read_json, read_parquet, write_csv, write_json
+from kdleak.core.files import read_csv, read_json, read_parquet, replacing_file, write_csv, write_json
 from kdleak.core.paths import BASELINE, TEACHER
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -
     """The ROC curves of the three models by one attack, for `dvc plots` and as a figure."""
     import pandas as pd
 
-    from kdleak.render.roc import roc_figure, write_svg
+    from kdleak.render.charts import WIDE
+    from kdleak.render.roc import roc
+    from kdleak.render.svg import by_itself
 
     tables = {who: read_csv(project.roc(name)) for who, name in _models(method).items()}
     curves = {who: table.loc[table["attack"] == attack] for who, table in tables.items()}
@@ -62,14 +64,22 @@ def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -
         low, high = figures["auc_ci95"]
         return f"{title}: AUC {figures['auc']:.2f} [{low:.2f}, {high:.2f}]"
 
-    titles = {"teacher": "teacher", "student": f"student, {method}", "no_kd": "student without KD"}
-    roles = {"teacher": "teacher", "student": "student", "no_kd": "baseline"}
-    shown = {roles[who]: (label(who, title), curves[who]) for who, title in titles.items()}
-    write_svg(roc_figure(shown, attack, 1 / reports["student"]["n_nonmembers"]), project.roc_figure)
+    titles = {"teacher": "teacher", "student": f"student, {method}", "no_kd": "no-KD student"}
+    models = _models(method)
+    labels = {models[who]: label(who, title) for who, title in titles.items()}
+    drawn = roc(
+        {models[who]: (curve["fpr"].to_numpy(), curve["tpr"].to_numpy()) for who, curve in curves.items()},
+        1 / reports["student"]["n_nonmembers"],
+        title=f"Who was in the teacher's private data? Attack: {attack}",
+        labels=labels,
+        width=WIDE,
+    )
+    with replacing_file(project.roc_figure) as fresh:
+        fresh.write_text(by_itself(drawn), encoding="utf-8")
 
 
 def _excess(method: str, attack: str, project: Project) -> AucDifference:
-    """How far the student's AUC lies above the No-KD student's, on the same records (paired DeLong)."""
+    """How far the student's AUC lies above the no-KD student's, on the same records (paired DeLong)."""
     from kdleak.stats import auc_difference
 
     student, baseline = (read_parquet(project.scores(name)) for name in (method, BASELINE))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
+from kdleak.tracking.metrics import attack_metrics, block_metrics, flattened, headline_metrics, known_figures
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -36,7 +36,6 @@ _ROLES |= dict.fromkeys(AUDITS, ("private", "heldout")) | {"utility": ("heldout"
 #: A result that is so many seconds younger than its command's end was written by another one.
 _SLACK = 60.0
 _UNKNOWN = Span(0.0, 0.0)
-_NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
 @dataclass(frozen=True)
@@ -159,10 +158,10 @@ def method_runs(
     metrics: dict[str, float] = {}
     for run in nested:
         if run.name == method:
-            metrics |= _headline(run, params.report.headline)
+            metrics |= headline_metrics(run.stage, run.metrics, params.report.headline)
     if ("summary", method) in steps:
         metrics |= _comparison(project)
-    flat = {"method": method, "seed": params.seed, **_flat(settings)}
+    flat = {"method": method, "seed": params.seed, **flattened(settings)}
     key = _digest({"params": flat, "data": _digest(ids)})
     model = params.model
     title = f"{method}, {model.family} {model.student}, {params.data.sizes.private} members, seed {params.seed}"
@@ -209,73 +208,38 @@ def _untimed(
     if stage == "membership":
         report = read_json(project.membership(name))
         return StageRun(
-            stage, name, _flat({"audit": params.audit.model_dump()}), _attack_metrics(report, params), dataset,
+            stage, name, flattened({"audit": params.audit.model_dump()}), attack_metrics(report, params), dataset,
             roc=project.roc(name),
         )  # fmt: skip
     if stage == "blocks":
         used = params.audit.model_dump(include={"blocks", "noise"})
-        return StageRun(stage, name, _flat({"audit": used}), _block_metrics(read_json(project.blocks(name))), dataset)
+        return StageRun(
+            stage, name, flattened({"audit": used}), block_metrics(read_json(project.blocks(name))), dataset
+        )
     if stage == "memorization":
         metrics = headline_figures(read_json(project.memorization(name)))
-        return StageRun(stage, name, _flat({stage: params.memorization.model_dump()}), _numbers(metrics), dataset)
+        return StageRun(
+            stage, name, flattened({stage: params.memorization.model_dump()}), known_figures(metrics), dataset
+        )
     if stage == "utility":
         used = params.generation.model_dump()
-        return StageRun(stage, name, _flat({"generation": used}), _numbers(read_json(project.utility(name))), dataset)
+        return StageRun(
+            stage, name, flattened({"generation": used}), known_figures(read_json(project.utility(name))), dataset
+        )
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
-    history = [_numbers(entry) for entry in training["history"]]
+    history = [known_figures(entry) for entry in training["history"]]
     final = {f"final_{key}": value for key, value in (history[-1] if history else {}).items() if key != "step"}
-    metrics = _numbers({key: value for key, value in training.items() if key != "history"}) | final
+    metrics = known_figures({key: value for key, value in training.items() if key != "history"}) | final
     return StageRun(
-        stage, name, {"seed": params.seed, **_flat(used)}, metrics, dataset, history, _checkpoint(project, name)
+        stage, name, {"seed": params.seed, **flattened(used)}, metrics, dataset, history, _checkpoint(project, name)
     )
-
-
-def _attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, float | None]:
-    """auc, its interval and TPR at each FPR of every attack; the headline attack's AUC for each task."""
-    metrics: dict[str, Any] = {"n_members": report["n_members"], "n_nonmembers": report["n_nonmembers"]}
-    for attack, figures in report["attacks"].items():
-        low, high = figures["auc_ci95"]
-        metrics |= {f"auc/{attack}": figures["auc"], f"auc_low/{attack}": low, f"auc_high/{attack}": high}
-        metrics |= {f"tpr_at_{fpr}_fpr/{attack}": tpr for fpr, tpr in figures["tpr_at_fpr"].items()}
-    for task, attacks in report["tasks"].items():
-        name = _NOT_IN_A_METRIC_NAME.sub("_", task)
-        metrics[f"auc_by_task/{name}"] = attacks[params.report.headline]["auc"]
-    return _numbers(metrics)
-
-
-def _block_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """auc and its interval of every block."""
-    metrics: dict[str, Any] = {"n_perturbations": report["n_perturbations"]}
-    for block in report["blocks"]:
-        name, (low, high) = f"block_{block['index']}", block["auc_ci95"]
-        metrics |= {f"auc/{name}": block["auc"], f"auc_low/{name}": low, f"auc_high/{name}": high}
-    return _numbers(metrics)
-
-
-def _headline(run: StageRun, attack: str) -> dict[str, float]:
-    """What the parent shows of its student, in columns that sort."""
-    if run.stage == "blocks":
-        return {name.replace("/", "_"): value for name, value in run.metrics.items() if name.startswith("auc/")}
-    if run.stage in ("memorization", "utility"):
-        return {name: value for name, value in run.metrics.items() if name != "records"}
-    if run.stage != "membership":
-        return {"train_loss": run.metrics["final_loss"]} if "final_loss" in run.metrics else {}
-    columns = {
-        "auc": f"auc/{attack}",
-        "auc_low": f"auc_low/{attack}",
-        "auc_high": f"auc_high/{attack}",
-        "tpr_at_1pct_fpr": f"tpr_at_0.01_fpr/{attack}",
-    }
-    shown = {column: run.metrics[name] for column, name in columns.items() if name in run.metrics}
-    each = {name.replace("/", "_"): value for name, value in run.metrics.items() if name.startswith("auc/")}
-    return shown | each | ({"best_auc": max(each.values())} if each else {})
 
 
 def _comparison(project: Project) -> dict[str, float]:
     """The figures of results/metrics.json that the student's own files do not hold."""
-    figures = _numbers(read_json(project.metrics))
+    figures = known_figures(read_json(project.metrics))
     return {key: value for key, value in figures.items() if not key.startswith("student_")}
 
 
@@ -293,21 +257,6 @@ def _ids_by_role(project: Project) -> dict[str, list[str]]:
     for record, role in sorted(zip(table["record_id"], table["role"], strict=True)):
         ids.setdefault(role, []).append(record)
     return ids
-
-
-def _flat(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in sections.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-    return flat
-
-
-def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are known figures."""
-    return {k: v for k, v in entries.items() if isinstance(v, int | float) and not isinstance(v, bool) and v == v}
 
 
 def _digest(content: Any, more: bytes = b"") -> str:

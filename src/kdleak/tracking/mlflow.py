@@ -228,7 +228,7 @@ class _Store:
     def _draw(self, run: Run, content: StageRun) -> None:
         import pandas as pd
 
-        from kdleak.render.attack_roc import attack_roc_figure
+        from kdleak.render.roc import attack_roc_figure
 
         figure = attack_roc_figure(pd.read_csv(content.roc), f"Membership of private records: {content.name}")
         self._client.log_figure(run.info.run_id, figure, "roc.png")

@@ -48,12 +48,12 @@ def curves(study: Study) -> dict[str, list[Point]]:
         for trial in study.trials.get(method, []):
             tables[method, trial.multiplier], useful[method, trial.multiplier] = trial.scores, trial.utility
     found = leaks(tables, study.attack)
-    made: dict[str, list[Point]] = {}
+    sweeps: dict[str, list[Point]] = {}
     for method, multiplier in sorted(found, key=lambda key: key[1]):
         utility = useful[method, multiplier]
         point = Point(multiplier, utility["perplexity"], utility["rouge_l"], found[method, multiplier])
-        made.setdefault(method, []).append(point)
-    return {method: made[method] for method in study.techniques if method in made}
+        sweeps.setdefault(method, []).append(point)
+    return {method: sweeps[method] for method in study.techniques if method in sweeps}
 
 
 def learning_branch(points: Sequence[Point]) -> list[Point]:
@@ -81,15 +81,15 @@ def at_perplexity(branch: Sequence[Point], perplexity: float) -> Leak | None:
     return None
 
 
-def match(made: Mapping[str, Sequence[Point]]) -> Matched | None:
+def match(sweeps: Mapping[str, Sequence[Point]]) -> Matched | None:
     """Leaks at the perplexity that most techniques pass, the best such; None where fewer than two techniques meet."""
-    branches = {method: learning_branch(points) for method, points in made.items() if len(points) > 1}
+    branches = {method: learning_branch(points) for method, points in sweeps.items() if len(points) > 1}
     reached = [branch[-1].perplexity for branch in branches.values()]
     found = [(target, _passing(branches, target)) for target in reached]
     target, passing = max(found, key=lambda each: (len(each[1]), -each[0]), default=(math.nan, {}))
     if len(passing) < 2:
         return None
-    left_out = {method: _why(branches.get(method, []), target) for method in made if method not in passing}
+    left_out = {method: _why(branches.get(method, []), target) for method in sweeps if method not in passing}
     return Matched(target, passing, left_out)
 
 

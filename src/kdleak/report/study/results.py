@@ -122,13 +122,13 @@ def _model(name: str, project: Project) -> Model:
 
 def _trials(method: str, params: Params, project: Project) -> list[Trial]:
     """The sweep's runs of a method that are there, of those that params.yaml asks for."""
-    found = []
+    trials = []
     for multiplier in params.study.lr_multipliers:
         variant = Variant(method, rate=multiplier)
         if project.utility(variant).is_file() and project.scores(variant).is_file():
             results = (read_json(project.membership(variant)), read_json(project.utility(variant)))
-            found.append(Trial(method, multiplier, *results, read_parquet(project.scores(variant))))
-    return found
+            trials.append(Trial(method, multiplier, *results, read_parquet(project.scores(variant))))
+    return trials
 
 
 def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:

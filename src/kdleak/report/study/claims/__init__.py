@@ -1,35 +1,36 @@
-"""The paper's claims (Zhang et al. 2025), each checked by a stated test on a study's results."""
+"""The paper's claims (Zhang et al. 2025), each checked by a stated test on a study's results.
+
+A function in this folder that bears `@claim` is one, and is found by it. The paper's own bear its numbers, 1 to 7; the
+name of another says what it is (`2 at equal utility`).
+"""
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from kdleak.report.study.claims.blocks import blocks_differ
-from kdleak.report.study.claims.matched import at_matched_utility
-from kdleak.report.study.claims.membership import (
-    every_technique_leaks,
-    objective_matters,
-    student_text_raises_risk,
-    tasks_differ,
-    techniques_differ,
-)
-from kdleak.report.study.claims.memorization import measures_disagree
 
 if TYPE_CHECKING:
     from kdleak.report.study.findings import Finding
     from kdleak.report.study.results import Study
 
-CLAIMS = (
-    every_technique_leaks,
-    techniques_differ,
-    objective_matters,
-    student_text_raises_risk,
-    tasks_differ,
-    measures_disagree,
-    blocks_differ,
-)
+#: Number or name -> its test. `findings_of` runs all of them.
+CLAIMS: dict[str, Callable[[Study], Finding]] = {}
+
+
+def claim(name: str) -> Callable[[Callable[[Study], Finding]], Callable[[Study], Finding]]:
+    """Register the decorated function as the test of the claim `name`."""
+
+    def register(test: Callable[[Study], Finding]) -> Callable[[Study], Finding]:
+        CLAIMS[name] = test
+        return test
+
+    return register
 
 
 def findings_of(study: Study) -> list[Finding]:
-    """The seven claims, then claims 2 and 3 at equal utility."""
-    return [*(claim(study) for claim in CLAIMS), *at_matched_utility(study)]
+    """The verdict on every registered claim: the paper's in its order, then the others by name."""
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return [CLAIMS[name](study) for name in sorted(CLAIMS, key=lambda name: (not name.isdigit(), name))]

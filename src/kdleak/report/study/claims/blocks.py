@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
 from kdleak.render.wording import with_interval
+from kdleak.report.study.claims import claim
 from kdleak.report.study.claims.membership import mean_of
 from kdleak.report.study.findings import (
     CONTRADICTED,
@@ -33,6 +34,7 @@ TEST = (
 )
 
 
+@claim("7")
 def blocks_differ(study: Study) -> Finding:
     """7. The spread of the students' blocks, with the No-KD student's beside it."""
     students = {n: study.models[n].block_scores for n in study.with_("block_scores", study.claimed)}
@@ -45,17 +47,17 @@ def blocks_differ(study: Study) -> Finding:
     tests = len(list(combinations(blocks, 2)))
     p = min(1.0, over_margin.p_value * tests)
     verdict = INCONCLUSIVE if not p < ALPHA else REPRODUCED if over_margin.value > 0 else CONTRADICTED
-    whole = Contrast(f"block {highest} over block {lowest}", spread.value, spread.error, spread.n)
-    apart = with_interval(whole.value, whole.interval)
+    contrast = Contrast(f"block {highest} over block {lowest}", spread.value, spread.error, spread.n)
+    apart = with_interval(contrast.value, contrast.interval)
     answer = f"Block {highest} exposes members most, block {lowest} least: {apart} apart."
     null = _means({BASELINE: table} if (table := study.baseline.block_scores) is not None else {})
     figures = {"margin": LARGE, "auc": {str(k): leak.value for k, leak in blocks.items()}}
     if len(null) == len(blocks):
-        beside = null[highest] - null[lowest]
-        figures |= {"no_kd_difference": beside.value, "no_kd_error": beside.error}
-        answer += f" The same blocks of the student without KD: {with_interval(beside.value, _interval(beside))}."
+        no_kd = null[highest] - null[lowest]
+        figures |= {"no_kd_difference": no_kd.value, "no_kd_error": no_kd.error}
+        answer += f" The same blocks of the student without KD: {with_interval(no_kd.value, _interval(no_kd))}."
     smallest = over_margin.detectable(tests) if verdict == INCONCLUSIVE else None
-    return Finding("7", SAYS, verdict, TEST, answer, [Compared(whole, p, verdict)], figures, smallest)
+    return Finding("7", SAYS, verdict, TEST, answer, [Compared(contrast, p, verdict)], figures, smallest)
 
 
 def _means(tables: Mapping[str, pd.DataFrame]) -> dict[int, Leak]:

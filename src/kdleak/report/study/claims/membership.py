@@ -15,6 +15,7 @@ from scipy.special import chdtrc  # scipy.stats takes longer to import than this
 from kdleak.core.paths import BASELINE
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, number, p_value, signed, task_name
+from kdleak.report.study.claims import claim
 from kdleak.report.study.findings import (
     CONTRADICTED,
     REPRODUCED,
@@ -36,6 +37,7 @@ MOST_TASKS = ("creative_writing", "open_qa", "general_qa", "brainstorming")
 LEAST_TASKS = ("classification", "summarization", "closed_qa")
 
 
+@claim("1")
 def every_technique_leaks(study: Study) -> Finding:
     """1. By its best attack each student lies above the No-KD student."""
     says = "Every technique leaks: each student's best AUC is above the No-KD student's."
@@ -44,15 +46,15 @@ def every_technique_leaks(study: Study) -> Finding:
         return not_measured("1", says, _paired("every attack"), "No student beside No-KD yet.")
     owners, contrasts = [], []
     for attack in study.params.audit.attacks:
-        found = leaks(tables, attack)
-        for name in (n for n in found if n != BASELINE and BASELINE in found):
+        areas = leaks(tables, attack)
+        for name in (n for n in areas if n != BASELINE and BASELINE in areas):
             owners.append(name)
-            contrasts.append(Contrast.of(f"{label(name)} over no KD by {attack}", found[name] - found[BASELINE]))
+            contrasts.append(Contrast.of(f"{label(name)} over no KD by {attack}", areas[name] - areas[BASELINE]))
     every = judged(contrasts)
     best = []
     for name in dict.fromkeys(owners):
-        own = [c for owner, c in zip(owners, every, strict=True) if owner == name]
-        best.append(max(own, key=lambda c: (c.verdict == REPRODUCED, c.contrast.value)))
+        of_technique = [c for owner, c in zip(owners, every, strict=True) if owner == name]
+        best.append(max(of_technique, key=lambda c: (c.verdict == REPRODUCED, c.contrast.value)))
     verdict = together(best)
     leaking = [c for c in best if c.verdict == REPRODUCED]
     answer = f"{len(leaking)} of {len(best)} techniques leak more than no KD by their best attack."
@@ -63,21 +65,22 @@ def every_technique_leaks(study: Study) -> Finding:
     return Finding("1", says, verdict, test, answer, best, detectable=detectable(best, len(every)))
 
 
+@claim("2")
 def techniques_differ(study: Study) -> Finding:
     """2. SeqKD, ImitKD and KD leak most, MiniLLM least."""
-    found = leaks(tables_of(study, study.claimed), study.attack)
-    return ranking("2", "SeqKD, ImitKD and KD leak most, MiniLLM least.", found, study.attack)
+    areas = leaks(tables_of(study, study.claimed), study.attack)
+    return ranking("2", "SeqKD, ImitKD and KD leak most, MiniLLM least.", areas, study.attack)
 
 
-def ranking(claim: str, says: str, found: Mapping[str, Leak], attack: str, caveat: str = "") -> Finding:
+def ranking(claim: str, says: str, areas: Mapping[str, Leak], attack: str, caveat: str = "") -> Finding:
     """Whether the leaks have the paper's order: MOST above the others, LEAST below them."""
-    top, middle = [n for n in MOST if n in found], [n for n in ("gkd", "distillm") if n in found]
-    low = [LEAST] if LEAST in found else []
+    top, middle = [n for n in MOST if n in areas], [n for n in ("gkd", "distillm") if n in areas]
+    low = [LEAST] if LEAST in areas else []
     pairs = [(a, b) for a in top for b in [*middle, *low]] + [(a, b) for a in middle for b in low]
     if not pairs:
         return not_measured(claim, says, _paired(attack), "The techniques have not been run.")
-    compared = judged([difference(found, a, b) for a, b in pairs])
-    order = sorted(found, key=lambda name: -found[name].value)
+    compared = judged([difference(areas, a, b) for a, b in pairs])
+    order = sorted(areas, key=lambda name: -areas[name].value)
     borne_out = sum(c.verdict == REPRODUCED for c in compared)
     answer = f"From most to least: {', '.join(label(n) for n in order)}. "
     answer += f"{borne_out} of {len(compared)} pairs are significantly as claimed."
@@ -88,22 +91,23 @@ def ranking(claim: str, says: str, found: Mapping[str, Leak], attack: str, cavea
         answer += f"({signed(worst.contrast.value)})."
     return Finding(
         claim, says, together(compared), _paired(attack, len(compared)), answer, compared,
-        {"auc": {name: leak.value for name, leak in found.items()}}, detectable(compared), caveat,
+        {"auc": {name: leak.value for name, leak in areas.items()}}, detectable(compared), caveat,
     )  # fmt: skip
 
 
+@claim("3")
 def objective_matters(study: Study) -> Finding:
     """3. Reverse KL leaks less than forward KL."""
-    found = leaks(tables_of(study, [n for n in ("kd", "rkl") if n in study.techniques]), study.attack)
-    return reverse_below_forward("3", "Reverse KL leaks less than forward KL.", found, study.attack)
+    areas = leaks(tables_of(study, [n for n in ("kd", "rkl") if n in study.techniques]), study.attack)
+    return reverse_below_forward("3", "Reverse KL leaks less than forward KL.", areas, study.attack)
 
 
-def reverse_below_forward(claim: str, says: str, found: Mapping[str, Leak], attack: str) -> Finding:
+def reverse_below_forward(claim: str, says: str, areas: Mapping[str, Leak], attack: str) -> Finding:
     """The two objectives alone, on the same data from the same start."""
-    if not {"kd", "rkl"} <= set(found):
+    if not {"kd", "rkl"} <= set(areas):
         reason = "Needs both `kd` (forward KL) and `rkl` (reverse KL) on the same data."
         return not_measured(claim, says, _paired(attack), reason)
-    compared = judged([difference(found, "kd", "rkl")])
+    compared = judged([difference(areas, "kd", "rkl")])
     contrast = compared[0].contrast
     more = "more" if contrast.value > 0 else "less"
     answer = f"Forward KL leaks {number(abs(contrast.value))} {more} than reverse KL ({p_value(contrast.p_value)})."
@@ -111,15 +115,16 @@ def reverse_below_forward(claim: str, says: str, found: Mapping[str, Leak], atta
     return Finding(claim, says, together(compared), test, answer, compared, detectable=detectable(compared))
 
 
+@claim("4")
 def student_text_raises_risk(study: Study) -> Finding:
     """4. More student-generated data, more leak: the same divergence with and without it."""
     says = "More student-generated data raises the risk."
-    found = leaks(tables_of(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques]), study.attack)
-    pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in found and b in found]
+    areas = leaks(tables_of(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques]), study.attack)
+    pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in areas and b in areas]
     if not pairs:
         reason = "Needs `imitkd` beside `kd`, or `gkd` beside `jsd`."
         return not_measured("4", says, _paired(study.attack), reason)
-    compared = judged([difference(found, a, b) for a, b in pairs])
+    compared = judged([difference(areas, a, b) for a, b in pairs])
     answer = "; ".join(f"{c.contrast.name} {signed(c.contrast.value)} ({p_value(c.p_holm)})" for c in compared) + "."
     caveat = (
         "Techniques that learn from their own words also start from the No-KD student, and ImitKD adds an LM loss. "
@@ -130,6 +135,7 @@ def student_text_raises_risk(study: Study) -> Finding:
     return Finding("4", says, together(compared), test, answer, compared, detectable=smallest, caveat=caveat)
 
 
+@claim("5")
 def tasks_differ(study: Study) -> Finding:
     """5. Tasks differ: those of MOST_TASKS leak most, those of LEAST_TASKS least."""
     says = (
@@ -149,8 +155,8 @@ def tasks_differ(study: Study) -> Finding:
     )
     compared = judged([contrast])
     order = sorted(by_task, key=lambda task: -by_task[task].value)
-    said = [f"{task_name(task)} {number(by_task[task].value, 2)}" for task in order]
-    answer = f"The three lie {signed(contrast.value)} above the other three. From most to least: {listed(said)}."
+    ranked = [f"{task_name(task)} {number(by_task[task].value, 2)}" for task in order]
+    answer = f"The three lie {signed(contrast.value)} above the other three. From most to least: {listed(ranked)}."
     heterogeneity, p = _heterogeneity(list(by_task.values()))
     figures = {"auc": {task: leak.value for task, leak in by_task.items()}}
     figures |= {"heterogeneity": heterogeneity, "heterogeneity_p": p}
@@ -161,27 +167,27 @@ def _leaks_by_task(study: Study) -> dict[str, Leak]:
     """Task -> its AUC, the mean over techniques; tasks with too few records for an error are left out."""
     tables = tables_of(study, study.claimed)
     tasks = sorted(set().union(*(table["task"] for table in tables.values())))
-    found = {}
+    areas = {}
     for task in tasks:
         of_task = leaks({name: table[table["task"] == task] for name, table in tables.items()}, study.attack)
         if of_task and min(min(len(leak.members), len(leak.nonmembers)) for leak in of_task.values()) > 1:
-            found[task] = mean_of(list(of_task.values()))
-    return found
+            areas[task] = mean_of(list(of_task.values()))
+    return areas
 
 
-def _heterogeneity(found: Sequence[Leak]) -> tuple[float, float]:
+def _heterogeneity(areas: Sequence[Leak]) -> tuple[float, float]:
     """Cochran's Q over independent AUCs, and its p-value."""
-    weights, values = np.array([1 / leak.error**2 for leak in found]), np.array([leak.value for leak in found])
+    weights, values = np.array([1 / leak.error**2 for leak in areas]), np.array([leak.value for leak in areas])
     q = float(weights @ (values - weights @ values / weights.sum()) ** 2)
-    return q, float(chdtrc(len(found) - 1, q))
+    return q, float(chdtrc(len(areas) - 1, q))
 
 
-def mean_of(found: Sequence[Leak]) -> Leak:
+def mean_of(areas: Sequence[Leak]) -> Leak:
     """The mean of several models' leaks."""
-    total = found[0]
-    for leak in found[1:]:
+    total = areas[0]
+    for leak in areas[1:]:
         total = total + leak
-    return total * (1 / len(found))
+    return total * (1 / len(areas))
 
 
 def _paired(attack: str, comparisons: int = 1) -> str:
@@ -193,5 +199,5 @@ def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     return {name: study.models[name].scores for name in names if study.models[name].scores is not None}
 
 
-def difference(found: Mapping[str, Leak], first: str, second: str) -> Contrast:
-    return Contrast.of(f"{label(first)} over {label(second)}", found[first] - found[second])
+def difference(areas: Mapping[str, Leak], first: str, second: str) -> Contrast:
+    return Contrast.of(f"{label(first)} over {label(second)}", areas[first] - areas[second])

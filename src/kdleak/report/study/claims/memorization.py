@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from kdleak.core.seeds import derive
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, with_interval
+from kdleak.report.study.claims import claim
 from kdleak.report.study.findings import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -37,6 +38,7 @@ TEST = (
 )
 
 
+@claim("6")
 def measures_disagree(study: Study) -> Finding:
     """6. Membership (AUC of the headline attack) against memorization (gap of token accuracy)."""
     both = paired_tables(study, study.claimed)
@@ -55,8 +57,8 @@ def measures_disagree(study: Study) -> Finding:
     rho = technique_correlation(*scores, member, derive(study.params.seed, "disagreement"), draws=500)
     agree = not shown and rho.low > 0.5
     verdict = REPRODUCED if shown else CONTRADICTED if agree else INCONCLUSIVE
-    said = with_interval(rho.value, (rho.low, rho.high), 2)
-    answer = f"Rank correlation of the two over {listed([label(name) for name in both])}: {said}."
+    interval = with_interval(rho.value, (rho.low, rho.high), 2)
+    answer = f"Rank correlation of the two over {listed([label(name) for name in both])}: {interval}."
     if shown:
         names = [f"{label(pairs[i][0])} and {label(pairs[i][1])}" for i in shown]
         answer += f" Ordered oppositely by the two: {listed(names[:3])}"

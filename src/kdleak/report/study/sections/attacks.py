@@ -1,4 +1,4 @@
-"""Technique by attack: the heatmap as the paper draws it, the paper's own beside it; and the ROC curves."""
+"""Technique by attack: the heatmap as the paper draws it, and the paper's own beside it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
 from kdleak.render import charts
-from kdleak.render.page import Html, Section, absent, figure, paragraph, side_by_side
+from kdleak.render.blocks import Absent, Block, Chart, Paragraph, SideBySide
 from kdleak.render.wording import number, with_interval
 from kdleak.report.study.published import agreement
 from kdleak.report.study.results import PAPER_TECHNIQUES
-from kdleak.stats import roc_curve
+from kdleak.report.study.sections import Content, section
 from kdleak.stats.contrasts import leaks
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kdleak.report.study.published import Published
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
     from kdleak.stats.contrasts import Leak
 
 #: The best-known attacks' names end so where they are run as the study's code ran them.
 PUBLISHED = "_published"
 
 
-def by_attack(study: Study, published: Published) -> Section:
+@section("Technique by attack", order=30)
+def by_attack(report: Report) -> Content:
     """Every model by every attack."""
-    return Section(
-        "Technique by attack",
+    study = report.study
+    return Content(
         [
-            figure(
+            Chart(
                 heatmap_drawing(study),
                 "AUC of every attack on every model; lighter leaks more. Intervals stand in membership.json.",
             ),
-            *_beside_the_paper(study, published),
+            *_beside_the_paper(study, report.published),
         ],
         lead=_lead(study, _own_attacks(study)),
     )
@@ -45,7 +45,7 @@ def by_attack(study: Study, published: Published) -> Section:
 def heatmap_drawing(study: Study) -> str:
     """AUC of every attack, as its paper defines it, on every model: an `<svg>` element."""
     models, attacks = study.with_("membership"), _own_attacks(study)
-    return charts.heatmap(models, attacks, auc_matrix(study, models, attacks), width=charts.WIDE)
+    return charts.heatmap(models, attacks, auc_matrix(study, models, attacks), width=charts.MATRIX)
 
 
 def _own_attacks(study: Study) -> list[str]:
@@ -70,17 +70,17 @@ def _lead(study: Study, attacks: list[str]) -> str:
     means = auc_matrix(study, study.techniques, on_all).mean(axis=0)
     best, worst = on_all[int(means.argmax())], on_all[int(means.argmin())]
     return (
-        f"On average over the students {best} finds most (mean AUC {number(float(means.max()))}), "
+        f"On average over the students {best} separates most (mean AUC {number(float(means.max()))}), "
         f"{worst} least ({number(float(means.min()))})."
     )
 
 
-def _beside_the_paper(study: Study, published: Published) -> list[Html]:
+def _beside_the_paper(study: Study, published: Published) -> list[Block]:
     """The paper's part of the heatmap, ours beside theirs, and how far the two rank alike."""
     models = [n for n in (TEACHER, *PAPER_TECHNIQUES, BASELINE) if n in study.with_("membership")]
     attacks = [name for name in published.attacks if any(study.auc(model, name) for model in models)]
     if not attacks or len(models) < 2:
-        return [absent("Nothing to set beside the paper: none of its attacks was run.")]
+        return [Absent("Nothing to set beside the paper: none of its attacks was run.")]
     theirs = np.array([[published.auc(model, attack) for attack in attacks] for model in models])
     drawings = [
         charts.heatmap(models, attacks, values, title=title, width=charts.HALF)
@@ -90,14 +90,14 @@ def _beside_the_paper(study: Study, published: Published) -> list[Html]:
         f"{study.params.model.family}, student {study.params.model.student}.",
         f"{published.family}, student {published.size} ({published.reason}).",
     )
-    shown = side_by_side(*(figure(d, c) for d, c in zip(drawings, captions, strict=True)))
+    shown = SideBySide(*(Chart(d, c) for d, c in zip(drawings, captions, strict=True)))
     found = agreement(_cells(study, models, attacks), published, derive(study.params.seed, "agreement"))
     text = (
         f"Spearman's rank correlation over the {found.cells} cells of the students: "
         f"{with_interval(found.value, (found.low, found.high), 2)}; the interval is the uncertainty of our AUCs alone. "
         f"Source of the paper's figures: {published.source}"
     )
-    return [shown, paragraph(text)]
+    return [shown, Paragraph(text)]
 
 
 def _cells(study: Study, models: list[str], attacks: list[str]) -> dict[tuple[str, str], Leak]:
@@ -111,31 +111,3 @@ def _cells(study: Study, models: list[str], attacks: list[str]) -> dict[tuple[st
     kept = {name: table[table["record_id"].isin(complete or ())] for name, table in tables.items()}
     found = {attack: leaks(kept, attack) for attack in attacks}
     return {(name, attack): leak for attack in attacks for name, leak in found[attack].items()}
-
-
-def roc_curves(study: Study) -> Section:
-    """The curves of the headline attack on logarithmic axes, where a leak of a few records shows."""
-    names = [n for n in study.with_("scores") if study.attack in study.models[n].scores]
-    title = "Few false accusations"
-    if not names:
-        return Section(title, [absent("No scores.parquet is in this folder; `dvc pull` or `dvc repro -P` bring them.")])
-    curves, floor = {}, 1.0
-    for name in names:
-        members, nonmembers = _sides(study.models[name].scores, study.attack)
-        curves[name] = roc_curve(members, nonmembers)
-        floor = min(floor, 1 / max(1, len(nonmembers)))
-    paper = {name: curve for name, curve in curves.items() if name in (TEACHER, BASELINE, *PAPER_TECHNIQUES)}
-    others = {name: curve for name, curve in curves.items() if name in (TEACHER, BASELINE) or name not in paper}
-    drawings = [figure(charts.roc(paper, floor, title="the paper's techniques"), f"Attack: {study.attack}.")]
-    if len(others) > 2:
-        drawings.append(figure(charts.roc(others, floor, title="objectives alone"), f"Attack: {study.attack}."))
-    lead = (
-        "An attacker who may accuse only a few innocent records cares for the left edge of these curves; linear axes "
-        "would hide it. Left of one non-member (the axis' end) nothing can be measured."
-    )
-    return Section(title, [side_by_side(*drawings)], lead=lead)
-
-
-def _sides(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:
-    defined = scores[np.isfinite(scores[attack])]
-    return tuple(defined.loc[defined["role"] == role, attack].to_numpy() for role in ("private", "heldout"))

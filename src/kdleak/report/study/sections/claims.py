@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kdleak.render.page import Html, Section, code, details, marked, paragraph, table, verdict
-from kdleak.render.wording import p_value, with_interval
+from kdleak.render.blocks import Badge, Code, Details, Marked, Paragraph, Table
+from kdleak.render.wording import in_words, p_value, with_interval
 from kdleak.report.study.findings import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Finding
+from kdleak.report.study.sections import Content, section
 from kdleak.stats.contrasts import POWER
+
+if TYPE_CHECKING:
+    from kdleak.report.study.sections import Report
 
 _KINDS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "note"}
 
 
-def the_claims(findings: Sequence[Finding]) -> Section:
+@section("The paper's claims", order=20)
+def the_claims(report: Report) -> Content:
+    findings = report.findings
     rows = [
-        [finding.claim, finding.says, verdict(finding.verdict, _KINDS[finding.verdict]), _answer(finding)]
+        [finding.claim, finding.says, Badge(finding.verdict, _KINDS[finding.verdict]), _answer(finding)]
         for finding in findings
     ]
-    lead = f"Of the paper's seven claims, {tally(findings)}."
+    seven = f"Of the paper's {in_words(sum(finding.claim.isdigit() for finding in findings))} claims"
     how = (
         "A claim made of several comparisons is reproduced if all of them are significant its way, contradicted if one "
         "is significant the other way, else inconclusive. Would have been found: the smallest true difference that "
         f"this design finds with {100 * POWER:g} % power at 5 %."
     )
-    tests = table(("claim", "test"), [[finding.claim, finding.test] for finding in findings], words=2)
+    tests = Table(("claim", "test"), [[finding.claim, finding.test] for finding in findings], words=2)
     compared = [
         [
             f.claim,
@@ -37,29 +44,27 @@ def the_claims(findings: Sequence[Finding]) -> Section:
         for c in f.compared
     ]
     header = ("claim", "difference of", "value [95 % interval]", "corrected", "says")
-    return Section(
-        "The paper's claims",
+    return Content(
         [
-            table(("", "claim", "here", "what was found"), rows, words=4),
-            paragraph(how),
-            details("Tests and every comparison behind the verdicts", tests, table(header, compared, words=2)),
-            paragraph("The same, for programs: ", code("results/findings.json"), "."),
+            Table(("", "claim", "here", "what was found"), rows, words=4),
+            Paragraph(how),
+            Details("Tests and every comparison behind the verdicts", tests, Table(header, compared, words=2)),
+            Paragraph("The same, for programs: ", Code("results/findings.json"), "."),
         ],
-        lead=lead,
+        lead=f"{seven}, {tally(findings)}.",
+        gist=f"{seven} {tally(findings)}.",
     )
 
 
 def tally(findings: Sequence[Finding]) -> str:
-    """How many of the seven claims were reproduced, contradicted, left open."""
+    """How many of the paper's claims were reproduced, contradicted, left open."""
     counts = Counter(finding.verdict for finding in findings if finding.claim.isdigit())
-    said = [f"{counts[kind]} {'is' if counts[kind] == 1 else 'are'} {kind}" for kind in _KINDS if counts[kind]]
-    return ", ".join(said)
+    counted = [f"{counts[kind]} {'is' if counts[kind] == 1 else 'are'} {kind}" for kind in _KINDS if counts[kind]]
+    return ", ".join(counted)
 
 
-def _answer(finding: Finding) -> Html:
-    said = [marked(finding.answer)]
+def _answer(finding: Finding) -> Marked:
+    smallest = ""
     if finding.detectable is not None:
-        said.append(Html(f"A difference of {finding.detectable:.2g} would have been found."))
-    if finding.caveat:
-        said.append(marked(finding.caveat))
-    return Html(" ".join(said))
+        smallest = f"A difference of {finding.detectable:.2g} would have been found."
+    return Marked(" ".join(filter(None, [finding.answer, smallest, finding.caveat])))

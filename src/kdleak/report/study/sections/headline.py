@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdleak.auditing.comparisons import between_techniques
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.data.sides import as_sides
 from kdleak.render import charts
+from kdleak.render.blocks import Absent, Block, Chart, Code, Details, Paragraph, Table
 from kdleak.render.charts import Estimate
-from kdleak.render.page import Html, Section, absent, code, details, figure, paragraph, table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, number, p_value, percent, signed, with_interval
+from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
 
 
-def what_leaked(study: Study) -> Section:
+@section("What leaked", order=10)
+def what_leaked(report: Report) -> Content:
+    study = report.study
     names = [name for name in study.with_("membership") if study.auc(name)]
     order = sorted(names, key=lambda name: (name not in (TEACHER, BASELINE), -(study.auc(name)["auc"] or 0)))
     dots = charts.dots(
@@ -32,12 +37,12 @@ def what_leaked(study: Study) -> Section:
     )
     rows = [_row(study, name) for name in order]
     header = ("model", f"AUC, {study.attack}", "above no KD", "best attack", "its AUC", "TPR at 1 % FPR", "ε at least")
-    words = paragraph(
+    words = Paragraph(
         "AUC: the chance that a random member scores above a random record that nobody saw. TPR at 1 % FPR: the "
         "share of members found when one non-member in a hundred is accused. ε: a lower bound on the differential "
         "privacy parameter of this model, in nats, at 95 % confidence."
     )
-    return Section("What leaked", [figure(dots, caption), table(header, rows), words, _pairs(study)], lead=_span(study))
+    return Content([Chart(dots, caption), Table(header, rows), words, _pairs(study)], _span(study), gist(study))
 
 
 def estimate(figures: Mapping[str, Any] | None) -> Estimate:
@@ -48,8 +53,8 @@ def estimate(figures: Mapping[str, Any] | None) -> Estimate:
 def excess(study: Study, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
     """How far a student's AUC lies above the No-KD student's: difference, ci95, p_holm."""
     membership = study.models[name].membership or {}
-    beside = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
-    return beside["excess"] if beside else None
+    no_kd = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
+    return no_kd["excess"] if no_kd else None
 
 
 def gist(study: Study) -> str:
@@ -57,10 +62,10 @@ def gist(study: Study) -> str:
     above = {name: found for name in study.techniques if (found := excess(study, name))}
     leaking = [name for name, e in above.items() if e["difference"] > 0 and (e["p_holm"] or 0) < 0.05]
     if not above:
-        return "Only the teacher and the student without KD have been attacked so far."
+        return "Only the teacher and the no-KD student have been attacked so far."
     return (
-        f"No student saw a private record, yet {len(leaking)} of {len(above)} give away which records the teacher was "
-        "trained on, more than the same student without a teacher does."
+        f"No student saw a private record, yet {len(leaking)} of {len(above)} leak which records the teacher was "
+        "trained on, more than the no-KD student does."
     )
 
 
@@ -69,11 +74,11 @@ def _span(study: Study) -> str:
     if not study.techniques:
         return gist(study)
     order = sorted(study.techniques, key=lambda name: -(study.auc(name)["auc"] or 0))
-    said = [f"{label(name)} gives away {how} (AUC {number(study.auc(name)['auc'])})" for name, how in
+    parts = [f"{label(name)} leaks {how} (AUC {number(study.auc(name)['auc'])})" for name, how in
             ((order[0], "most"), (order[-1], "least"))]  # fmt: skip
     teacher = study.auc(TEACHER)
-    beside = f" The teacher itself: {number(teacher['auc'])}." if teacher else ""
-    return f"{listed(said[: len(order)])}; chance is .5.{beside}"
+    of_teacher = f" The teacher itself: {number(teacher['auc'])}." if teacher else ""
+    return f"{listed(parts[: len(order)])}; chance is .5.{of_teacher}"
 
 
 def _row(study: Study, name: str) -> list[object]:
@@ -83,7 +88,7 @@ def _row(study: Study, name: str) -> list[object]:
         label(name),
         with_interval(figures["auc"], figures["auc_ci95"]),
         with_interval(over["difference"], over["ci95"], sign=True) if over else "",
-        code(best),
+        Code(best),
         with_interval(membership["attacks"][best]["auc"], membership["attacks"][best]["auc_ci95"]),
         _rate(figures),
         number(figures["epsilon_lower"], 2),
@@ -95,11 +100,11 @@ def _rate(figures: Mapping[str, Any]) -> str:
     return f"{percent(figures['tpr_at_fpr']['0.01'])} [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
 
 
-def _pairs(study: Study) -> Html:
+def _pairs(study: Study) -> Block:
     """Every pair of techniques, folded away."""
     scores = {n: t for n in study.techniques if (t := study.models[n].scores) is not None and study.attack in t}
     if len(scores) < 2:
-        return absent("Techniques are compared pair by pair once two of them have been attacked.")
+        return Absent("Techniques are compared pair by pair once two of them have been attacked.")
     pairs = between_techniques({name: as_sides(table) for name, table in scores.items()}, study.attack)
     pairs.sort(key=lambda pair: (pair["p_holm"], -abs(pair["difference"])))
     apart = [pair for pair in pairs if pair["p_holm"] < 0.05]
@@ -108,7 +113,7 @@ def _pairs(study: Study) -> Html:
          with_interval(None, pair["ci95"], sign=True).removeprefix("– "), p_value(pair["p_holm"])]
         for pair in pairs
     ]  # fmt: skip
-    shown = table(("pair", "difference", "95 % interval", "Holm-corrected"), rows)
-    return details(
+    shown = Table(("pair", "difference", "95 % interval", "Holm-corrected"), rows)
+    return Details(
         f"{len(apart)} of {len(pairs)} pairs of techniques can be told apart by {study.attack}: every pair", shown
     )

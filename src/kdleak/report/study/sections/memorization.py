@@ -1,28 +1,33 @@
-"""What a model can be made to say: memorization and its gap, canaries, private facts, and what students inherit."""
+"""What greedy decoding gives back verbatim: token accuracy and its gap, canaries, private facts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.render import charts
+from kdleak.render.blocks import Absent, Block, Chart, Heading, Paragraph, Table
 from kdleak.render.charts import Estimate
-from kdleak.render.page import Html, Section, absent, figure, heading, paragraph, table
 from kdleak.render.palette import label
 from kdleak.render.wording import number, percent, with_interval
 from kdleak.report.study.results import PAPER_TECHNIQUES
+from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
 
 
-def what_is_said(study: Study) -> Section:
+@section("Verbatim memorization", order=70)
+def verbatim(report: Report) -> Content:
     """Token accuracy of greedy continuations, members against records that nobody saw; facts; canaries."""
+    study = report.study
     names = study.with_("memorization")
-    title = "What the models say word for word"
     if not names:
-        return Section(title, [absent("The memorization audit has not been run (`dvc repro -P`).")])
+        return Content([Absent("The memorization audit has not been run (`dvc repro -P`).")])
     reports = {name: study.models[name].memorization for name in names}
     gaps = [Estimate(r["token_accuracy"]["gap"], r["token_accuracy"]["gap_ci95"]) for r in reports.values()]
     drawn = charts.dots(
@@ -34,14 +39,12 @@ def what_is_said(study: Study) -> Section:
         f"Share of the first {tokens} response tokens that a greedy continuation of the prompt gets right: members "
         "minus records that nobody saw, with 95 % intervals (records of a group count once)."
     )
-    header = ("model", "members", "non-members", "gap", "gap beyond no KD", "given back whole", "private facts")
+    header = ("model", "members", "non-members", "gap", "gap beyond no KD", "reproduced", "private facts")
     rows = [_row(name, report) for name, report in reports.items()]
-    note = "Given back whole, private facts: share of members / share of records that nobody saw."
-    return Section(
-        title,
-        [figure(drawn, caption), table(header, rows), paragraph(note), *_canaries(reports)],
-        lead=gist(study),
-    )
+    note = "Reproduced (every token right), private facts: share of members / share of records that nobody saw."
+    answer = gist(study)
+    blocks = [Chart(drawn, caption), Table(header, rows), Paragraph(note), *_canaries(reports)]
+    return Content(blocks, answer, answer if study.with_("memorization", study.techniques) else "")
 
 
 def gist(study: Study) -> str:
@@ -50,18 +53,18 @@ def gist(study: Study) -> str:
     beyond = {n: r["token_accuracy"].get("excess") for n, r in students.items()}
     shown = [n for n, e in beyond.items() if e and (e["gap_ci95"][0] or 0) > 0]
     if not students:
-        return "Of the students only the one without KD has been measured so far."
+        return "Of the students only the no-KD one has been measured so far."
     inherited = [r["inherited"]["records"]["members"] for r in students.values() if "inherited" in r]
-    text = f"{len(shown)} of {len(students)} students say more of the members than the student without KD does"
+    text = f"{len(shown)} of {len(students)} students say more of the members than the no-KD student does"
     if inherited:
         most = max(inherited) or "no"
-        text += f"; {'at most ' if max(inherited) else ''}{most} member{'' if most == 1 else 's'} came back whole from "
-        text += "teacher and student alike and not from the student without KD"
+        text += f"; {'at most ' if max(inherited) else ''}{most} member{'' if most == 1 else 's'} are reproduced by "
+        text += "teacher and student alike and not by the no-KD student"
     return text + "."
 
 
 def _row(name: str, report: Mapping[str, Any]) -> list[object]:
-    accuracy, whole = report["token_accuracy"], report["reproduced"]
+    accuracy, reproduced = report["token_accuracy"], report["reproduced"]
     excess, facts = accuracy.get("excess"), report["extraction"].get("facts", {}).get("all")
     return [
         label(name),
@@ -69,15 +72,15 @@ def _row(name: str, report: Mapping[str, Any]) -> list[object]:
         number(accuracy["nonmembers"]),
         with_interval(accuracy["gap"], accuracy["gap_ci95"], sign=True),
         with_interval(excess["gap"], excess["gap_ci95"], sign=True) if excess else "",
-        f"{percent(whole['members'])} / {percent(whole['nonmembers'])}",
+        f"{percent(reproduced['members'])} / {percent(reproduced['nonmembers'])}",
         f"{percent(facts['members'])} / {percent(facts['nonmembers'])}" if facts else "",
     ]
 
 
-def _canaries(reports: Mapping[str, Any]) -> list[Html]:
+def _canaries(reports: Mapping[str, Any]) -> list[Block]:
     planted = {n: r["extraction"]["canaries"] for n, r in reports.items() if "canaries" in r["extraction"]}
     if not planted:
-        return [heading("Canaries"), absent("No canaries were planted.")]
+        return [Heading("Canaries"), Absent("No canaries were planted.")]
     levels = sorted({int(k) for c in planted.values() for k in c["repetitions"]})
     series = {
         name: (
@@ -100,61 +103,5 @@ def _canaries(reports: Mapping[str, Any]) -> list[Html]:
     )
     most = {name: c["most_against_least"] for name, c in planted.items()}
     rows = [[label(name), with_interval(m["difference"], m["ci95"], 2, sign=True)] for name, m in most.items()]
-    beside = table(("model", f"exposure {levels[-1]} times against {levels[0]}, bits"), rows)
-    return [heading("Canaries"), figure(drawn, caption), beside]
-
-
-def what_is_inherited(study: Study) -> Section:
-    """The share of the teacher's leak that a student has, by membership and by memorization."""
-    title = "What students inherit"
-    names = [n for n in study.with_("memorization", study.techniques) if "inheritance" in study.models[n].memorization]
-    shares = {n: _share(study, n) for n in study.techniques if _share(study, n) is not None}
-    blocks: list[Html] = []
-    if shares:
-        drawn = charts.dots(
-            list(shares), {"share": list(shares.values())}, xlabel="(student's AUC − ½) / (teacher's AUC − ½)",
-            reference=1.0, group_label=label, legend=False,
-        )  # fmt: skip
-        caption = (
-            f"Leak by {study.attack} as a share of the teacher's; 95 % intervals (Fieller). The line is all of it."
-        )
-        blocks.append(figure(drawn, caption))
-    else:
-        blocks.append(absent("No student has been attacked beside its teacher."))
-    if names:
-        blocks += _inheritance_curve(study, names)
-    else:
-        blocks.append(absent("The memorization audit of the students has not been run (`dvc repro -P`)."))
-    lead = ""
-    if shares:
-        most = max(shares, key=lambda name: shares[name].value)
-        lead = f"By membership {label(most)} has {percent(shares[most].value, 0)} of its teacher's leak."
-    return Section(title, blocks, lead=lead)
-
-
-def _share(study: Study, name: str) -> Estimate | None:
-    found = study.models[name].membership.get("teacher", {}).get("inherited", {}).get(study.attack)
-    return Estimate(found["share"], found["ci95"]) if found and found["share"] is not None else None
-
-
-def _inheritance_curve(study: Study, names: list[str]) -> list[Html]:
-    points = {name: study.models[name].memorization["inheritance"] for name in names}
-    first = [point for point in points[names[0]] if point["n"]]
-    if not first:
-        return [absent("The teacher memorizes no member above the lowest threshold.")]
-    places = list(range(len(first)))
-    series = {
-        name: (places, [Estimate(point["student_accuracy"]) for point in curve[: len(first)]])
-        for name, curve in points.items()
-        if name in PAPER_TECHNIQUES
-    }
-    series[BASELINE] = (places, [Estimate(point.get("no_kd_accuracy")) for point in first])
-    series[TEACHER] = (places, [Estimate(point["teacher_accuracy"]) for point in first])
-    drawn = charts.curves(
-        series, xlabel="members on which the teacher's token accuracy exceeds", ylabel="mean token accuracy",
-        categories=[f"{point['threshold']:g}\nn={point['n']}" for point in first],
-    )  # fmt: skip
-    caption = (
-        "Mean token accuracy on the members that the teacher memorizes better than a threshold; n: how many they are."
-    )
-    return [heading("On the records that the teacher memorizes"), figure(drawn, caption)]
+    contrasts = Table(("model", f"exposure {levels[-1]} times against {levels[0]}, bits"), rows)
+    return [Heading("Canaries"), Chart(drawn, caption), contrasts]

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
 from kdleak.distill.recipes import recipe
-from kdleak.render.page import Html, Section, code, heading, table
+from kdleak.render.blocks import Code, Heading, Marked, Table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed
+from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
 
 _TEXTS = {
     "references": "the records' own responses",
@@ -23,8 +25,9 @@ _TEXTS = {
 _RECIPE = ("technique", "learns from", "minimises", "learning rate", "epochs", "batch")
 
 
-def what_was_run(study: Study) -> Section:
-    params = study.params
+@section("What was run", order=130)
+def what_was_run(report: Report) -> Content:
+    study, params = report.study, report.study.params
     sizes, repetitions = params.data.sizes, params.canaries.repetitions
     facts = [
         ("data", f"{params.data.source}: {sizes.private} private (members), {sizes.public} public, {sizes.heldout} "
@@ -34,15 +37,14 @@ def what_was_run(study: Study) -> Section:
         ("teacher", f"{params.teacher.epochs} epochs on private at a learning rate of {params.teacher.lr:g}"),
         ("canaries", f"{params.canaries.each} secrets each, planted {listed([str(n) for n in repetitions])} times"),
         ("protocol", params.kd.protocol),
-        ("headline attack", code(params.report.headline)),
-        ("attacks", Html(" ".join(code(attack) for attack in params.audit.attacks))),
+        ("headline attack", Code(params.report.headline)),
+        ("attacks", Marked(" ".join(f"`{attack}`" for attack in params.audit.attacks))),
     ]  # fmt: skip
-    return Section(
-        "What was run",
+    return Content(
         [
-            table(("", ""), facts, words=2),
-            heading("Recipes"),
-            table(_RECIPE, _recipes(study), words=3),
+            Table(("", ""), facts, words=2),
+            Heading("Recipes"),
+            Table(_RECIPE, _recipes(study), words=3),
         ],
     )
 
@@ -52,9 +54,9 @@ def _recipes(study: Study) -> list[list[object]]:
     for name in [BASELINE, *study.params.study.methods]:
         options, training = recipe(name, study.params.kd), study.models[name].training
         text, loss = options.text.value, options.loss
-        made = ["not run", "", ""]
+        realised = ["not run", "", ""]
         if training:
             text, loss = training["text"], training["loss"]
-            made = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
-        rows.append([label(name), _TEXTS.get(text, text), code(loss), *made])
+            realised = [f"{training['lr']:g}", str(training["epochs"]), str(training["batch_size"])]
+        rows.append([label(name), _TEXTS.get(text, text), Code(loss), *realised])
     return rows

@@ -1,4 +1,4 @@
-"""What a student is worth against what it gives away; and the ranking where all are worth the same."""
+"""What a student is worth against what it leaks; and the ranking where all are worth the same."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
 from kdleak.render import charts
+from kdleak.render.blocks import Absent, Block, Chart, Heading, Paragraph, SideBySide, Table
 from kdleak.render.charts import Estimate
-from kdleak.render.page import Html, Section, absent, figure, heading, paragraph, side_by_side, table
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, number, with_interval
 from kdleak.report.study.claims.matched import COMMAND
 from kdleak.report.study.matched import curves, match
+from kdleak.report.study.sections import Content, section
 from kdleak.report.study.sections.headline import estimate
 from kdleak.stats.contrasts import Contrast, Leak
 
 if TYPE_CHECKING:
     from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
 
 
-def worth_against_leak(study: Study) -> Section:
+@section("Usefulness against leak", order=100)
+def worth_against_leak(report: Report) -> Content:
     """Perplexity and ROUGE-L on records that nobody saw, against AUC, at the recipes and at equal perplexity."""
-    title = "Usefulness against leak"
+    study = report.study
     names = [n for n in [BASELINE, *study.techniques] if study.models[n].utility and study.auc(n)]
     if not names:
-        return Section(title, [absent("Utility has not been measured (`dvc repro -P`)."), *_matched(study)])
+        return Content([Absent("Utility has not been measured (`dvc repro -P`)."), *_matched(study)])
     useful = {name: study.models[name].utility for name in names}
     auc = f"AUC of {study.attack}"
     by_perplexity = {n: (Estimate(useful[n]["perplexity"]), estimate(study.auc(n))) for n in names}
     by_rouge = {n: (Estimate(useful[n]["rouge_l"], useful[n]["rouge_l_ci95"]), estimate(study.auc(n))) for n in names}
-    drawn = side_by_side(
-        figure(charts.scatter(by_perplexity, xlabel="held-out perplexity", ylabel=auc), "Left is better, down safer."),
-        figure(charts.scatter(by_rouge, xlabel="ROUGE-L", ylabel=auc), "Right is better, down safer."),
+    perplexity = charts.scatter(by_perplexity, xlabel="held-out perplexity", ylabel=auc)
+    rouge_l = charts.scatter(by_rouge, xlabel="ROUGE-L", ylabel=auc)
+    drawn = SideBySide(
+        Chart(perplexity, "Lower perplexity is better; lower AUC leaks less."),
+        Chart(rouge_l, "Higher ROUGE-L is better; lower AUC leaks less."),
     )
     rows = [
         [label(n), number(useful[n]["perplexity"], 2), with_interval(useful[n]["rouge_l"], useful[n]["rouge_l_ci95"]),
@@ -40,12 +45,9 @@ def worth_against_leak(study: Study) -> Section:
     ]  # fmt: skip
     front = _front(study, names)
     lead = f"No student is both more useful (by perplexity) and safer than {listed([label(n) for n in front])}"
-    lead += (
-        "; each of the others gives away more than one of these and is worth less." if len(front) < len(names) else "."
-    )
-    return Section(
-        title,
-        [drawn, table(("student", "held-out perplexity", "ROUGE-L", auc), rows), *_matched(study)],
+    lead += "; each of the others leaks more than one of these and is worth less." if len(front) < len(names) else "."
+    return Content(
+        [drawn, Table(("student", "held-out perplexity", "ROUGE-L", auc), rows), *_matched(study)],
         lead=lead,
     )
 
@@ -57,41 +59,41 @@ def _front(study: Study, names: list[str]) -> list[str]:
     return sorted((n for n in names if n not in beaten), key=lambda n: cost[n][0])
 
 
-def _matched(study: Study) -> list[Html]:
+def _matched(study: Study) -> list[Block]:
     """The sweep over learning rates: leak against perplexity, and the ranking at one perplexity."""
-    made = {name: points for name, points in curves(study).items() if len(points) > 1}
-    start = heading("At equal usefulness")
-    if not made:
-        return [start, absent(f"Not run: to compare the techniques at one perplexity, {COMMAND}.")]
+    sweeps = {name: points for name, points in curves(study).items() if len(points) > 1}
+    start = Heading("At equal usefulness")
+    if not sweeps:
+        return [start, Absent(f"Not run: to compare the techniques at one perplexity, {COMMAND}.")]
     series = {
         name: (
             [point.perplexity for point in points],
             [Estimate(point.leak.value, Contrast.of("", point.leak).interval) for point in points],
         )
-        for name, points in made.items()
+        for name, points in sweeps.items()
     }
     drawn = charts.curves(
         series, xlabel="held-out perplexity (left is better)", ylabel=f"AUC of {study.attack}", log_x=True
     )
-    rates = sorted({point.multiplier for points in made.values() for point in points})
+    rates = sorted({point.multiplier for points in sweeps.values() for point in points})
     caption = f"Each technique at {listed([f'{rate:g}' for rate in rates])} times its recipe's learning rate."
-    found = match(made)
-    if found is None:
-        return [start, figure(drawn, caption), absent("No two techniques pass one perplexity: sweep more rates.")]
-    order = sorted(found.leaks, key=lambda name: -found.leaks[name].value)
-    recipe = {name: next((p.leak for p in made[name] if p.multiplier == 1), None) for name in order}
+    matched = match(sweeps)
+    if matched is None:
+        return [start, Chart(drawn, caption), Absent("No two techniques pass one perplexity: sweep more rates.")]
+    order = sorted(matched.leaks, key=lambda name: -matched.leaks[name].value)
+    recipe = {name: next((p.leak for p in sweeps[name] if p.multiplier == 1), None) for name in order}
     ranked = sorted((n for n in order if recipe[n]), key=lambda name: -recipe[name].value)
     rows = [
-        [str(place), label(name), _auc(found.leaks[name]), _auc(recipe[name]) if recipe[name] else "",
+        [str(place), label(name), _auc(matched.leaks[name]), _auc(recipe[name]) if recipe[name] else "",
          str(ranked.index(name) + 1) if name in ranked else ""]
         for place, name in enumerate(order, 1)
     ]  # fmt: skip
-    header = ("place", "technique", f"AUC at perplexity {found.perplexity:.3g}", "AUC at the recipe", "place there")
+    header = ("place", "technique", f"AUC at perplexity {matched.perplexity:.3g}", "AUC at the recipe", "place there")
     note = "AUC is interpolated in log perplexity between neighbouring rates, on the branch where a higher rate still "
     note += "teaches; intervals are those of the records, perplexity is taken as known."
-    if found.left_out:
-        note += " Left out: " + "; ".join(f"{label(name)}, {why}" for name, why in found.left_out.items()) + "."
-    return [start, figure(drawn, caption), table(header, rows, words=2), paragraph(note)]
+    if matched.left_out:
+        note += " Left out: " + "; ".join(f"{label(name)}, {why}" for name, why in matched.left_out.items()) + "."
+    return [start, Chart(drawn, caption), Table(header, rows, words=2), Paragraph(note)]
 
 
 def _auc(leak: Leak) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,9 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdleak.render import charts, wording
+from kdleak.render.blocks import (
+    Absent,
+    Badge,
+    Block,
+    Bullets,
+    Callout,
+    Chart,
+    Code,
+    Details,
+    Marked,
+    Paragraph,
+    SideBySide,
+    Strong,
+    Table,
+)
 from kdleak.render.charts import Estimate
-from kdleak.render.page import Html, Section, callout, figure, page, paragraph, side_by_side, table
+from kdleak.render.page import Page, Section
 from kdleak.render.palette import STYLES
+from kdleak.render.roc import _thinned, roc
+from kdleak.render.templates import TEMPLATES
 
 VOID = {"meta", "link", "br", "img", "path", "use", "rect"}
 
@@ -43,22 +61,54 @@ def heatmap() -> str:
     return charts.heatmap(["kd", "sft"], ["loss", "zlib"], np.array([[0.8, np.nan], [0.5, 0.51]]))
 
 
-def roc() -> str:
+def curves() -> str:
     rates = np.linspace(0, 1, 50)
-    return charts.roc({"kd": (rates, np.sqrt(rates)), "sft": (rates, rates)}, 0.01)
+    return roc({"kd": (rates, np.sqrt(rates)), "sft": (rates, rates)}, 0.01)
 
 
 def whole() -> str:
-    twice = side_by_side(figure(heatmap(), "one"), figure(heatmap(), "two"))
-    return page("A report", [Section("First part", [twice, figure(roc(), "three")]), Section("Second", [callout("x")])])
+    twice = SideBySide(Chart(heatmap(), "one"), Chart(heatmap(), "two"))
+    parts = [Section("First part", [twice, Chart(curves(), "three")]), Section("Second", [Callout("x")])]
+    return Page("A report", parts).html()
 
 
 @given(st.text(max_size=30))
-def test_what_is_not_markup_is_escaped_everywhere(text):
-    rendered = page(text, [Section(text or "x", [text, paragraph(text), table([text], [[text]], text)])])
+def test_what_is_no_block_is_escaped_everywhere(text):
+    blocks = [
+        text,
+        Paragraph(text, Strong(text)),
+        Table([text], [[text], [Code(text)]], text),
+        Marked(text),
+        Absent(text),
+    ]
+    blocks += [Bullets([text]), Details(text, text), Callout(text), Badge(text)]
+    rendered = Page(text, [Section(text or "x", blocks, text)], text, [text], text).html()
     inner = rendered.split("<body>")[1]
     assert "<script" not in inner and not re.search(r"<(?!/?[a-z]|!)", inner)
-    assert table(["a"], [["<b>"]]).count("<b>") == 0 and "<b>" in paragraph(Html("<b>x</b>"))
+    assert "<b>" not in str(Table(["a"], [["<b>"]])) and "<strong>&lt;b&gt;" in str(Paragraph(Strong("<b>")))
+    assert 'aria-label="&#34;&lt;"' in str(Chart("<svg ></svg>", '"<'))
+
+
+def test_every_block_has_its_macro_and_nests_in_any_other():
+    every = [
+        Strong("x"),
+        Marked("a `b` c"),
+        Badge("x"),
+        Code("x"),
+        Bullets([Code("x")]),
+        Callout(Bullets([Strong("x")])),
+    ]
+    assert str(Marked("a `b` c")) == "a <code>b</code> c"
+    table = Table(["a", "b"], [[block, block] for block in every])
+    parser = _Balance()
+    parser.feed(Page("x", [Section("x", [Details("x", SideBySide(table, table))])]).html())
+    assert parser.open == []
+    macros = TEMPLATES.get_template("blocks.html.j2").module
+
+    def kinds(block: type[Block]) -> set[str]:
+        return {block.__name__} | {name for each in block.__subclasses__() for name in kinds(each)}
+
+    assert all(hasattr(macros, name.lower()) for name in kinds(Block) if name not in ("Block", "_Text"))
 
 
 def test_a_page_asks_for_nothing_and_its_elements_nest():
@@ -101,7 +151,7 @@ def test_a_figure_is_drawn_from_what_is_known():
 
 def test_thinning_a_step_curve_keeps_its_corners():
     fpr, tpr = np.array([0, 0, 0, 0.5, 1.0, 1.0]), np.array([0, 0.2, 0.4, 0.4, 0.4, 1.0])
-    thin = charts._thinned(fpr, tpr)
+    thin = _thinned(fpr, tpr)
     np.testing.assert_array_equal(thin, ([0, 0, 1, 1], [0, 0.4, 0.4, 1]))
 
 
@@ -116,3 +166,17 @@ def test_intervals_that_are_not_known_are_not_written():
     assert wording.with_interval(0.5, (None, None)) == ".500"
     assert wording.with_interval(0.1, (-0.2, 0.3), sign=True) == "+.100 [-.200, +.300]"
     assert wording.listed(["a", "b", "c"]) == "a, b and c" and wording.listed(["a"]) == "a"
+
+
+def test_a_chart_scales_with_the_page_instead_of_being_cut():
+    style = (resources.files("kdleak.render") / "templates/page.css").read_text()
+    assert "figure svg { display: block; max-width: 100%; height: auto;" in style and "min-width: 34rem" not in style
+    for drawing in (heatmap(), curves()):
+        assert re.search(r"<svg [^>]*viewBox=", drawing)
+
+
+def test_one_model_has_one_colour_in_every_chart():
+    dots = charts.dots(["a"], {name: [Estimate(0.5)] for name in ("kd", "sft")}, xlabel="x")
+    for name in ("kd", "sft"):
+        colour = STYLES[name].colour.lower()
+        assert colour in dots and colour in curves()

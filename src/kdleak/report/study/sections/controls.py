@@ -1,0 +1,74 @@
+"""Attacks that must fail, and how often chance alone would do as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdleak.core.paths import BASELINE
+from kdleak.render.blocks import Absent, Badge, Callout, Paragraph, Table
+from kdleak.render.palette import label
+from kdleak.render.wording import number, p_value, with_interval
+from kdleak.report.study.sections import Content, section
+
+if TYPE_CHECKING:
+    from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
+
+
+@section("Controls", order=120)
+def controls(report: Report) -> Content:
+    """Attacks that must fail, and how often chance alone would do as well."""
+    study = report.study
+    names = study.with_("membership")
+    controls_of = {name: study.models[name].membership["controls"] for name in names}
+    blocks: list[object] = []
+    failed = [name for name, each in controls_of.items() if "blind" in each and not each["blind"]["passed"]]
+    blind = next((each["blind"] for each in controls_of.values() if "blind" in each), None)
+    if blind:
+        shown = with_interval(blind["auc"], blind["auc_ci95"])
+        text = f"A classifier that reads the text and never asks a model: AUC {shown}. {blind['verdict']}"
+        blocks.append(Callout(text, "bad" if failed else "good"))
+    rows = [_row(study, name) for name in names if "permutation" in controls_of[name]]
+    header = (
+        "model",
+        "best attack's AUC",
+        "95 % of relabellings stay below",
+        "as good by chance",
+        "overlapping non-members",
+    )
+    if rows:
+        blocks.append(Table(header, rows))
+        n = max(
+            controls_of[name]["permutation"]["n_permutations"] for name in names if "permutation" in controls_of[name]
+        )
+        words = f"The best attack of each model against the best of {n} random relabellings of the same records: the "
+        words += "correction for having looked at several attacks. Overlapping: non-members that share a 13-gram with "
+        blocks.append(Paragraph(f"{words}a member; they would make attacks look worse than they are."))
+    if study.gate:
+        kind = "good" if study.gate.get("success") else "bad"
+        state = Badge("holds" if study.gate.get("success") else "is broken", kind)
+        expectations = study.gate.get("expectations", [])
+        gate = "The gate between the roles (disjoint by id, text, group, n-gram): "
+        blocks.append(Paragraph(gate, state, f", {len(expectations)} expectations."))
+    null = study.auc(BASELINE)
+    lead = "If an attack could tell members without the model, no figure here would be a leak of the model."
+    if null:
+        shown = with_interval(null["auc"], null["auc_ci95"])
+        lead += f" The AUC of {study.attack} on the no-KD student: {shown}."
+    alarm = ""
+    if failed:
+        alarm = f"{controls_of[failed[0]]['blind']['verdict']} No figure below can be read as a leak of a model."
+    return Content(blocks or [Absent("No control has been run.")], lead, alarm=alarm)
+
+
+def _row(study: Study, name: str) -> list[str]:
+    membership = study.models[name].membership
+    best = membership["controls"]["permutation"]["best"] or {}
+    overlap = membership["controls"].get("overlap", {}).get("some", {}).get("n_nonmembers")
+    return [
+        label(name),
+        number(best.get("auc")),
+        number(best.get("null_q95")),
+        p_value(best.get("p_value")),
+        "" if overlap is None else str(overlap),
+    ]

@@ -1,0 +1,75 @@
+"""The share of the teacher's leak that a student has, by membership and by memorization."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.render import charts
+from kdleak.render.blocks import Absent, Block, Chart, Heading
+from kdleak.render.charts import Estimate
+from kdleak.render.palette import label
+from kdleak.render.wording import percent
+from kdleak.report.study.results import PAPER_TECHNIQUES
+from kdleak.report.study.sections import Content, section
+
+if TYPE_CHECKING:
+    from kdleak.report.study.results import Study
+    from kdleak.report.study.sections import Report
+
+
+@section("What students inherit", order=80)
+def what_is_inherited(report: Report) -> Content:
+    """The share of the teacher's leak that a student has, by membership and by memorization."""
+    study = report.study
+    names = [n for n in study.with_("memorization", study.techniques) if "inheritance" in study.models[n].memorization]
+    shares = {n: _share(study, n) for n in study.techniques if _share(study, n) is not None}
+    blocks: list[Block] = []
+    if shares:
+        drawn = charts.dots(
+            list(shares), {"share": list(shares.values())}, xlabel="(student's AUC − ½) / (teacher's AUC − ½)",
+            reference=1.0, group_label=label, legend=False,
+        )  # fmt: skip
+        caption = (
+            f"Leak by {study.attack} as a share of the teacher's; 95 % intervals (Fieller). The line is all of it."
+        )
+        blocks.append(Chart(drawn, caption))
+    else:
+        blocks.append(Absent("No student has been attacked beside its teacher."))
+    if names:
+        blocks += _inheritance_curve(study, names)
+    else:
+        blocks.append(Absent("The memorization audit of the students has not been run (`dvc repro -P`)."))
+    lead = ""
+    if shares:
+        most = max(shares, key=lambda name: shares[name].value)
+        lead = f"By membership {label(most)} has {percent(shares[most].value, 0)} of its teacher's leak."
+    return Content(blocks, lead=lead)
+
+
+def _share(study: Study, name: str) -> Estimate | None:
+    inherited = study.models[name].membership.get("teacher", {}).get("inherited", {}).get(study.attack)
+    return Estimate(inherited["share"], inherited["ci95"]) if inherited and inherited["share"] is not None else None
+
+
+def _inheritance_curve(study: Study, names: list[str]) -> list[Block]:
+    points = {name: study.models[name].memorization["inheritance"] for name in names}
+    first = [point for point in points[names[0]] if point["n"]]
+    if not first:
+        return [Absent("The teacher memorizes no member above the lowest threshold.")]
+    places = list(range(len(first)))
+    series = {
+        name: (places, [Estimate(point["student_accuracy"]) for point in curve[: len(first)]])
+        for name, curve in points.items()
+        if name in PAPER_TECHNIQUES
+    }
+    series[BASELINE] = (places, [Estimate(point.get("no_kd_accuracy")) for point in first])
+    series[TEACHER] = (places, [Estimate(point["teacher_accuracy"]) for point in first])
+    drawn = charts.curves(
+        series, xlabel="members on which the teacher's token accuracy exceeds", ylabel="mean token accuracy",
+        categories=[f"{point['threshold']:g}\nn={point['n']}" for point in first],
+    )  # fmt: skip
+    caption = (
+        "Mean token accuracy on the members that the teacher memorizes better than a threshold; n: how many they are."
+    )
+    return [Heading("On the records that the teacher memorizes"), Chart(drawn, caption)]

@@ -1,0 +1,129 @@
+"""The audit's page and result, from figures as an audit writes them: no model is run."""
+
+from __future__ import annotations
+
+import copy
+import html
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdleak.attacks import ATTACKS
+from kdleak.auditing.page import report_page
+from kdleak.auditing.result import AuditResult
+from kdleak.render.palette import STUDENT, STYLES
+
+N = 20
+RATES = ("0.25", "0.05", "0.01", "0.001", "0")
+SHARES = dict.fromkeys(RATES, 0.4)
+LOSS = {"auc": 0.8, "auc_ci95": [0.7, 0.9], "p_holm": 0.001, "tpr_at_fpr": SHARES}
+ZLIB = {"auc": 0.6, "auc_ci95": [0.5, 0.7], "p_holm": 0.4, "tpr_at_fpr": SHARES}
+BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "passed": True, "verdict": "The text is blind."}
+MODEL = {"name": "<b>student</b>", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
+         "starts_with_bos": True, "words": 300}  # fmt: skip
+FIGURES = {
+    "verdict": {
+        "kind": "leak",
+        "headline": "It leaks.",
+        "sentences": ["Of 1,000 members, 400 are named.", "One half is chance."],
+        "strongest": {"attack": "loss", "auc": 0.8, "nonmembers": N},
+    },
+    "membership": {
+        "attacks": {"zlib": ZLIB, "loss": LOSS},
+        "beside": {"no_kd": {"loss": {"auc": 0.5, "auc_ci95": [0.4, 0.6]}}},
+        "notes": [],
+        "controls": {
+            "blind": BLIND,
+            "permutation": {"best": None},
+            "overlap": {"ngram": 13, "some": {"n_nonmembers": 0}},
+        },
+    },
+    "memorization": None,
+    "left_out": {
+        "rmia": "needs --pretrained, the student as it was before any fine-tuning and --population, other records",
+        "mope": "left out by --quick",
+    },
+    "exposed": [
+        {
+            "record_id": "f" * 64,
+            "place": "members.jsonl, line 3",
+            "score": -0.1,
+            "nonmembers_above": 0,
+            "reproduced": None,
+        }
+    ],
+    "inputs": {
+        "models": {"student": MODEL, "baseline": MODEL},
+        "records": {"members": N, "nonmembers": N, "population": 0, "overlap_left_out": {"member": 0, "nonmember": 0}},
+        "settings": {"fpr": 0.01},
+    },
+}
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    role = ["member"] * N + ["nonmember"] * N
+    ids = [f"{i:04x}" for i in range(2 * N)]
+    return pd.DataFrame({"record_id": ids, "role": role, "task": "t", "loss": rng.normal(size=2 * N)})
+
+
+def page_of(scores: pd.DataFrame, kind: str = "leak", **changes: object) -> str:
+    figures = copy.deepcopy(FIGURES) | changes
+    figures["verdict"]["kind"] = kind
+    return report_page(figures, scores, {"no_kd": scores})
+
+
+def first_screen(page: str) -> str:
+    return page.split("<header>")[1].split("</header>")[0]
+
+
+def test_the_first_screen_says_what_its_words_mean(scores):
+    shown = first_screen(page_of(scores))
+    assert shown.index("It leaks.") < shown.index("Of 1,000 members") < shown.index("What the words mean")
+    assert "AUC: the chance that the attack scores a random member above a random non-member" in shown
+    assert "<code>loss</code> scores a record by how likely the student finds its response" in shown
+    assert " ".join(ATTACKS["loss"].source.split()) in html.unescape(shown)  # its definition and its paper
+
+
+def test_the_first_screen_says_what_the_inputs_that_were_not_given_hid(scores):
+    shown = first_screen(page_of(scores))
+    assert "With <code>--pretrained</code> this audit could have seen how much likelier training made" in shown
+    assert "and run <code>rmia</code>" in shown and "Without <code>--quick</code>" in shown
+    assert "<code>--population</code>" in shown and "--baseline" not in shown  # the baseline was given
+    everything = copy.deepcopy(FIGURES["inputs"])
+    everything["models"] |= dict.fromkeys(("teacher", "pretrained", "reference"), MODEL)
+    everything["records"]["population"] = 5
+    assert "could not see" not in first_screen(page_of(scores, inputs=everything, left_out={}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("leak", "distil again with less of a signal"),
+        ("no_leak_found", "It is no proof"),
+        ("lists_differ", "Draw members and non-members from one pool"),
+        ("swapped", "which as --nonmembers, and audit again"),
+    ],
+)
+def test_the_first_screen_says_what_to_do_next(kind, step, scores):
+    assert step in first_screen(page_of(scores, kind))
+
+
+def test_names_are_text_and_one_model_has_one_colour(scores):
+    page = page_of(scores)
+    assert "<b>student" not in page and "&lt;b&gt;student" in page and "<script" not in page
+    assert STUDENT.colour.lower() in page and STYLES["sft"].colour.lower() in page
+    assert "loss" in page and "f" * 16 in page
+
+
+@pytest.mark.parametrize(("kind", "leaks"), [("leak", True), ("no_leak_found", False), ("lists_differ", None)])
+def test_a_result_says_in_code_what_the_page_says_in_words(kind, leaks, scores):
+    figures = copy.deepcopy(FIGURES)
+    figures["verdict"]["kind"] = kind
+    result = AuditResult(figures, scores, "")
+    assert result.leaks is leaks and result.auc == 0.8
+    table = result.to_frame()
+    assert list(table["attack"]) == ["loss", "zlib"]  # the best first
+    assert list(table.columns) == ["attack", "auc", "auc_low", "auc_high", "p_holm", *(f"tpr_at_{r}" for r in RATES)]
