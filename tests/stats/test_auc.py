@@ -183,12 +183,12 @@ def test_auc_intervals_cover_the_truth_at_their_level(separation, n):
 
 
 @pytest.mark.parametrize("fpr", [0.25, 0.05, 0.01])
-def test_tpr_intervals_cover_the_truth_at_their_level(fpr):
+def test_tpr_intervals_at_the_threshold_drawn_cover_its_own_tpr(fpr):
     """The truth is the TPR of the threshold that the audit chose: P(member > threshold)."""
     generator, hits = np.random.default_rng(11), 0
     for _ in range(1000):
         point = stats.operating_point(generator.normal(1.5, 1, 1000), generator.normal(0, 1, 1000), fpr)
-        hits += point.tpr_ci[0] <= norm.sf(point.threshold - 1.5) <= point.tpr_ci[1]
+        hits += point.tpr_ci_at_threshold[0] <= norm.sf(point.threshold - 1.5) <= point.tpr_ci_at_threshold[1]
     assert 930 <= hits <= 970, hits
 
 
