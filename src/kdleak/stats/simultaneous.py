@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from kdleak.stats.delong import Groups, Scores, draws, influence, placements
 
@@ -89,6 +90,8 @@ def _difference(first: Scores, second: Scores, groups: Groups | None) -> tuple[f
 
 def _max_t(directions: np.ndarray, level: float) -> float:
     """The `level` quantile of the largest of k jointly normal errors of unit variance, `directions` (k, draws)."""
+    if len(directions) == 1:
+        return float(ndtri(level))
     values, vectors = np.linalg.eigh(directions @ directions.T)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     normals = np.random.default_rng(_SEED).standard_normal((_NULL_DRAWS, len(root)))
