@@ -10,6 +10,22 @@ import numpy as np
 from kdleak.core.errors import KdleakError, nearest
 from kdleak.inference.token_statistics import TokenStatistics
 
+#: Whose an attack is: anyone's who has the student and public data, or only the auditor's, who also has the teacher.
+ATTACKER, AUDITOR = "attacker", "auditor"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Records whose membership in a model is known to an attacker who trained it: the no-KD student, on public data.
+
+    model, reference: statistics of the same records under that model and under one that saw none of them (its
+    pretrained base). is_member: (k,) bool; False for records of the population.
+    """
+
+    model: TokenStatistics
+    reference: TokenStatistics
+    is_member: np.ndarray
+
 
 @dataclass(frozen=True)
 class AttackInput:
@@ -24,6 +40,8 @@ class AttackInput:
     variants:     the target's statistics of the same records encoded otherwise: `lowercase`, `prefixed`.
     mope:         (n,) what `kdleak.attacks.perturbation.mope` found for these records under the target.
     population:   statistics of other records that no audited model was trained on, by model: `target`, and references.
+    tuning:       records whose membership in a reference model is known, for attacks with a parameter to tune.
+    groups:       (n,) what makes records one draw (a shared context, near-duplicates); None: each is its own.
     """
 
     target: TokenStatistics
@@ -33,6 +51,8 @@ class AttackInput:
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     population: Mapping[str, TokenStatistics] = field(default_factory=dict)
     mope: np.ndarray | None = None
+    tuning: Tuning | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, other in {**self.references, **self.variants}.items():
@@ -73,12 +93,13 @@ class Needs:
 
 @dataclass(frozen=True)
 class Attack:
-    """A scoring rule. `source` is its docstring: the definition, the paper and the equation."""
+    """A scoring rule. `source` is its docstring: the definition, the paper and the equation. `whose`: see ATTACKER."""
 
     name: str
     needs: Needs
     source: str
     function: Callable[[AttackInput], np.ndarray]
+    whose: str = ATTACKER
 
     def score(self, given: AttackInput) -> np.ndarray:
         """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `given` lacks a need."""
@@ -93,13 +114,13 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(name: str, **needs: object) -> Callable[[Callable], Callable]:
+def attack(name: str, *, whose: str = ATTACKER, **needs: object) -> Callable[[Callable], Callable]:
     """Register the decorated function as the attack `name`; keyword arguments are the fields of `Needs`."""
 
     def register(function: Callable[[AttackInput], np.ndarray]) -> Callable[[AttackInput], np.ndarray]:
         if name in ATTACKS:
             raise ValueError(f"attack '{name}' is registered twice")
-        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function)
+        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function, whose)
         return function
 
     return register
