@@ -127,7 +127,7 @@ def _kind(strongest: Strongest, blind: Mapping[str, Any]) -> str:
         return LISTS_DIFFER
     if strongest.auc_high < 0.5:
         return SWAPPED
-    if strongest.auc_low > 0.5 or strongest.named_ci[0] > strongest.fpr_high:
+    if strongest.auc_low > 0.5 or strongest.named_ci[0] > strongest.asked:
         return LEAK
     return NONE
 

@@ -33,8 +33,9 @@ def what_leaked(study: Study) -> Section:
     header = ("model", f"AUC, {study.attack}", "above no KD", "best attack", "its AUC", "TPR at 1 % FPR", "ε at least")
     words = paragraph(
         "AUC: the chance that a random member scores above a random record that nobody saw. TPR at 1 % FPR: the "
-        "share of members found when one non-member in a hundred is accused. ε: a lower bound on the differential "
-        "privacy parameter of this model, in nats, at 95 % confidence."
+        "share of members found when one non-member in a hundred is accused. ε: a training procedure of which these "
+        "records are independent trials has a differential privacy parameter of at least that (nats, 95 %); one model "
+        "is one outcome of its procedure, and records of a fixed split are no independent trials."
     )
     return Section("What leaked", [figure(dots, caption), table(header, rows), words, _pairs(study)], lead=_span(study))
 
