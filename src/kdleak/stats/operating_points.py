@@ -106,7 +106,7 @@ def tpr_interval(members: np.ndarray, nonmembers: np.ndarray, fpr: float, level:
         5000   .933-.956 (.46)    .939-.954 (.73)    .943-.957 (.81)
     """
     m, n, alpha = len(members), len(nonmembers), 1.0 - level
-    reach = 6.0 * np.sqrt(n * fpr * (1.0 - fpr)) + 5.0
+    reach = 5.0 * np.sqrt(n * fpr * (1.0 - fpr)) + 5.0
     above = np.arange(max(0, int(n * fpr - reach)), min(n, int(n * fpr + reach)) + 1)
     weights = _binomial_weights(above, n, fpr)
     descending, ascending = np.sort(nonmembers)[::-1], np.sort(members)
@@ -192,12 +192,7 @@ def _probit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def _mixture_quantile(weights: np.ndarray, a: np.ndarray, b: np.ndarray, probability: float) -> float:
-    """The value below which a mixture of Beta(a, b) has `probability`, to 2^-30 by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2.0
-        if weights @ betainc(a, b, middle) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2.0
+    """The value below which a mixture of Beta(a, b) has `probability`."""
+    from scipy.optimize import brentq  # takes longer to import than all of this package
+
+    return float(brentq(lambda x: weights @ betainc(a, b, x) - probability, 0.0, 1.0, xtol=1e-8))
