@@ -15,6 +15,7 @@ dependency of kdleak: `pip install --target FOLDER --no-deps trl==1.16.0`; witho
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -122,8 +123,10 @@ def run_ours(arm: str, shape: dict) -> Clock:
         source = RolloutBatches(source, ConstantShare(1.0), rollouts, epochs)
         objective = matching_objective(LiveTeacher(teacher), jensen_shannon)
 
-    def mark(done: int, total: int, figures: dict) -> None:
-        if done % source.steps_per_epoch == 0:
+    steps = itertools.count(1)
+
+    def mark(**figures: float) -> None:
+        if next(steps) % source.steps_per_epoch == 0:
             clock.mark()
 
     recipe = Recipe(lr=1e-4, epochs=epochs, batch_size=batch_size, micro_batch_tokens=shape["micro_batch_tokens"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdleak.auditing.lists import Records
-    from kdleak.auditing.run import AuditResult
+    from kdleak.auditing.result import AuditResult
 
 
 def audit(
@@ -52,10 +52,9 @@ def audit(
     Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
     that are no records.
     """
-    from kdleak.auditing.encoding import Limits
     from kdleak.auditing.lists import OverlapError
-    from kdleak.auditing.run import run_audit
-    from kdleak.auditing.settings import Settings
+    from kdleak.auditing.settings import Limits, Settings
+    from kdleak.auditing.standalone import run_audit
 
     settings = Settings(
         template=template,

@@ -8,9 +8,10 @@ import pytest
 
 import kdleak
 from kdleak.auditing.conversations import transcript
-from kdleak.auditing.encoding import Limits, ModelEncoder, choose_template
 from kdleak.auditing.lists import read_lists
 from kdleak.core.errors import KdleakError
+from kdleak.data.encoding import Encoder
+from kdleak.data.templates import choose_template
 from kdleak.models.checkpoints import save_checkpoint
 from tests.auditing.test_standalone_inputs import CHAT
 from tests.support.standalone_models import people, tokenizer_of
@@ -44,15 +45,15 @@ def test_a_single_turn_is_the_record_that_instruction_and_response_are(tokenizer
     assert (lists.shape, plain.shape) == ("messages", "instruction")
     pd.testing.assert_frame_equal(lists.frame.drop(columns="turns"), plain.frame)
     for template in ("chat", "alpaca", "plain", "Q: {instruction} {context}A:"):
-        encoder = ModelEncoder(tokenizer, template, Limits())
-        assert encoder.encode(lists.frame).records == encoder.encode(plain.frame).records
+        encoder = Encoder(tokenizer, template=template)
+        assert encoder.encode_frame(lists.frame) == encoder.encode_frame(plain.frame)
 
 
 def test_the_chat_template_gets_every_turn_and_the_response_is_the_last_assistant_turn(tokenizer):
     earlier = [SYSTEM, {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
     frame = read_lists(chats(MEMBERS, *earlier), chats(NONMEMBERS, *earlier)).frame
     assert choose_template("auto", "messages", tokenizer) == "chat"
-    record = ModelEncoder(tokenizer, "chat", Limits(2000, 2100)).encode(frame).records[0]
+    record = Encoder(tokenizer, 2000, 2100, "chat").encode_frame(frame)[0]
     asked, said = frame["instruction"][0], frame["response"][0]
     expected = f"<system> {SYSTEM['content']}\n<user> Hello?\n<assistant> Yes.\n<user> {asked}\n<a>\n"
     assert tokenizer.decode(record.prompt) == expected
@@ -66,9 +67,9 @@ def test_without_a_chat_template_what_was_said_before_is_the_context(tokenizer):
     frame = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM)).frame
     row = frame.iloc[0]
     assert row["context"] == f"System: {SYSTEM['content']}" == transcript([SYSTEM])
-    prompt = ModelEncoder(without, "alpaca", Limits()).prompt(row["instruction"], row["context"], row["turns"])
+    prompt = Encoder(without).prompt(row["instruction"], row["context"], row["turns"])
     assert f"### Input:\n{row['context']}" in prompt
-    plain = ModelEncoder(without, "plain", Limits()).prompt(row["instruction"], row["context"], row["turns"])
+    plain = Encoder(without, template="plain").prompt(row["instruction"], row["context"], row["turns"])
     assert plain == f"{row['context']}\n{row['instruction']}"
 
 
@@ -132,7 +133,7 @@ def test_a_chat_template_that_refuses_a_system_turn_is_one_line(tokenizer):
     )
     frame = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM)).frame
     with pytest.raises(KdleakError, match=r"refuses the turns system, user \(no system role\)"):
-        ModelEncoder(strict, "chat", Limits()).encode(frame)
+        Encoder(strict, template="chat").encode_frame(frame)
 
 
 def test_chats_are_audited(tokenizer, tmp_path):

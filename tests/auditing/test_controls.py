@@ -15,21 +15,21 @@ WORDS = np.array(["river", "stone", "cloud", "ember", "field", "glass", "harbour
 
 def corpus(seed, n=120, give_away=False):
     generator = np.random.default_rng(seed)
-    role = np.where(np.arange(n) % 2, "private", "heldout")
+    role = np.where(np.arange(n) % 2, "member", "nonmember")
     frame = pd.DataFrame({"record_id": [f"{i:04d}" for i in range(n)], "role": role, "task": "qa", "context": ""})
     frame["group_id"] = frame["record_id"]
     frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in range(n)]
     frame["response"] = [" ".join(generator.choice(WORDS, 8)) for _ in range(n)]
     if give_away:
-        frame.loc[generator.random(n) < 0.5 * (role == "private"), "response"] += " since 2024"
+        frame.loc[generator.random(n) < 0.5 * (role == "member"), "response"] += " since 2024"
     return frame
 
 
 def scores(seed, shift=1.0, n=200):
     generator = np.random.default_rng(seed)
-    role = np.where(np.arange(n) % 2, "private", "heldout")
+    role = np.where(np.arange(n) % 2, "member", "nonmember")
     frame = pd.DataFrame({"record_id": [f"{i:04d}" for i in range(n)], "role": role, "task": "qa"})
-    return frame.assign(loss=generator.normal(size=n) + shift * (role == "private"), zlib=generator.normal(size=n))
+    return frame.assign(loss=generator.normal(size=n) + shift * (role == "member"), zlib=generator.normal(size=n))
 
 
 def test_the_blind_attack_finds_a_split_that_gives_membership_away():
@@ -48,7 +48,7 @@ def test_the_blind_attack_does_not_learn_a_group_from_its_other_records():
     generator = np.random.default_rng(1)
     frame = corpus(1, n=80)
     pair = np.arange(80) // 2
-    frame["role"] = np.where(generator.permutation(np.arange(40) % 2)[pair], "private", "heldout")
+    frame["role"] = np.where(generator.permutation(np.arange(40) % 2)[pair], "member", "nonmember")
     frame["group_id"] = [f"g{p}" for p in pair]
     frame["instruction"] = [f"word{p} " * 3 for p in pair]
     assert blind_control(frame)["passed"]
@@ -70,26 +70,26 @@ def test_the_permutation_null_is_centred_and_the_best_attack_pays_for_the_choice
 
 def test_permutation_aucs_are_those_of_the_scores():
     table = scores(5)
-    is_member = (table["role"] == "private").to_numpy()
+    is_member = (table["role"] == "member").to_numpy()
     expected = auc(table["loss"][is_member].to_numpy(), table["loss"][~is_member].to_numpy()).value
     assert permutation_control(table)["best"]["auc"] == pytest.approx(expected)
 
 
 def test_overlapping_nonmembers_are_judged_apart():
     table = scores(0)
-    outside = table.loc[table["role"] == "heldout", "record_id"]
+    outside = table.loc[table["role"] == "nonmember", "record_id"]
     overlap = {i: (0.4 if k % 4 == 0 else 0.0 if k % 4 == 1 else np.nan) for k, i in enumerate(outside)}
     found = overlap_control(table, overlap)
     assert (found["some"]["n_nonmembers"], found["none"]["n_nonmembers"]) == (25, 75)
     rows = table["record_id"].map(overlap).gt(0).to_numpy()
-    inside = (table["role"] == "private").to_numpy()
+    inside = (table["role"] == "member").to_numpy()
     expected = auc(table["loss"][inside].to_numpy(), table["loss"][rows].to_numpy()).value
     assert found["some"]["attacks"]["loss"]["auc"] == expected
 
 
 def test_two_models_are_compared_record_by_record():
     student, teacher = scores(0), scores(1, shift=2.0)
-    is_member = (student["role"] == "private").to_numpy()
+    is_member = (student["role"] == "member").to_numpy()
     pair = [(t["loss"][is_member].to_numpy(), t["loss"][~is_member].to_numpy()) for t in (student, teacher)]
     shuffled = teacher.sample(frac=1, random_state=0)
     found = paired_differences(student, shuffled)["loss"]
@@ -135,7 +135,7 @@ def test_the_same_ranking_exposes_the_same_records_and_an_unrelated_one_as_many_
 
 def test_the_blind_attack_runs_once_for_all_models(tmp_path, monkeypatch):
     cache, words = ArrayCache(tmp_path), ("red", "blue")
-    rows = [{"record_id": str(i), "group_id": str(i), "role": ("private", "heldout")[i % 2]} for i in range(40)]
+    rows = [{"record_id": str(i), "group_id": str(i), "role": ("member", "nonmember")[i % 2]} for i in range(40)]
     table = pd.DataFrame(
         [{**r, "instruction": words[i % 2], "context": "", "response": ""} for i, r in enumerate(rows)]
     )

@@ -6,18 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdleak.auditing.membership import attack_summary, membership_report, to_json
+from kdleak.auditing.membership import attack_summary, membership_report
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import json_text
 
 
 @pytest.fixture
 def scores():
     generator = np.random.default_rng(0)
     n = 240
-    role = np.where(np.arange(n) % 2, "private", "heldout")
+    role = np.where(np.arange(n) % 2, "member", "nonmember")
     frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1000:03d}" for i in range(n)], "role": role})
     frame["task"] = np.where(np.arange(n) % 3, "qa", "brainstorming")
-    frame["loss"] = generator.normal(size=n) + (role == "private")
+    frame["loss"] = generator.normal(size=n) + (role == "member")
     frame["zlib"] = generator.normal(size=n)
     return frame
 
@@ -35,7 +36,7 @@ def test_the_report_has_the_agreed_layout(scores):
 
 
 def test_figures_are_those_of_the_scores(scores):
-    members, nonmembers = (scores.loc[scores["role"] == r, "loss"].to_numpy() for r in ("private", "heldout"))
+    members, nonmembers = (scores.loc[scores["role"] == r, "loss"].to_numpy() for r in ("member", "nonmember"))
     expected = attack_summary(members, nonmembers)
     found = membership_report(scores)["attacks"]["loss"]
     assert found["auc"] == pytest.approx((members[:, None] > nonmembers).mean()) == expected["auc"]
@@ -44,11 +45,11 @@ def test_figures_are_those_of_the_scores(scores):
 
 def test_row_order_changes_nothing_and_the_text_is_byte_identical(scores):
     shuffled = scores.sample(frac=1, random_state=1)
-    assert to_json(membership_report(scores)) == to_json(membership_report(shuffled))
+    assert json_text(membership_report(scores), 6) == json_text(membership_report(shuffled), 6)
 
 
 def test_undefined_scores_are_counted_not_dropped_in_silence(scores):
-    scores.loc[scores["role"].eq("private").to_numpy().nonzero()[0][:3], "zlib"] = np.nan
+    scores.loc[scores["role"].eq("member").to_numpy().nonzero()[0][:3], "zlib"] = np.nan
     report = membership_report(scores)
     assert report["undefined"] == {"loss": {"members": 0, "nonmembers": 0}, "zlib": {"members": 3, "nonmembers": 0}}
     assert report["attacks"]["zlib"]["n_members"] == 117 and report["attacks"]["loss"]["n_members"] == 120
@@ -60,8 +61,8 @@ def test_an_fpr_finer_than_the_data_is_said_in_words(scores):
 
 
 def test_a_task_with_one_side_only_is_null_not_an_error(scores):
-    scores.loc[scores["role"] == "private", "task"] = "qa"
-    entry = json.loads(to_json(membership_report(scores)))["tasks"]["brainstorming"]["loss"]
+    scores.loc[scores["role"] == "member", "task"] = "qa"
+    entry = json.loads(json_text(membership_report(scores), 6))["tasks"]["brainstorming"]["loss"]
     assert entry["auc"] is None and entry["tpr_at_fpr"]["0.25"] is None and entry["n_members"] == 0
 
 
@@ -76,9 +77,9 @@ def test_p_values_are_corrected_for_the_number_of_attacks(scores):
     assert attacks["loss"]["p_holm"] < 1e-6 < 0.05 < attacks["zlib"]["p_holm"]
 
 
-@pytest.mark.parametrize("role", ["private", "heldout"])
+@pytest.mark.parametrize("role", ["member", "nonmember"])
 def test_a_missing_side_is_named(scores, role):
-    with pytest.raises(KdleakError, match="both roles 'private' and 'heldout'"):
+    with pytest.raises(KdleakError, match="both roles 'member' and 'nonmember'"):
         membership_report(scores[scores["role"] == role])
 
 

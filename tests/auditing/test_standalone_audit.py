@@ -88,7 +88,7 @@ def test_the_attack_that_knows_the_teacher_runs_beside_its_placebo(student, fres
     base = model_that_knows([], tmp_path / "base", tokenizer, seed=9)
     models = {"teacher": student, "baseline": fresh, "pretrained": base}
     result = kdleak.audit(student, MEMBERS, NONMEMBERS, quick=True, memorization=False, **models, **TEMPLATE)
-    control = result.figures["membership"]["controls"]["placebo"]
+    control = result.figures["membership"]["controls"]["placebo"]["teacher_aware"]
     assert control["passed"] == ("teacher_aware" in result.figures["membership"]["attacks"])
     assert control["passed"] == ("teacher_aware" not in result.figures["left_out"])
     assert control["verdict"] in result.report
@@ -175,5 +175,5 @@ def test_a_tokenizer_that_is_not_the_models_is_refused_and_both_are_named(tokeni
     from tests.support.tiny_models import tiny_model
 
     save_checkpoint(tiny_model("opt", vocabulary=100), tokenizer, tmp_path / "m")
-    with pytest.raises(KdleakError, match=r"its tokenizer \(.*320 words\).*OPTForCausalLM\) knows 100 words"):
+    with pytest.raises(KdleakError, match=r"its tokenizer \(.*320 tokens\).*OPTForCausalLM\) has a vocabulary of 100"):
         kdleak.audit(tmp_path / "m", MEMBERS, NONMEMBERS, quick=True, **TEMPLATE)

@@ -10,10 +10,11 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 import kdleak
-from kdleak.auditing.encoding import Limits, ModelEncoder, choose_template, encode_alike
+from kdleak.auditing.engine import make_subjects
 from kdleak.auditing.lists import overlapping, read_lists
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
+from kdleak.data.templates import choose_template
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.hub import model_folder
 from tests.support.standalone_models import model_that_knows, people, texts, tokenizer_of
@@ -122,12 +123,6 @@ def test_two_questions_on_one_document_and_one_question_on_two_documents_are_no_
         read_lists(labels[0], [*labels[0], *labels[1]])
 
 
-def test_the_studys_template_is_encoded_as_the_pipeline_encodes_it(tokenizer):
-    frame = read_lists(MEMBERS, [{**row, "context": "A note, on paper."} for row in NONMEMBERS]).frame
-    pipeline = Encoder(tokenizer, 60, 90).encode_frame(frame)
-    assert ModelEncoder(tokenizer, "alpaca", Limits(60, 90)).encode(frame).records == pipeline
-
-
 def test_the_template_is_the_tokenizers_chat_template_where_it_has_one(tokenizer):
     from copy import deepcopy
 
@@ -136,10 +131,10 @@ def test_the_template_is_the_tokenizers_chat_template_where_it_has_one(tokenizer
     assert choose_template("auto", "instruction", chatty) == "chat"
     assert choose_template("auto", "instruction", tokenizer) == "alpaca"
     assert choose_template("auto", "prompt", chatty) == choose_template("auto", "text", chatty) == "plain"
-    encoder = ModelEncoder(chatty, "chat", Limits())
+    encoder = Encoder(chatty, template="chat")
     assert encoder.prompt("Who?", "") == "<user> Who?\n<a>\n"
     row = read_lists(MEMBERS, NONMEMBERS).frame.head(1)
-    record = encoder.encode(row).records[0]
+    record = encoder.encode_frame(row)[0]
     assert tokenizer.decode(record.prompt) == f"<user> {row['instruction'][0]}\n<a>\n"
     assert tokenizer.decode(record.response[: record.n_scored]) == row["response"][0]
     with pytest.raises(KdleakError, match="no chat template"):
@@ -148,13 +143,14 @@ def test_the_template_is_the_tokenizers_chat_template_where_it_has_one(tokenizer
         choose_template("alpacca", "instruction", tokenizer)
 
 
-def test_a_long_prompt_keeps_its_end_and_a_cut_response_is_cut_for_every_model(tokenizer):
+def test_a_long_prompt_keeps_its_end_and_a_cut_response_is_cut_for_every_model(tokenizer, tmp_path):
     frame = read_lists(MEMBERS, NONMEMBERS).frame
     tight, wide = tokenizer_of(people(40, 3), words=270), tokenizer
-    plain = ModelEncoder(wide, "plain", Limits(8, 40)).encode(frame).records[0]
+    plain = Encoder(wide, 8, 40, "plain").encode_frame(frame)[0]
     assert frame["instruction"][0].endswith(wide.decode(plain.prompt)) and len(plain.prompt) == 8
-    encoders = {name: ModelEncoder(t, "{instruction}\n", Limits(12, 24)) for name, t in (("a", tight), ("b", wide))}
-    records, cut = encode_alike(frame, encoders)
+    encoders = {name: Encoder(t, 12, 24, "{instruction}\n") for name, t in (("a", tight), ("b", wide))}
+    subjects, cut = make_subjects({"a": tmp_path, "b": tmp_path}, encoders, frame)
+    records = {name: subject.records for name, subject in subjects.items()}
     assert cut == 24
     for a, b, text in zip(records["a"], records["b"], frame["response"], strict=True):
         said = [t.decode(r.response[: r.n_scored]) for t, r in ((tight, a), (wide, b))]
@@ -196,9 +192,9 @@ def test_a_lora_adapter_is_audited_as_its_merged_model(tokenizer, tmp_path):
     assert "ref_pretrained" in result.figures["membership"]["attacks"]
 
 
-def test_kdleak_audit_is_a_package_and_a_function_and_neither_imports_torch():
+def test_kdleak_audit_is_a_function_and_imports_no_torch():
     code = (
-        "import sys, kdleak, inspect; from kdleak.audit import membership; assert callable(kdleak.audit);"
+        "import sys, kdleak, inspect; from kdleak.auditing import membership; assert callable(kdleak.audit);"
         "assert list(inspect.signature(kdleak.audit).parameters)[:3] == ['student', 'members', 'nonmembers'];"
         "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
     )

@@ -19,16 +19,16 @@ import yaml
 
 from kdleak.attacks import ATTACKS, AttackInput, attack_scores
 from kdleak.auditing.comparisons import between_techniques, paired_differences
-from kdleak.auditing.encoding import Limits, ModelEncoder, choose_template
 from kdleak.auditing.lists import read_lists, read_population
-from kdleak.auditing.run import run_audit
 from kdleak.auditing.settings import Settings
+from kdleak.auditing.standalone import run_audit
 from kdleak.config.load import check_environment, load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.data.canaries import SPACE, canary_table
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.sources import check_path, read_file
+from kdleak.data.templates import choose_template
 from kdleak.inference.cache import model_digest
 from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
@@ -109,12 +109,12 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "{}/params.yaml: audit.attacks: unknown attack 'los'; did you mean 'loss'?",
     ),
     "a headline that the teacher has no score of": (
-        lambda f: check_environment(settings(audit__headline="teacher_aware"), Project(f)),
-        "{}/params.yaml: audit.headline: 'teacher_aware' has no score for the teacher; name another",
+        lambda f: check_environment(settings(report__headline="teacher_aware"), Project(f)),
+        "{}/params.yaml: report.headline: 'teacher_aware' has no score for the teacher; name another",
     ),
     "a section that is a text": (
-        lambda f: settings(kd__generation="fast"),
-        "params.yaml: kd.generation: input should be a valid dictionary or instance of generation, not 'fast'",
+        lambda f: settings(generation="fast"),
+        "params.yaml: generation: input should be a valid dictionary or instance of generation, not 'fast'",
     ),
     "families.yaml is a list": (
         lambda f: load_family(f / "in/list.yaml", "gpt2"),
@@ -243,19 +243,10 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: choose_template("chat", "prompt", TOKENIZER),
         "--template chat: the student's tokenizer has no chat template; use alpaca or plain",
     ),
-    "a slow tokenizer in an audit": (
-        lambda f: ModelEncoder(without(is_fast=False), "plain", Limits(8, 16)),
-        "tokenizer SimpleNamespace has no character offsets; use a fast tokenizer",
-    ),
-    "a tokenizer without a first token": (
-        lambda f: ModelEncoder(without(), "plain", Limits(8, 16)),
-        "the tokenizer defines neither bos_token nor eos_token; a text has nothing to follow; name one",
-    ),
     "no room for a response": (
-        lambda f: ModelEncoder(TOKENIZER, "plain", Limits(4, 4)).encode(
-            pd.DataFrame([ROW | {"record_id": "r" * 64, "instruction": "What does Ada owe?"}])
-        ),
-        "record rrrrrrrrrrrr: its response has no token, or no room after the prompt; raise --max-tokens",
+        lambda f: Encoder(TOKENIZER, 4, 4, "plain").encode("r" * 64, "What does Ada owe?", "", "b"),
+        "record rrrrrrrrrrrr: its response has no token, or no room after the prompt; give it a text, or raise "
+        "max_tokens",
     ),
     "a population of another shape": (
         lambda f: read_population([{"text": "a"}], read_lists(people(12, 1), people(12, 2))),

@@ -1,12 +1,14 @@
 """params.yaml is refused with one line that names the key and what was meant."""
 
 import copy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kdleak.config.load import check_environment, load_params, parse_params
+from kdleak.config.load import RENAMED, check_environment, load_params, parse_params
 from kdleak.config.schema import METHODS
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
@@ -55,9 +57,7 @@ def test_the_projects_own_parameters_are_valid():
         ("teacher.lr", float("nan"), "teacher.lr"),
         ("teacher.lr", 1e-9, "below optimizer.min_lr"),
         ("seed", -1, "seed"),
-        ("data.source", "fil", "data.source: 'fil' is unknown; did you mean 'file'?"),
-        ("data.rows", 100, "records are asked for, but rows makes 100"),
-        ("data.roles", "column", "the synthetic corpus has no role column"),
+        ("data.source", "kd; touch x", "data.source: string should match pattern"),
         ("data.sizes.privat", 5, "data.sizes.privat: unknown key; did you mean 'private'?"),
         ("data.max_response_chars", 0, "data.max_response_chars"),
         ("model.max_tokens", 100, "max_prompt_tokens must be below max_tokens"),
@@ -67,11 +67,51 @@ def test_the_projects_own_parameters_are_valid():
         ("canaries.repetitions", [1, 4, 4], "canaries: repetitions: a number stands twice"),
         ("canaries.repetitions", [0, 4], "canaries.repetitions.0: input should be greater than or equal to 1"),
         ("memorization.tokens", 400, "they and a prompt exceed model.max_tokens"),
-        ("audit.headline", "los", "did you mean 'loss'?"),
+        ("report.headline", "los", "did you mean 'loss'?"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_remedy(key, value, words):
     assert words in message(key, value)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_parameter_of_an_earlier_version_is_refused_with_its_new_place(old):
+    content = copy.deepcopy(DEFAULT)
+    *sections, last = old.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = 1
+    with pytest.raises(KdleakError) as caught:
+        parse_params(content)
+    assert str(caught.value) == f"params.yaml: {old}: is now {RENAMED[old]}; move it there"
+    key = RENAMED[old].split(",")[0]
+    assert reduce(getitem, key.split("."), DEFAULT) is not content  # the new place is there
+
+
+def test_dvc_writes_the_file_back_as_it_is(tmp_path):
+    """`dvc exp run -S kd.method=rkl` changes one line of params.yaml and keeps every comment."""
+    from dvc.utils.serialize import modify_yaml
+
+    copied, text = tmp_path / "params.yaml", (ROOT / "params.yaml").read_text()
+    copied.write_text(text)
+    with modify_yaml(str(copied)):
+        pass
+    assert copied.read_text() == text
+    with modify_yaml(str(copied)) as content:
+        content["kd"]["method"] = "rkl"
+    lines = list(zip(text.splitlines(), copied.read_text().splitlines(), strict=True))
+    assert [(a.split()[1], b.split()[1]) for a, b in lines if a != b] == [("kd", "rkl")]
+    assert all(a.partition("#")[2] == b.partition("#")[2] for a, b in lines)
+
+
+def test_no_speed_knob_stands_outside_compute_and_no_stage_declares_compute():
+    assert set(DEFAULT["compute"]) == {
+        "device", "processes", "batch_tokens", "generation_batch", "micro_batch_tokens",
+    }  # fmt: skip
+    for file in ("dvc.yaml", "study/dvc.yaml"):
+        for stage in yaml.safe_load((ROOT / file).read_text())["stages"].values():
+            assert not [p for p in stage.get("params", []) if str(p).split(".")[0] in ("compute", "params")]
 
 
 def test_a_missing_key_is_named():
@@ -95,8 +135,11 @@ def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path):
     [
         ("model.family", "gpt2-tny", "did you mean 'gpt2-tiny'?"),
         ("model.student", "smal", "did you mean 'small'?"),
+        ("data.source", "fil", "params.yaml: data.source: 'fil' is unknown; did you mean 'file'?"),
+        ("data.rows", 100, "records are asked for, but rows makes 100"),
+        ("data.roles", "column", "the synthetic corpus has no role column"),
     ],
 )
-def test_an_unknown_family_or_size_is_refused_before_anything_runs(key, value, words):
+def test_what_the_schema_cannot_know_is_refused_before_anything_runs(key, value, words):
     with pytest.raises(KdleakError, match=words.replace("?", r"\?")):
         check_environment(parse_params(changed(key, value)), Project(ROOT))

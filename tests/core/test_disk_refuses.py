@@ -20,6 +20,7 @@ from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.finetune import cross_entropy
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
+from tests.support.counted import counted
 from tests.support.disk_faults import largest_file, not_writable
 from tests.support.small_project import CommandLine, refusal, small_project
 from tests.support.standalone_models import people, tokenizer_of
@@ -157,19 +158,19 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_from_which_the_tra
     undisturbed, stopped, resumed = (tiny_model(layers=1) for _ in range(3))
     history = train(undisturbed, source, cross_entropy, recipe, seed=1)
 
-    def fill(done: int, total: int, figures: dict) -> None:
+    def fill(done: int) -> None:
         if done == 5:
             disk.__enter__()
 
     disk = largest_file(4096)
     try:
         with pytest.raises(KdleakError, match="larger than this process may write"):
-            train(stopped, source, cross_entropy, recipe, progress=fill, **options)
+            train(stopped, source, cross_entropy, recipe, progress=counted(fill), **options)
     finally:
         disk.__exit__(None, None, None)
     steps = []
-    assert train(resumed, source, cross_entropy, recipe, progress=lambda n, *_: steps.append(n), **options) == history
-    assert steps[0] == 5  # the state after four steps
+    assert train(resumed, source, cross_entropy, recipe, progress=counted(steps.append), **options) == history
+    assert steps[:2] == [4, 5]  # the state after four steps
     for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -31,6 +31,7 @@ from kdleak.training.micro_batches import micro_batches, own_part
 from tests.distill.test_techniques import params, untrained
 from tests.models.test_families import FAMILIES, project_with
 from tests.models.test_families import params as params_of_families
+from tests.support.counted import counted
 from tests.support.forks import in_processes
 from tests.support.tiny_models import random_records, tiny_model
 from tests.training.test_micro_batches import fixed_batch
@@ -57,7 +58,7 @@ def test_every_item_is_done_by_one_process_and_the_load_is_even(size, monkeypatc
     lengths, shares = [len(r.prompt) + len(r.response) for r in RECORDS], []
     for rank in range(size):
         as_rank(monkeypatch, rank, size)
-        shares.append(distributed.share(lengths))
+        shares.append(distributed.shard_by_length(lengths))
     assert sorted(i for share in shares for i in share) == list(range(23))
     loads = [sum(lengths[i] for i in share) for share in shares]
     assert max(loads) - min(loads) <= 2 * max(lengths)
@@ -122,7 +123,7 @@ def test_each_record_is_scored_once(tmp_path, monkeypatch):
     assert read_json(tmp_path / "main.json") == done[0]
 
 
-SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "optimizer.micro_batch_tokens": 250}
+SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "compute.micro_batch_tokens": 250}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_two_processes_with_dropout_are_resumed_in_the_same_bytes(tmp_path, monk
 
     def trained(name: str, stop: int | None):
         def work(rank: int) -> None:
-            def show(done: int, total: int, figures: dict) -> None:
+            def reached(done: int) -> None:
                 if done == stop:
                     os._exit(0)
 
@@ -164,7 +165,7 @@ def test_two_processes_with_dropout_are_resumed_in_the_same_bytes(tmp_path, monk
                     module.p = 0.1
             recipe, store = Recipe(lr=1e-3, epochs=2, batch_size=4), ResumeStore(tmp_path / name, "run")
             source, options = FixedBatches(RECORDS, 4, seed=1), {"resume": store, "save_every_s": -1}
-            history = train(model, source, cross_entropy, recipe, seed=1, progress=show, **options)
+            history = train(model, source, cross_entropy, recipe, seed=1, progress=counted(reached), **options)
             if distributed.is_main():
                 save_file({n: p.detach() for n, p in model.named_parameters()}, tmp_path / f"{name}.safetensors")
                 write_json(history, tmp_path / f"{name}.json")
@@ -185,13 +186,13 @@ def test_only_the_main_process_writes_shows_and_keeps(tmp_path, capfd):
         with replacing_folder(tmp_path / f"folder-{rank}") as fresh:
             (fresh / "file").write_text("x")
         ArrayCache(tmp_path / f"cache-{rank}").put("key", {"x": np.zeros(1)})
-        with progress(f"process {rank}", every_s=0) as show:
-            show(1, 2, {})
+        with progress(f"process {rank}", 2, every_s=0) as advance:
+            advance(loss=0.5)
 
     in_processes(2, tmp_path, work)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache-0", "folder-0", "of-0.json"]
     shown = capfd.readouterr().err
-    assert "process 0: 1/2" in shown and "process 1" not in shown
+    assert "process 0: 1/2, 0:00 left  loss 0.5" in shown and "process 1" not in shown
 
 
 def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
@@ -202,7 +203,7 @@ def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
 
         def compute() -> dict[str, np.ndarray]:
             x = np.ones(1)
-            distributed.add_up(x)
+            distributed.all_reduce_sum_(x)
             return {"x": x}
 
         assert cache.get_or_compute("key", compute)["x"] == 2
@@ -212,8 +213,8 @@ def test_what_one_process_lacks_in_the_cache_both_compute(tmp_path):
 
 def test_alone_nothing_is_loaded_and_nothing_changes():
     x = np.ones(3)
-    distributed.add_up(x)
-    assert (x == 1).all() and distributed.is_main() and distributed.everyone(True) and not distributed.everyone(False)
+    distributed.all_reduce_sum_(x)
+    assert (x == 1).all() and distributed.is_main() and distributed.all_agree(True) and not distributed.all_agree(False)
     batch = collate(RECORDS, [0, 1])
     assert own_part(batch) is batch
     assert not torch.distributed.is_initialized()

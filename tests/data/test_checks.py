@@ -15,7 +15,7 @@ from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES, record_id
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIZES = {"private": 8, "public": 8, "heldout": 8, "auxiliary": 16}
+SIZES = {"private": 8, "public": 8, "heldout": 8, "auxiliary": 12, "population": 4}
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "lim", "dor")]
 
 

@@ -1,12 +1,15 @@
 """The template's tail survives truncation, and a record's text is data, never structure."""
 
+import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdleak.core.errors import KdleakError
-from kdleak.data.encoding import TAIL, Encoder, prompt_text
+from kdleak.data.encoding import Encoder
+from kdleak.data.templates import TAIL, prompt_text
 from kdleak.models.tokenizer import END_OF_TEXT, train_tokenizer
+from tests.support.standalone_models import sentencepiece_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +20,30 @@ def tokenizer():
 
 @settings(max_examples=200, deadline=None)
 @given(instruction=st.text(max_size=400), context=st.text(max_size=400), response=st.text(min_size=1, max_size=200))
+@example(instruction="a" * 400, context="", response="\n\nand then")
 def test_any_text_is_encoded_within_the_limits_and_keeps_the_tail(tokenizer, instruction, context, response):
     encoded = Encoder(tokenizer, max_prompt_tokens=96, max_tokens=160).encode("id", instruction, context, response)
     assert len(encoded.prompt) <= 96
     assert len(encoded.prompt) + len(encoded.response) <= 160
-    assert tokenizer.decode(list(encoded.prompt)).endswith(TAIL)
+    read = tokenizer.decode([*encoded.prompt, *encoded.response[: encoded.n_scored]])
+    start = response.encode("utf-8", "replace").decode()[:1]
+    if "\ufffd" not in read:  # a response cut within a character
+        assert TAIL + start in read
+    if start.strip():  # no token crosses the border
+        assert tokenizer.decode(list(encoded.prompt)).endswith(TAIL)
     assert 1 <= encoded.n_scored <= len(encoded.response)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=80))
-def test_without_truncation_the_response_decodes_to_itself(tokenizer, response):
+@example("\n\nand then")
+def test_without_truncation_the_record_decodes_to_itself(tokenizer, response):
     encoded = Encoder(tokenizer).encode("id", "Say it.", "", response)
     replaced = response.encode("utf-8", "replace").decode()
-    assert tokenizer.decode(list(encoded.response[: encoded.n_scored])) == replaced
+    text = [*encoded.prompt, *encoded.response[: encoded.n_scored]]
+    assert tokenizer.decode(text) == prompt_text("Say it.", "") + replaced
+    if response[0].strip():  # no token crosses the border
+        assert tokenizer.decode(list(encoded.response[: encoded.n_scored])) == replaced
 
 
 def test_a_special_token_inside_a_record_is_plain_text(tokenizer):
@@ -70,3 +83,21 @@ def test_the_introduction_is_a_prefix_of_every_prompt(tokenizer, context):
     first, second = (encoder.encode("id", instruction, context, "b").prompt for instruction in ("Go.", "Stay here."))
     assert first[:length] == second[:length]
     assert tokenizer.decode(list(first[length:])).startswith("\n\n### Instruction:\nGo.")
+
+
+def test_a_response_has_the_tokens_that_it_has_in_the_text_as_a_whole():
+    texts = [prompt_text("Name a town near the river.", ""), "Alma lives in Trent. Alma lives in Trent, Ada too."]
+    tokenizer = sentencepiece_tokenizer(texts * 9)
+    encoder = Encoder(tokenizer)
+    record = encoder.encode("id", "Name a town near the river.", "", "Alma lives in Trent.")
+    text = texts[0] + "Alma lives in Trent."
+    assert list(record.prompt + record.response) == tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
+    apart = tokenizer("Alma lives in Trent.", add_special_tokens=False)["input_ids"]
+    assert list(record.response[: record.n_scored]) != apart  # apart, its start is marked as that of a text
+    assert encoder.starts_with_bos and record.prompt[0] == tokenizer.bos_token_id
+    spans = encoder.encode_with_spans(
+        pd.DataFrame(
+            [{"record_id": "id", "instruction": "Name it.", "context": "", "response": "Alma lives in Trent."}]
+        )
+    ).spans[0]
+    assert spans[0, 0] <= 0 and spans[-1, 1] == len("Alma lives in Trent.")

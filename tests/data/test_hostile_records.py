@@ -16,10 +16,11 @@ from kdleak.config.load import load_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_parquet, write_parquet
 from kdleak.data.checks.validation import run_checks
-from kdleak.data.encoding import TAIL, Encoder, prompt_text
+from kdleak.data.encoding import Encoder
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES
 from kdleak.data.sources import read_file
+from kdleak.data.templates import TAIL, prompt_text
 from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
 from kdleak.memorization.verbatim import edit_similarity, rouge_l, token_accuracy

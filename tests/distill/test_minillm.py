@@ -24,6 +24,7 @@ from kdleak.training.batch_sources import FixedBatches, WithCorpus
 from kdleak.training.finetune import cross_entropy
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
+from tests.support.counted import counted
 from tests.support.tiny_models import random_records, tiny_model
 
 SETTINGS = Settings(rollouts=8, inner_epochs=2)
@@ -132,7 +133,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     teacher, recipe = tiny_model("llama", seed=4), Recipe(lr=3e-3, epochs=3, batch_size=4, schedule="constant")
     objective = policy_objective(LiveTeacher(teacher), SETTINGS, 0.0)
 
-    def interrupt(done: int, total: int, figures: dict) -> None:
+    def interrupt(done: int) -> None:
         if done == stop + 1:
             raise Stopped
 
@@ -141,7 +142,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     store, options = ResumeStore(tmp_path / "state", key="run"), {"seed": 1, "save_every_s": -1}
     with contextlib.suppress(Stopped):
         source = batches(stopped, teacher)
-        train(stopped, source, objective, recipe, resume=store, progress=interrupt, **options)
+        train(stopped, source, objective, recipe, resume=store, progress=counted(interrupt), **options)
     assert train(resumed, batches(resumed, teacher), objective, recipe, resume=store, **options) == history
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)

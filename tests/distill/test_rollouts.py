@@ -26,6 +26,7 @@ from kdleak.inference.generation import Sampling
 from kdleak.training.batch_sources import DistillationBatch, FixedBatches, WithCorpus
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
+from tests.support.counted import counted
 from tests.support.tiny_models import random_records, tiny_model
 
 RECORDS = random_records(12, longest=10)
@@ -174,7 +175,7 @@ def test_an_on_policy_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, 
         rollouts = RolloutBatches(FIXED, share, Rollouts(SAMPLING, 0, seed=3), 2, ReplayBuffer(6))
         return WithCorpus(rollouts, FixedBatches(RECORDS, 3, seed=8))
 
-    def interrupt(done: int, total: int, figures: dict) -> None:
+    def interrupt(done: int) -> None:
         if done == stop + 1:
             raise Stopped
 
@@ -183,7 +184,16 @@ def test_an_on_policy_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, 
     assert {"student_written", "validation_loss", "threshold"} < set(history[0])
     store = ResumeStore(tmp_path / "state", key="run")
     with contextlib.suppress(Stopped):
-        train(tiny_model(), source(), objective, recipe, seed=1, resume=store, save_every_s=-1, progress=interrupt)
+        train(
+            tiny_model(),
+            source(),
+            objective,
+            recipe,
+            seed=1,
+            resume=store,
+            save_every_s=-1,
+            progress=counted(interrupt),
+        )
     assert train(resumed, source(), objective, recipe, seed=1, resume=store, save_every_s=-1) == history
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -35,12 +35,11 @@ from tests.support.tiny_models import random_records
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
 SMALL = {
-    "base.reserve": 2,
-    "kd.generation.max_new_tokens": 12,
+    "generation.max_new_tokens": 12,
     "kd.recipes.minillm.rollouts": 8,
     "kd.recipes.distillm.validation_share": 0.3,
 } | {f"kd.recipes.{m}.{k}": v for m in METHODS for k, v in (("epochs", 2), ("batch_size", 4))}
-SIZES = {"private": 10, "public": 12, "heldout": 6, "auxiliary": 14}
+SIZES = {"private": 10, "public": 12, "heldout": 6, "auxiliary": 12, "population": 2}
 VERBS = "sort describe explain name translate count".split()  # noqa: SIM905
 
 
@@ -283,7 +282,7 @@ def test_a_technique_that_decides_its_own_data_takes_no_student_fraction(method)
         ("kd.recipes.distillm.alpha", 1.5, "kd.recipes.distillm.alpha"),
         ("kd.protocol", "published", "did you mean 'as_published'?"),
         ("kd.student_fraction", 2, "kd.student_fraction"),
-        ("kd.generation.max_new_tokens", 0, "kd.generation.max_new_tokens"),
+        ("generation.max_new_tokens", 0, "generation.max_new_tokens"),
     ],
 )
 def test_a_wrong_option_is_named(key, value, words):
@@ -304,7 +303,7 @@ def test_a_wrong_option_is_named(key, value, words):
 def test_the_lm_corpus_is_auxiliary_by_default(project):
     tokenizer = load_tokenizer(project.base_student)
     documents = lm_corpus(params(), project, tokenizer)
-    assert [r.record_id for r in documents] == list(read_role(project.records, "auxiliary")["record_id"])[2:]
+    assert [r.record_id for r in documents] == list(read_role(project.records, "auxiliary")["record_id"])
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ from kdleak.memorization.extraction import (
     fact_extraction,
     fact_spans,
     prefix_log_probability,
-    samples_needed,
     span_sums,
 )
 from kdleak.memorization.verbatim import first_choices
@@ -62,22 +62,9 @@ def test_the_chance_to_extract_is_that_of_an_experiment(n):
         assert not discoverable(np.array([log_p]), n, high[i]).any() or high[i] == 1 - 1e-12
 
 
-@given(st.floats(1e-300, 1.0), st.floats(1e-3, 1 - 1e-3))
-@settings(deadline=None)
-def test_samples_needed_is_the_least_number_that_suffices(p_z, p):
-    log_p = np.array([math.log(p_z)])
-    n = samples_needed(log_p, p)[0]
-    assert n >= 1
-    if n < 1e12:  # beyond, n and n - 1 are the same double
-        assert discoverable(log_p, n, p - 1e-9).all()
-        assert n == 1 or not discoverable(log_p, n - 1, p + 1e-9).any()
-
-
-def test_the_certain_needs_one_sample_and_the_impossible_is_never_found():
-    assert samples_needed(np.array([0.0, -800.0]), 0.5).tolist() == [1, math.inf]
+def test_the_certain_is_always_found_and_the_impossible_never():
     assert discoverable(np.array([0.0, -800.0]), 1e300, 0.9).tolist() == [True, False]
-    assert samples_needed(np.log([0.5]), 0.5).tolist() == [1]
-    assert samples_needed(np.log([0.5]), 0.75).tolist() == [2]
+    assert [discoverable(np.log([0.5]), n, 0.7).item() for n in (1, 2)] == [False, True]
 
 
 def test_a_uniform_model_needs_as_many_samples_as_there_are_sequences():
@@ -124,12 +111,14 @@ def corpus():
         }
     )
     tokenizer = train_tokenizer(frame["response"] + frame["context"], 400)
-    return frame, tokenizer, Encoder(tokenizer, 256, 512).encode_frame(frame)
+    encoder = Encoder(tokenizer, 256, 512)
+    return frame, encoder, encoder.encode_with_spans(frame)
 
 
 def test_every_fact_of_the_corpus_is_found_in_its_tokens(corpus):
-    frame, tokenizer, records = corpus
-    spans = fact_spans(frame, records, tokenizer)
+    frame, encoder, encoded = corpus
+    tokenizer, records = encoder.tokenizer, encoded.records
+    spans = fact_spans(frame, encoded, encoder)
     stated = [(i, fact) for i, facts in enumerate(frame["facts"]) for fact in facts]
     assert len(spans) == len(stated) > 100
     for span, (i, fact) in zip(spans, stated, strict=True):
@@ -143,12 +132,12 @@ def test_every_fact_of_the_corpus_is_found_in_its_tokens(corpus):
 
 
 def test_a_fact_that_truncation_cut_is_left_out(corpus):
-    frame, tokenizer, _ = corpus
-    short = Encoder(tokenizer, 256, 300).encode_frame(frame)
-    cut = [EncodedRecord(r.record_id, r.prompt, r.response[:6], min(6, r.n_scored)) for r in short]
-    spans = fact_spans(frame, cut, tokenizer)
+    frame, encoder, _ = corpus
+    short = encoder.encode_with_spans(frame)
+    cut = [EncodedRecord(r.record_id, r.prompt, r.response[:6], min(6, r.n_scored)) for r in short.records]
+    spans = fact_spans(frame, replace(short, records=cut), encoder)
     assert all(s.stop <= 6 for s in spans)
-    assert len(spans) < len(fact_spans(frame, short, tokenizer))
+    assert len(spans) < len(fact_spans(frame, short, encoder))
 
 
 def test_extraction_of_a_fact_is_that_of_its_span_alone():

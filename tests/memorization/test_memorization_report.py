@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdleak.auditing.membership import to_json
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import json_text
 from kdleak.memorization.report import EXACT, FIGURES, THRESHOLDS, Memorization, memorization_report
 from kdleak.stats.gap import mean_gap
 
@@ -22,7 +22,7 @@ def table(accuracy: np.ndarray, **columns: object) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "record_id": [f"{i:02d}" for i in range(2 * N)],
-            "role": ["private"] * N + ["heldout"] * N,
+            "role": ["member"] * N + ["nonmember"] * N,
             "task": ["summarization", "open_qa"] * N,
             "group_id": [f"g{i:02d}" for i in range(2 * N)],
             "length": 40,
@@ -123,7 +123,7 @@ def facts(extracted: list[bool]) -> pd.DataFrame:
     """Three facts a record: a phone, a date, and a date that the prompt states."""
     rows = [
         {"record_id": f"{i:02d}", "role": role, "task": "open_qa", "fact": fact, "kind": kind, "in_prompt": copied}
-        for i, role in ((0, "private"), (1, "private"), (20, "heldout"), (21, "heldout"), (30, "public"))
+        for i, role in ((0, "member"), (1, "member"), (20, "nonmember"), (21, "nonmember"), (30, "public"))
         for fact, (kind, copied) in enumerate((("phone", False), ("date", False), ("amount", True)))
     ]
     return pd.DataFrame(rows).assign(extracted=extracted, log_p=np.where(extracted, 0.0, -np.inf))
@@ -166,8 +166,8 @@ def test_the_report_is_deterministic_and_row_order_does_not_matter(report):
         teacher=Memorization(table(TEACHER).sample(frac=1, random_state=2)),
         no_kd=Memorization(table(NO_KD).sample(frac=1, random_state=3)),
     )
-    assert to_json(shuffled) == to_json(report)
-    assert json.loads(to_json(report))["exact_match"]["50"]["members"] is None
+    assert json_text(shuffled, 6) == json_text(report, 6)
+    assert json.loads(json_text(report, 6))["exact_match"]["50"]["members"] is None
 
 
 def test_tables_of_other_records_are_refused():

@@ -15,6 +15,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.canaries import write_canaries
+from kdleak.data.records import ROLES
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import load_family
@@ -30,14 +31,13 @@ from tests.support.tiny_models import tiny_model
 
 FAMILIES = yaml.safe_load((ROOT / "families.yaml").read_text())
 SMALL = {
-    "data.sizes": {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12},
-    "base.reserve": 6,
+    "data.sizes": {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6},
     "base.epochs": 1,
     "teacher.epochs": 1,
     "canaries.repetitions": [1],
     "canaries.each": 1,
     "canaries.references": 4,
-    "kd.generation.max_new_tokens": 8,
+    "generation.max_new_tokens": 8,
     "audit.mope.draws": 1,
     "audit.blocks.draws": 2,
     "audit.permutations": 10,
@@ -58,7 +58,7 @@ def params(**changes):
 def project_with(folder, families) -> Project:
     """A project of 48 records, and the families of these entries."""
     rows = people(48, seed=4)
-    roles = np.repeat(["private", "public", "heldout", "auxiliary"], 12)
+    roles = np.repeat(ROLES, [12, 12, 12, 6, 6])
     frame = pd.DataFrame(rows).assign(role=roles, task="qa", context="", record_id=[f"{i:04d}" for i in range(48)])
     frame["group_id"], frame["facts"] = frame["record_id"], [[] for _ in roles]
     made = Project(folder)

@@ -28,7 +28,7 @@ SETTINGS = {
     "model.max_tokens": 64,
     "teacher.batch_size": 16,
     "kd.recipes.kd.batch_size": 16,
-    "optimizer.micro_batch_tokens": 256,
+    "compute.micro_batch_tokens": 256,
 }
 
 

@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from kdleak.attacks import ATTACKS
+from kdleak.attacks.mope import noise_of
 from kdleak.attacks.perturbation import Noise, PerturbationScores
+from kdleak.auditing import passes
 from kdleak.auditing.blocks import block_report
 from kdleak.config.load import parse_params
 from kdleak.core.paths import Project
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
-from kdleak.pipeline import passes
 from kdleak.pipeline.membership import attack_model, measure_blocks
 from kdleak.stats import auc
 from tests.support.pipeline_project import ROOT
@@ -26,8 +27,7 @@ MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4
 
 def params(**audit):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12}
-    content["base"]["reserve"] = 6
+    content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12, "population": 12}
     small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
     content["audit"] |= small | {"prefix_tokens": 20} | audit
     return parse_params(content)
@@ -36,7 +36,7 @@ def params(**audit):
 @pytest.fixture
 def project(tmp_path):
     generator = np.random.default_rng(0)
-    roles = np.repeat(["private", "heldout", "auxiliary"], 12)
+    roles = np.repeat(["private", "heldout", "population"], 12)
     frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(36)], "role": roles, "task": "qa"})
     frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in roles]
     frame["response"] = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in roles]
@@ -83,7 +83,7 @@ def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
 def test_an_audit_of_audited_models_costs_no_forward_pass(project, monkeypatch):
     audit_all(project, params())
     first = project.membership("kd").read_bytes()
-    monkeypatch.setattr(passes, "load_model", lambda folder: pytest.fail(f"{folder.name} was run again"))
+    monkeypatch.setattr(passes, "load_model", lambda folder, _: pytest.fail(f"{folder.name} was run again"))
     audit_all(project, params())
     assert project.membership("kd").read_bytes() == first
     audit_all(project, params(attacks=["wbc", "loss"], permutations=30))
@@ -93,23 +93,25 @@ def test_an_audit_of_audited_models_costs_no_forward_pass(project, monkeypatch):
 def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project, monkeypatch):
     seen = []
     load = passes.load_model
-    monkeypatch.setattr(passes, "load_model", lambda folder: seen.append(folder.name) or load(folder))
-    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"], headline="loss"), project)
+    monkeypatch.setattr(passes, "load_model", lambda folder, _: seen.append(folder.name) or load(folder))
+    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"]), project)
     assert seen == ["teacher"]
 
 
 def test_the_noise_of_the_published_code_is_absolute_and_single(project):
-    corrected, published = (passes.noise_of(params(noise=n), "mope") for n in ("corrected", "as_published"))
+    corrected, published = (
+        noise_of({"noise": n, "mope": {"sigma": 0.1, "draws": 2}}, "mope", 0) for n in ("corrected", "as_published")
+    )
     assert (corrected.relative, corrected.antithetic) == (True, True)
     assert (published.relative, published.antithetic) == (False, False)
-    assert corrected.seed == published.seed != passes.noise_of(params(), "blocks").seed
+    assert corrected.seed == published.seed != noise_of({}, "blocks", 0).seed
 
 
 def test_a_model_of_blocks_that_differ_says_so_and_one_of_equal_blocks_does_not():
     generator = np.random.default_rng(0)
     keys = pd.DataFrame({"record_id": [f"{i:03d}" for i in range(200)], "task": "qa"})
-    keys["role"] = np.where(np.arange(200) % 2, "private", "heldout")
-    is_member = (keys["role"] == "private").to_numpy()
+    keys["role"] = np.where(np.arange(200) % 2, "member", "nonmember")
+    is_member = (keys["role"] == "member").to_numpy()
     noise = Noise(sigma=0.1, draws=4)
     base = generator.normal(size=200)
     strong = [

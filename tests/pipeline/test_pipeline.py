@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import yaml
 
 from kdleak.config.schema import METHODS
-from tests.support.pipeline_project import SMOKE, PipelineProject
+from kdleak.core.fingerprint import SourceTree
+from kdleak.data.records import ROLES
+from kdleak.pipeline.validate import METHODS_PACKAGE, PLUMBING
+from tests.support.declared import declared
+from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
 
 RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")
 
@@ -31,6 +38,11 @@ def read(project: PipelineProject, name: str) -> dict:
     return json.loads((project.folder / name).read_text())
 
 
+def ran(done: subprocess.CompletedProcess) -> set[str]:
+    """The stages that a command of DVC has run."""
+    return {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+
+
 def contents(project: PipelineProject) -> dict[str, bytes]:
     return {name: (project.folder / name).read_bytes() for name in RESULTS}
 
@@ -38,9 +50,7 @@ def contents(project: PipelineProject) -> dict[str, bytes]:
 def test_the_chain_leaves_every_file_that_others_rely_on(project):
     splits = pd.read_parquet(project.folder / "data/splits.parquet")
     assert list(splits.columns) == ["record_id", "role", "task", "group_id"]
-    assert splits["role"].value_counts().to_dict() == {
-        role: SMOKE[f"data.sizes.{role}"] for role in ("private", "public", "heldout", "auxiliary")
-    }
+    assert splits["role"].value_counts().to_dict() == {role: SMOKE[f"data.sizes.{role}"] for role in ROLES}
     assert read(project, "results/checks/report.json")["success"]
     assert (project.folder / "results/checks/docs/index.html").is_file()
     for folder in ("models/teacher", "models/students/kd", "models/students/sft"):
@@ -110,8 +120,10 @@ def test_a_second_run_changes_nothing(project):
     before = contents(project)
     done = project.dvc("repro")
     assert done.returncode == 0, done.stderr
-    assert "Running stage" not in done.stdout
+    assert ran(done) == {"params"}
     assert contents(project) == before
+    status = project.dvc("status", "summary", "--with-deps").stdout
+    assert status.split() == ["params:", "always", "changed"]
 
 
 def test_what_python_compiles_beside_the_code_makes_no_stage_outdated(project):
@@ -120,7 +132,31 @@ def test_what_python_compiles_beside_the_code_makes_no_stage_outdated(project):
         compiled.parent.mkdir()
         compiled.write_bytes(b"bytecode")
     done = project.experiment()
-    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout
+    assert done.returncode == 0 and ran(done) == {"params"}, done.stdout
+
+
+def test_a_comment_runs_no_stage_and_code_runs_those_that_import_it(project, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(project.folder / "src"))
+    source = project.folder / "src/kdleak/render/roc.py"  # summary alone draws with it
+    text = source.read_text()
+    source.write_text(text.replace('"""The ROC', '"""A ROC') + "# a comment\n")
+    done = project.dvc("repro")
+    assert done.returncode == 0 and ran(done) == {"params"}, done.stdout + done.stderr
+    source.write_text(text.replace('color="black"', 'color="grey"'))
+    done = project.dvc("repro")
+    assert done.returncode == 0 and ran(done) == {"params", "summary"}, done.stdout + done.stderr
+    source.write_text(text)
+    assert project.dvc("repro").returncode == 0
+
+
+def test_what_a_run_may_use_runs_no_stage(project):
+    """Speed and memory decide no result."""
+    speed = {"compute.batch_tokens": 512, "compute.generation_batch": 8, "compute.micro_batch_tokens": 900}
+    done = project.experiment(**speed)
+    assert done.returncode == 0 and ran(done) == {"params"}, done.stdout
+    assert project.experiment(
+        **{"compute.batch_tokens": 2048, "compute.generation_batch": 64, "compute.micro_batch_tokens": "null"}
+    ).returncode == 0  # fmt: skip
 
 
 def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(project):
@@ -131,7 +167,7 @@ def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(
     assert "modified:           models/students/sft" in project.dvc("status", "sft").stdout
     shutil.rmtree(path.parent)
     done = project.dvc("repro", "sft")
-    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and ran(done) == {"params"}, done.stdout + done.stderr
     assert path.read_bytes() == whole
 
 
@@ -145,15 +181,14 @@ def test_the_results_table_names_teacher_student_and_baseline(project):
 def test_another_objective_trains_that_student_alone(project):
     done = project.experiment(**{"kd.method": "rkl"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    ran = {line.split("'")[1].split(":")[-1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert ran == {"params", "text@rkl", "distill@rkl", "measure@rkl", "summary"}
+    assert ran(done) == {"params", "text@rkl", "distill@rkl", "measure@rkl", "summary"}
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 
 def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     project.commit("results so far")
     params = project.folder / "params.yaml"
-    params.write_text(params.read_text().replace("learning_rates: []", "learning_rates: [0.5]"))
+    params.write_text(params.read_text().replace("lr_multipliers: []", "lr_multipliers: [0.5]"))
     done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     swept = project.folder / "results/students/kd/rates/0.5"
@@ -163,10 +198,68 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     recipe = read(project, "results/students/kd/training.json")["lr"]
     assert read(project, "results/students/kd/rates/0.5/training.json")["lr"] == 0.5 * recipe
     assert not list((project.folder / ".kdleak/rates").rglob("*.safetensors"))
-    done = project.kdleak("report")
+    done = project.run("env", "DVC_STAGE=report", "kdleak", "report")
     assert done.returncode == 0, done.stderr
     page = (project.folder / "results/report.html").read_text()
     assert "0.5 and 1 times its recipe" in page and "measure: blocks" in page
+
+
+#: Parameters that a stage looks at and whose value decides nothing of its result.
+LOOKED_AT = {
+    "sft": ("kd.student_fraction",),  # the baseline has no text of its own making
+    "text": ("kd.student_fraction", "kd.recipes"),  # of a recipe the text stage needs whose text it trains on
+    "rates": ("study",),  # its own arguments are compared with the lists
+}
+
+
+def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(project):
+    """After all stages have run at least once: what they opened, looked up and imported, against dvc.yaml."""
+    settings = SourceTree(ROOT / "src").closure("kdleak.config.schema")
+    own = {"kdleak", "kdleak.__main__", *(module.name for module in settings)}
+    seen = set()
+    for file in sorted(project.stages.glob("*.json")):
+        found = json.loads(file.read_text())
+        stage, command = found["stage"].rpartition(":")[2], found["command"][0]
+        if command in ("log", "params"):
+            continue  # MLflow's companion; the stage that always runs
+        names, place = declared(project.folder, found["stage"]), (found["stage"], found["command"])
+        assert not [f for f in found["files"] if f != "params.yaml" and not names.reads(f) and not private(f)], place
+        allowed = ("compute", *LOOKED_AT.get(stage.split("@")[0], ()))
+        undeclared = [key for key in found["params"] if not names.takes(key) and not key.startswith(allowed)]
+        assert not undeclared, (place, undeclared)
+        known = {line.split()[1] for line in (project.folder / names.code).read_text().splitlines()}
+        strange = [m for m in set(found["modules"]) - known - own if not m.startswith((*PLUMBING, METHODS_PACKAGE))]
+        assert not strange, (place, sorted(strange))
+        seen.add(stage.split("@")[0])
+    assert seen == set(stage_names()) - {"params"}
+
+
+def private(file: str) -> bool:
+    """State of this folder that decides nothing: caches, an unfinished training, what Python compiles."""
+    return file.startswith((".kdleak/", "src/"))
+
+
+def stage_names() -> set[str]:
+    files = [yaml.safe_load((ROOT / name).read_text()) for name in ("dvc.yaml", "study/dvc.yaml")]
+    return {name for file in files for name in file["stages"]}
+
+
+def test_experiments_are_compared_in_a_table_that_fits_a_terminal(project):
+    """Method and AUC stand first; all of it within 120 columns where only what changed is asked for."""
+    project.commit("before the comparison")
+    for headline in ("loss", "zlib", "mink"):
+        assert project.dvc("exp", "run", **{"report.headline": headline}).returncode == 0
+    before = os.times()
+    shown = project.dvc("exp", "show", "--no-pager", "--only-changed")
+    seconds = os.times().children_user + os.times().children_system - before.children_user - before.children_system
+    assert shown.returncode == 0 and seconds < 5
+    assert all(len(line) <= 120 for line in shown.stdout.splitlines())
+    assert "method" in shown.stdout and "student_auc" in shown.stdout
+    assert len(read(project, "results/metrics.json")) == 12
+    assert "student_auc" in project.dvc("metrics", "diff").stdout
+    assert "report.headline" in project.dvc("params", "diff").stdout
+    plotted = project.dvc("plots", "diff", "HEAD", "--targets", "results/roc.csv", "-o", str(project.home / "plots"))
+    assert plotted.returncode == 0 and (project.home / "plots/index.html").is_file(), plotted.stderr
 
 
 def test_every_method_has_a_stage(project):

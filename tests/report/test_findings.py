@@ -112,7 +112,7 @@ def test_the_objectives_alone_weigh_nothing_in_claims_about_the_papers_technique
 
 def test_what_was_not_run_is_inconclusive_and_says_how_to_run_it(verdicts):
     for claim in ("2 at equal utility", "3 at equal utility"):
-        assert verdicts[claim].verdict == INCONCLUSIVE and "study.learning_rates" in verdicts[claim].answer
+        assert verdicts[claim].verdict == INCONCLUSIVE and "study.lr_multipliers" in verdicts[claim].answer
 
 
 def test_a_record_of_a_finding_holds_its_test_and_its_figures(verdicts):
@@ -178,7 +178,7 @@ def test_a_technique_that_only_learned_less_leaks_as_much_at_equal_usefulness(tm
     results = StudyResults(tmp_path, n=400, strengths={"teacher": 2.0, "sft": 0.0, "kd": 1.5, "rkl": 0.5})
     for method, rate, strength in (("kd", 0.1, 0.5), ("kd", 0.3, 1.0), ("rkl", 3, 1.0), ("rkl", 10, 1.5)):
         results.trial(method, rate, strength, 20 - 4 * strength)
-    params = params_of(study__learning_rates=[0.1, 0.3, 3, 10])
+    params = params_of(study__lr_multipliers=[0.1, 0.3, 3, 10])
     found = {f.claim: f for f in findings_of(read_study(params, results.project))}
     assert found["3"].verdict == REPRODUCED
     matched = found["3 at equal utility"]

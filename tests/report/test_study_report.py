@@ -37,7 +37,7 @@ def results(tmp_path_factory) -> StudyResults:
 
 @pytest.fixture(scope="module")
 def report(results) -> str:
-    write_report(params_of(study__learning_rates=[0.1]), results.project)
+    write_report(params_of(study__lr_multipliers=[0.1]), results.project)
     return results.project.report.read_text()
 
 
@@ -57,7 +57,7 @@ def test_every_section_shows_something(report):
 def test_the_same_results_are_the_same_bytes(results, report):
     paths = (results.project.report, results.project.findings, results.project.heatmap, results.project.heatmap_figure)
     before = [path.read_bytes() for path in paths]
-    write_report(params_of(study__learning_rates=[0.1]), results.project)
+    write_report(params_of(study__lr_multipliers=[0.1]), results.project)
     assert [path.read_bytes() for path in paths] == before
 
 
@@ -161,7 +161,7 @@ def test_the_published_figures_agree_with_themselves(results):
 
 
 def test_a_trial_is_the_same_recipe_at_another_rate():
-    params = params_of(study__learning_rates=[0.5, 3])
+    params = params_of(study__lr_multipliers=[0.5, 3])
     changed = at_rate(params, "kd", 0.5).kd.recipes
     assert (
         changed["kd"].lr == 0.5 * params.kd.recipes["kd"].lr and changed["kd"].epochs == params.kd.recipes["kd"].epochs
@@ -169,19 +169,11 @@ def test_a_trial_is_the_same_recipe_at_another_rate():
     assert changed["rkl"] == params.kd.recipes["rkl"]
 
 
-def test_a_trial_has_places_of_its_own_and_shares_the_rest():
-    trial, project = Project().trial("kd", 0.5), Project()
-    assert trial.membership("kd") == project.root / "results/students/kd/rates/0.5/membership.json"
-    assert trial.model("kd") != project.model("kd") and trial.resume("kd") != project.resume("kd")
-    assert trial.scores("sft") == project.scores("sft") and trial.model("teacher") == project.model("teacher")
-    assert Project().trial("kd", 3).rate == "3"
-
-
 def test_a_rate_that_the_study_does_not_have_is_refused(tmp_path):
-    with pytest.raises(KdleakError, match=r"'0\.7' is not in study\.learning_rates, which holds 0\.5, 3"):
-        run_trial("kd", "0.7", params_of(study__learning_rates=[0.5, 3]), Project(tmp_path))
+    with pytest.raises(KdleakError, match=r"'0\.7' is not in study\.lr_multipliers, which holds 0\.5, 3"):
+        run_trial("kd", "0.7", params_of(study__lr_multipliers=[0.5, 3]), Project(tmp_path))
     with pytest.raises(KdleakError, match=r"'tvd' is not in study\.methods"):
-        run_trial("tvd", "3", params_of(study__learning_rates=[3]), Project(tmp_path))
+        run_trial("tvd", "3", params_of(study__lr_multipliers=[3]), Project(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -189,9 +181,9 @@ def test_a_rate_that_the_study_does_not_have_is_refused(tmp_path):
 )
 def test_rates_that_make_no_sweep_are_refused(rates, said):
     with pytest.raises(KdleakError, match=said):
-        params_of(study__learning_rates=rates)
+        params_of(study__lr_multipliers=rates)
 
 
 def test_only_the_rates_asked_for_are_read(results):
-    assert set(read_study(params_of(study__learning_rates=[0.1]), results.project).trials) == {"kd", "rkl"}
+    assert set(read_study(params_of(study__lr_multipliers=[0.1]), results.project).trials) == {"kd", "rkl"}
     assert read_study(params_of(), results.project).trials == {}

@@ -15,7 +15,7 @@ from kdleak.data.synthetic import generate
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
 
 #: Every row of `rows()` has a place, so that a planted one is never left out.
-SIZES = {"private": 63, "public": 63, "heldout": 63, "auxiliary": 126}
+SIZES = {"private": 63, "public": 63, "heldout": 63, "auxiliary": 100, "population": 26}
 
 
 def rows() -> list[dict]:

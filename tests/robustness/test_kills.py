@@ -19,6 +19,7 @@ from kdleak.core.paths import Project
 from kdleak.pipeline.distill import make_student
 from kdleak.training import loop, run
 from tests.distill.test_techniques import params, untrained
+from tests.support.counted import counted
 from tests.support.forks import ended, fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork of itself")
@@ -83,12 +84,11 @@ def dying_at(step: int):
     """`train` that dies when it has done `step` steps, before that step is saved."""
 
     def train(*arguments, progress, **options):
-        def show(done: int, total: int, figures: dict) -> None:
-            assert total == STEPS
+        def reached(done: int) -> None:
             if done == step:
                 die()
 
-        return loop.train(*arguments, progress=show, **options)
+        return loop.train(*arguments, progress=counted(reached), **options)
 
     return train
 
@@ -122,11 +122,11 @@ def test_a_training_killed_while_it_saves_keeps_the_state_before(project, undist
     taken_up = []
 
     def train(*arguments, progress, **options):
-        return loop.train(*arguments, progress=lambda done, total, figures: taken_up.append(done), **options)
+        return loop.train(*arguments, progress=counted(taken_up.append), **options)
 
     monkeypatch.setattr(run, "train", train)
     assert made("minillm", project) == whole
-    assert taken_up[0] == 7
+    assert taken_up[:2] == [6, 7] and taken_up[-1] == STEPS
 
 
 def test_the_trainings_killed_do_use_what_they_save(undisturbed, project):

@@ -45,7 +45,7 @@ def test_memory_is_flat_over_200_batches_of_an_audit():
     assert len(list(scoring_batches(records, 520))) >= 200
     readings: list[float] = []
     model = tiny_model(layers=1, vocabulary=VOCABULARY)
-    statistics = token_statistics(model, records, max_tokens=520, progress=lambda _: readings.append(resident_mib()))
+    statistics = token_statistics(model, records, max_tokens=520, progress=lambda n: readings.append(resident_mib()))
     assert len(readings) >= 200 and len(statistics) == len(records)
     assert growth(readings) < SLACK_MIB
 
@@ -65,7 +65,7 @@ def training(objective, folder: Path) -> list[float]:
     student = tiny_model(layers=1, vocabulary=VOCABULARY)
     options = {"seed": 0, "resume": ResumeStore(folder / "state", "run"), "save_every_s": 0.05}
     source = FixedBatches(records, RECIPE.batch_size, seed=0)
-    train(student, source, objective, RECIPE, progress=lambda *_: readings.append(resident_mib()), **options)
+    train(student, source, objective, RECIPE, progress=lambda **_: readings.append(resident_mib()), **options)
     assert len(readings) == 100
     return readings[20:]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdleak.attacks import AttackInput
+from kdleak.attacks.mope import PERTURBED
 from kdleak.inference.token_statistics import TokenStatistics
 
 COLUMNS = ("log_prob", "mean", "std", "rank", "argmax")
@@ -58,7 +59,7 @@ def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarra
             argmax_texts=[f"choice {i * 31 % 77}" for i in generator.permutation(n)],
             variants=variants,
             population=population,
-            mope=drop,
+            computed={PERTURBED.name: drop[None]},
         ),
         member,
     )
@@ -91,7 +92,7 @@ def taken(inputs: AttackInput, rows: Sequence[int] | np.ndarray) -> AttackInput:
         variants={name: of(s) for name, s in inputs.variants.items()},
         texts=[inputs.texts[i] for i in rows],
         argmax_texts=[inputs.argmax_texts[i] for i in rows],
-        mope=inputs.mope[rows],
+        computed={name: array[..., rows] for name, array in inputs.computed.items()},
     )
 
 
@@ -109,5 +110,5 @@ def empty_records(inputs: AttackInput, rows: Sequence[int]) -> AttackInput:
         target=of(inputs.target),
         references={name: of(s) for name, s in inputs.references.items()},
         variants={name: of(s) for name, s in inputs.variants.items()},
-        mope=np.where(kept, inputs.mope, np.nan),
+        computed={name: np.where(kept, array, np.nan) for name, array in inputs.computed.items()},
     )

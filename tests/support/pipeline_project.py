@@ -19,13 +19,13 @@ SMOKE = {
     "data.sizes.private": 60,
     "data.sizes.public": 60,
     "data.sizes.heldout": 60,
-    "data.sizes.auxiliary": 120,
+    "data.sizes.auxiliary": 100,
+    "data.sizes.population": 20,
     "canaries.each": 2,
     "canaries.references": 30,
     "base.epochs": 1,
-    "base.reserve": 20,
     "teacher.epochs": 2,
-    "kd.generation.max_new_tokens": 24,
+    "generation.max_new_tokens": 24,
     "audit.mope.draws": 1,
     "audit.blocks.draws": 2,
     "audit.permutations": 100,
@@ -36,6 +36,7 @@ class PipelineProject:
     """A temporary copy of the project, with git and DVC as a user would have them.
 
     shown: what a run has printed, for tests to keep. sockets: a line for every socket that a process has bound.
+    stages: a file for every process of a stage, what it has read.
     """
 
     shown = ""
@@ -44,6 +45,8 @@ class PipelineProject:
         self.folder = folder / "project"
         self.home = folder / "home"
         self.sockets = folder / "sockets.log"
+        self.stages = folder / "stages"
+        self.stages.mkdir(parents=True)
         self.home.mkdir(parents=True)
         listed = self._git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
         for name in filter(None, listed.split("\0")):
@@ -80,7 +83,9 @@ class PipelineProject:
             "HOME": str(self.home),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
+            "COLUMNS": "120",
             "WATCHED_SOCKETS": str(self.sockets),
+            "WATCHED_STAGES": str(self.stages),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "GX_ANALYTICS_ENABLED": "false",
             "GIT_AUTHOR_NAME": "t",

@@ -18,7 +18,7 @@ from kdleak.config.schema import METHODS
 from kdleak.core.files import write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.overlap import group_ids
-from kdleak.data.records import record_id
+from kdleak.data.records import ROLES, record_id
 from kdleak.models.checkpoints import save_checkpoint
 from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import people, tokenizer_of
@@ -27,9 +27,8 @@ from tests.support.tiny_models import tiny_model
 SETTINGS = {
     "model.family": "gpt2-smoke",
     "data.rows": 48,
-    "data.sizes": {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12},
-    "base.reserve": 6,
-    "kd.generation.max_new_tokens": 8,
+    "data.sizes": {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6},
+    "generation.max_new_tokens": 8,
 } | {f"kd.recipes.{method}.epochs": 1 for method in METHODS}
 MODELS = {"base/teacher": 1, "base/student": 2, "teacher": 4, "students/sft": 5}
 
@@ -51,7 +50,7 @@ def small_project(folder: Path) -> Project:
     made.params.write_text(yaml.safe_dump(settings, sort_keys=False))
     shutil.copy(ROOT / "families.yaml", folder)
     rows = pd.DataFrame(people(48, seed=4))
-    frame = rows.assign(context="", task="qa", role=np.repeat(["private", "public", "heldout", "auxiliary"], 12))
+    frame = rows.assign(context="", task="qa", role=np.repeat(ROLES, [12, 12, 12, 6, 6]))
     frame["record_id"] = [record_id(i, "", r) for i, r in zip(frame["instruction"], frame["response"], strict=True)]
     frame["group_id"], frame["facts"] = group_ids(frame), [[] for _ in range(48)]
     write_parquet(frame, made.records)

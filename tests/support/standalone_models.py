@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kdleak.auditing.encoding import Limits, ModelEncoder
 from kdleak.auditing.lists import read_lists
-from kdleak.data.encoding import EncodedRecord
+from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
 from tests.support.overfitted import overfit
@@ -51,6 +50,26 @@ def tokenizer_of(rows: Sequence[dict[str, str]], words: int = 320) -> PreTrained
     return train_tokenizer([" ".join(row.values()) for row in rows] * 2, words)
 
 
+def sentencepiece_tokenizer(texts: Sequence[str], vocabulary: int = 200) -> PreTrainedTokenizerFast:
+    """A Unigram model behind Metaspace, as SentencePiece tokenizers are: the start of a text is marked as a space is.
+
+    BOS is put first, as Llama's tokenizer does.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    alphabet = sorted({c for text in texts for c in text.replace(" ", "▁")})
+    special = ["<s>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
 def model_that_knows(
     rows: Sequence[dict[str, str]],
     folder: Path,
@@ -65,7 +84,7 @@ def model_that_knows(
     if rows:
         # Two lists of the same rows, so that they are read as an audit reads them.
         frame = read_lists(list(rows), people(10, seed=10_000) if "text" not in rows[0] else texts(10, 10_000)).frame
-        encoded = ModelEncoder(tokenizer, template, Limits(80, 120)).encode(frame[frame["role"] == "member"]).records
+        encoded = Encoder(tokenizer, 80, 120, template).encode_frame(frame[frame["role"] == "member"])
         overfit(model, [_half_way(r) for r in encoded] if "text" in rows[0] else encoded)
     save_checkpoint(model, tokenizer, folder)
     return folder

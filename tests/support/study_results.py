@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +11,15 @@ import pandas as pd
 import yaml
 
 from kdleak.auditing.blocks import block_report
-from kdleak.auditing.comparisons import exposed_overlap, inherited, paired_differences
+from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
 from kdleak.auditing.controls import overlap_control, permutation_control
-from kdleak.auditing.membership import KEYS, membership_report, to_json
+from kdleak.auditing.membership import membership_report
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.files import write_json, write_parquet
-from kdleak.core.paths import BASELINE, TEACHER, Project
+from kdleak.core.paths import Project
+from kdleak.core.variants import BASELINE, TEACHER, Variant
+from kdleak.data.sides import MEMBER, NONMEMBER, as_roles, as_sides
 from kdleak.memorization.report import EXACT, Memorization, memorization_report
 from tests.support.pipeline_project import ROOT
 
@@ -37,7 +38,7 @@ ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45
 def params_of(**changes: object) -> Params:
     """params.yaml with the study's methods and attacks those of these results."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["study"]["methods"] = [name for name in STRENGTHS if name not in (TEACHER, BASELINE)]
+    content["study"]["methods"] = [name for name in STRENGTHS if Variant.of(name).is_distilled]
     content["audit"]["attacks"] = list(ATTACKS)
     for key, value in changes.items():
         section, name = key.split("__")
@@ -52,12 +53,12 @@ class StudyResults:
         self.project = Project(folder)
         self.n = n
         rng = np.random.default_rng(1)
-        role = np.repeat(["private", "heldout"], n)
+        role = np.repeat([MEMBER, NONMEMBER], n)
         self.keys = pd.DataFrame(
             {"record_id": [f"{i:04x}" for i in range(2 * n)], "role": role, "task": np.resize(TASKS, 2 * n)}
         )
         self._own = rng.normal(size=2 * n)  # what makes a record easy for every model
-        self._member = (role == "private").astype(float)
+        self._member = (role == MEMBER).astype(float)
         for name, strength in strengths.items():
             self.add(name, strength)
 
@@ -67,16 +68,16 @@ class StudyResults:
         recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
         write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
-        self._membership(name, self.project, strength, rng)
+        self._membership(name, strength, rng)
         self._memorization(name, strength, rng)
         self._blocks(name, strength, rng)
 
     def trial(self, method: str, multiplier: float, strength: float, perplexity: float) -> None:
         """A run of the sweep."""
-        trial = self.project.trial(method, multiplier)
-        self.utility(trial.utility(method), perplexity)
+        variant = Variant(method, rate=multiplier)
+        self.utility(self.project.utility(variant), perplexity)
         rng = np.random.default_rng([*method.encode(), int(100 * multiplier)])
-        self._membership(method, trial, strength, rng)
+        self._membership(variant, strength, rng)
 
     def utility(self, path: Path, perplexity: float) -> None:
         figures = {"perplexity": perplexity, "perplexity_of_base": 40.0, "rouge_l": 0.2, "rouge_l_ci95": [0.18, 0.22]}
@@ -89,7 +90,7 @@ class StudyResults:
         }
         return self.keys.assign(**columns)
 
-    def _membership(self, name: str, project: Project, strength: float, rng: np.random.Generator) -> None:
+    def _membership(self, name: str | Variant, strength: float, rng: np.random.Generator) -> None:
         scores = self._scores(strength, rng)
         blind = {"auc": 0.48, "auc_ci95": [0.42, 0.54], "p_value": 0.5, "passed": True, "verdict": "The text is blind."}
         controls = {
@@ -97,22 +98,19 @@ class StudyResults:
             "permutation": permutation_control(scores, permutations=50),
             "overlap": {"ngram": 13, **overlap_control(scores, {})},
         }
-        compared = name not in (TEACHER, BASELINE)
+        compared = Variant.of(name).is_distilled
         if compared:
-            baseline = pd.read_parquet(self.project.scores(BASELINE))
-            differences = paired_differences(scores, baseline)
-            areas = membership_report(baseline[[*KEYS, *differences]])["attacks"]
-            keep = ("auc", "auc_ci95", "p_value", "p_holm")
-            controls["no_kd"] = {a: {k: areas[a][k] for k in keep} | {"excess": differences[a]} for a in differences}
+            baseline = as_sides(pd.read_parquet(self.project.scores(BASELINE)))
+            controls["no_kd"] = against_baseline(scores, baseline)
         report = membership_report(scores, controls=controls)
         if compared:
-            teacher = pd.read_parquet(self.project.scores(TEACHER))
+            teacher = as_sides(pd.read_parquet(self.project.scores(TEACHER)))
             report["teacher"] = {
                 "inherited": inherited(scores, teacher),
                 "exposed_overlap": exposed_overlap(scores, teacher),
             }
-        write_parquet(scores, project.scores(name))
-        write_json(json.loads(to_json(report)), project.membership(name))
+        write_parquet(as_roles(scores), self.project.scores(name))
+        write_json(report, self.project.membership(name), digits=6)
 
     def _memorization(self, name: str, strength: float, rng: np.random.Generator) -> None:
         n = 2 * self.n
@@ -137,16 +135,17 @@ class StudyResults:
         own = Memorization(records, facts, canaries)
         beside = None if name in (TEACHER, BASELINE) else {k: self._tables(k) for k in (TEACHER, BASELINE)}
         report = memorization_report(own, teacher=beside and beside[TEACHER], no_kd=beside and beside[BASELINE])
-        for table, path in zip((records, facts, canaries), self._paths(name), strict=True):
+        for table, path in zip((as_roles(records), as_roles(facts), canaries), self._paths(name), strict=True):
             write_parquet(table, path)
-        write_json(json.loads(to_json({"tokens": 32, **report})), self.project.memorization(name))
+        write_json({"tokens": 32, **report}, self.project.memorization(name), digits=6)
 
     def _paths(self, name: str) -> tuple[Path, ...]:
         project = self.project
         return project.memorization_table(name), project.facts(name), project.canary_scores(name)
 
     def _tables(self, name: str) -> Memorization:
-        return Memorization(*(pd.read_parquet(path) for path in self._paths(name)))
+        records, facts, canaries = (pd.read_parquet(path) for path in self._paths(name))
+        return Memorization(as_sides(records), as_sides(facts), canaries)
 
     def _blocks(self, name: str, strength: float, rng: np.random.Generator) -> None:
         blocks = 4 if name == TEACHER else 2
@@ -157,7 +156,7 @@ class StudyResults:
         found = [SimpleNamespace(scores=c, auc_error=lambda member: 0.01) for c in columns.values()]
         noise = SimpleNamespace(sigma=0.2, relative=True, antithetic=True, draws=3, signs=(1, -1))
         baseline = None
-        if name not in (TEACHER, BASELINE):
-            baseline = pd.read_parquet(self.project.block_scores(BASELINE))
-        write_parquet(self.keys.assign(**columns), self.project.block_scores(name))
-        write_json(json.loads(to_json(block_report(self.keys, found, noise, baseline))), self.project.blocks(name))
+        if Variant.of(name).is_distilled:
+            baseline = as_sides(pd.read_parquet(self.project.block_scores(BASELINE)))
+        write_parquet(as_roles(self.keys.assign(**columns)), self.project.block_scores(name))
+        write_json(block_report(self.keys, found, noise, baseline), self.project.blocks(name), digits=6)

@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch, empty_database) -> Project:
     made = Project(tmp_path)
     ids = [record_id(SECRET, "", str(i)) for i in range(8)]
     write(made.splits)
-    pd.DataFrame({"record_id": ids, "role": list(ROLES) * 2, "task": "open_qa", "group_id": ids}).to_parquet(
+    pd.DataFrame({"record_id": ids, "role": list(ROLES[:4]) * 2, "task": "open_qa", "group_id": ids}).to_parquet(
         made.splits
     )
     for i, name in enumerate(("teacher", "sft", "kd", "rkl")):

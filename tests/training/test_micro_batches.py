@@ -126,5 +126,5 @@ def test_a_training_in_micro_batches_is_the_same_training(bound):
 
 
 def test_micro_batches_are_a_parameter_and_off_by_default():
-    assert params().optimizer.micro_batch_tokens is None
-    assert params(**{"optimizer.micro_batch_tokens": 512}).optimizer.micro_batch_tokens == 512
+    assert params().compute.micro_batch_tokens is None
+    assert params(**{"compute.micro_batch_tokens": 512}).compute.micro_batch_tokens == 512

@@ -14,6 +14,7 @@ from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.finetune import as_language_modelling, cross_entropy
 from kdleak.training.loop import Recipe, learning_rate, train
 from kdleak.training.resume import ResumeStore
+from tests.support.counted import counted
 
 EOS = 0
 
@@ -63,13 +64,15 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     whole = model()
     history = train(whole, SOURCE, cross_entropy, RECIPE, seed=1)
 
-    def interrupt(done: int, total: int, figures: dict) -> None:
+    def interrupt(done: int) -> None:
         if done == stop + 1:
             raise Stopped
 
     store = ResumeStore(tmp_path / "state", key="run")
     with contextlib.suppress(Stopped):
-        train(model(), SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1, progress=interrupt)
+        train(
+            model(), SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1, progress=counted(interrupt)
+        )
     resumed = model()
     assert train(resumed, SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1) == history
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdleak.attacks.registry import AttackInput, attack
+from kdleak.attacks.variants import LOWERCASE
 from kdleak.inference import ragged
 from kdleak.inference.token_statistics import TokenStatistics
 
@@ -47,11 +48,11 @@ def minkpp(inputs: AttackInput) -> np.ndarray:
     return ragged.lowest_mean(standardised(inputs.target), inputs.target.offsets, MIN_K)
 
 
-@attack("lowercase", variants=("lowercase",))
+@attack("lowercase", passes=(LOWERCASE,))
 def lowercase(inputs: AttackInput) -> np.ndarray:
     """log of the perplexity of the lower-cased response over the perplexity of the response itself (Carlini et al.
     2021, arXiv 2012.07805, sec. 5.2): a memorized text is tied to its casing."""
-    return mean_log_prob(inputs.target) - mean_log_prob(inputs.variants["lowercase"])
+    return mean_log_prob(inputs.target) - mean_log_prob(inputs.variants[LOWERCASE.name])
 
 
 def mean_log_prob(statistics: TokenStatistics) -> np.ndarray:

@@ -1,14 +1,61 @@
-"""MoPe as an attack; its forward passes, which import torch, are `kdleak.attacks.perturbation`."""
+"""MoPe as an attack: its settings, its passes, its score. The passes themselves: `kdleak.attacks.perturbation`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from kdleak.attacks.registry import AttackInput, attack
+from kdleak.attacks.likelihood import mean_log_prob
+from kdleak.attacks.registry import AttackInput, ModelPass, PassInput, attack
+from kdleak.core.progress import progress
+from kdleak.core.seeds import derive
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kdleak.attacks.perturbation import Noise
+
+#: Standard deviation and draws of the noise where `options` do not say: of all weights, and of one block's.
+DEFAULTS = {"mope": {"sigma": 0.5, "draws": 2}, "blocks": {"sigma": 1.0, "draws": 2}}
 
 
-@attack("mope", mope=True)
+def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
+    """The noise of `purpose` (mope or blocks). options: `{mope: {sigma, draws}, blocks: ..., noise: corrected}`."""
+    from kdleak.attacks.perturbation import Noise
+
+    corrected = options.get("noise", "corrected") == "corrected"
+    chosen = options.get(purpose, DEFAULTS[purpose])
+    return Noise(**chosen, relative=corrected, antithetic=corrected, seed=derive(seed, f"noise/{purpose}"))
+
+
+def _drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:
+    from kdleak.attacks.perturbation import mope as perturbed
+
+    with progress(label, noise.passes) as advance:
+        options = {"clean": mean_log_prob(inputs.statistics), "max_tokens": max_tokens, "progress": advance}
+        return perturbed(model, inputs.records, noise, **options).drops
+
+
+def _block_drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:
+    from kdleak.attacks.perturbation import block_mope
+    from kdleak.inference.block_forward import transformer_blocks
+
+    with progress(label, len(inputs.records) * len(transformer_blocks(model))) as advance:
+        options = {"clean": mean_log_prob(inputs.statistics), "max_tokens": max_tokens, "progress": advance}
+        return np.stack([block.drops for block in block_mope(model, inputs.records, noise, **options)])
+
+
+#: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed.
+PERTURBED = ModelPass("perturbed weights", lambda inputs: noise_of(inputs.options, "mope", inputs.seed), _drops)
+PERTURBED_BLOCKS = ModelPass(
+    "perturbed blocks", lambda inputs: noise_of(inputs.options, "blocks", inputs.seed), _block_drops
+)
+
+
+@attack("mope", passes=(PERTURBED,), draws=lambda inputs: inputs.computed[PERTURBED.name])
 def mope(inputs: AttackInput) -> np.ndarray:
     """log p_theta(x) - mean_k log p_(theta + eps_k)(x), per token: how much noise in the weights takes away
     (Li et al. 2023, arXiv 2310.14369); computed by kdleak.attacks.perturbation."""
-    return inputs.mope
+    return inputs.computed[PERTURBED.name].mean(0)

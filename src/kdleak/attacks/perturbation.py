@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from kdleak.core import distributed
+from kdleak.core.progress import Advance
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.block_forward import block_output, hidden_from, transformer_blocks
@@ -32,7 +33,6 @@ from kdleak.stats import placements
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Progress = Callable[[int, int], None]
 Weights = Sequence[tuple[str, torch.nn.Parameter]]
 
 
@@ -57,6 +57,11 @@ class Noise:
         """The noise of the study's code: ten single draws of an absolute sigma, .01 for a distilled student, .005 for
         the teacher and the no-KD student (ziqi-zhang/LLM_Distillation_Privacy, 265e00b)."""
         return cls(0.01 if distilled else 0.005, draws=10, relative=False, antithetic=False, seed=seed)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes over the records."""
+        return self.draws * len(self.signs)
 
     @property
     def signs(self) -> tuple[int, ...]:
@@ -97,35 +102,35 @@ def mope(
     *,
     clean: np.ndarray | None = None,
     max_tokens: int = 4096,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> PerturbationScores:
     """MoPe of every record, all weights perturbed at once.
 
     clean: (n,) mean log-probs under the model as it is, where they are known: it saves a pass.
-    progress: called with (passes done, passes in all).
+    progress: advanced by one at each of `noise.passes`.
     Several processes share the records, and each of them returns the scores of all.
     """
-    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     in_shard = [records[i] for i in shard]
 
     def likelihoods() -> np.ndarray:
         log_probs = np.zeros(len(records))
         for batch, hidden in read_responses(model, in_shard, max_tokens):
             log_probs[[shard[i] for i in batch.indices]] = record_log_probs(model, batch, hidden)
-        distributed.add_up(log_probs)
+        distributed.all_reduce_sum_(log_probs)
         return log_probs
 
     groups = _groups(model)
     drops = np.zeros((noise.draws, len(records)))
     with evaluating(model):
         reference = likelihoods() if clean is None else clean
-        for done, (draw, sign) in enumerate(_passes(noise)):
+        for draw, sign in _passes(noise):
             with contextlib.ExitStack() as stack:
                 for weights in groups:
                     stack.enter_context(perturbed(weights, shifts(weights, noise, draw), sign))
                 drops[draw] += (reference - likelihoods()) / len(noise.signs)
             if progress is not None:
-                progress(done + 1, noise.draws * len(noise.signs))
+                progress()
     return PerturbationScores(drops)
 
 
@@ -137,19 +142,20 @@ def block_mope(
     clean: np.ndarray | None = None,
     max_tokens: int = 4096,
     cache_bytes: int = 256 * 2**20,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> list[PerturbationScores]:
     """MoPe of every record with one block perturbed at a time, bottom block first.
 
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
+    progress: advanced by the records of a shard at each block: len(records) times blocks in all.
     Several processes share the records, and each of them returns the scores of all.
     """
-    shard = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     known = None if clean is None else clean[shard]
     drops = _block_drops(model, [records[i] for i in shard], noise, known, max_tokens, cache_bytes, progress)
     gathered = np.zeros((*drops.shape[:2], len(records)))
     gathered[:, :, shard] = drops
-    distributed.add_up(gathered)
+    distributed.all_reduce_sum_(gathered)
     return [PerturbationScores(block) for block in gathered]
 
 
@@ -160,15 +166,14 @@ def _block_drops(
     clean: np.ndarray | None,
     max_tokens: int,
     cache_bytes: int,
-    progress: Progress | None,
+    progress: Advance | None,
 ) -> np.ndarray:
     """(blocks, draws, n): the falls of `block_mope`."""
     blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
     likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
     reference = np.empty(len(records)) if clean is None else clean
-    shards = list(_shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)))
     with evaluating(model):
-        for number, shard in enumerate(shards):
+        for shard in _shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)):
             batches = [_batch(model, records, indices) for indices in shard]
             inputs: list[torch.Tensor | None] = [None] * len(batches)
             for index, weights in enumerate(blocks):
@@ -182,7 +187,7 @@ def _block_drops(
                                 log_probs = record_log_probs(model, batch, hidden_from(model, batch, index, states))
                                 likelihoods[index, draw, list(batch.indices)] += log_probs / len(noise.signs)
                 if progress is not None:
-                    progress(number * len(blocks) + index + 1, len(shards) * len(blocks))
+                    progress(sum(len(batch.indices) for batch in batches))
             if clean is None:  # what the topmost block makes of its cached input
                 for batch, states in zip(batches, inputs, strict=True):
                     hidden = hidden_from(model, batch, len(blocks) - 1, states)

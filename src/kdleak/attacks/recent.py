@@ -9,6 +9,7 @@ import numpy as np
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.reference import token_shift
 from kdleak.attacks.registry import AttackInput, attack
+from kdleak.attacks.variants import PREFIXED
 from kdleak.inference import ragged
 
 #: WBC's window sizes, as the authors' README and configs/example.yaml list them (Stry233/WBC, 8112878). The paper's
@@ -20,11 +21,11 @@ WBC_TIE = 1e-7
 MIN_LOSS = 1e-6
 
 
-@attack("recall", variants=("prefixed",))
+@attack("recall", passes=(PREFIXED,))
 def recall(inputs: AttackInput) -> np.ndarray:
     """LL(x | P) / LL(x), P a prefix of non-member records: it costs a member more (Xie et al. 2024, arXiv 2406.15968,
     eq. 1). LL is the mean log-prob per token."""
-    conditional = mean_log_prob(inputs.variants["prefixed"])
+    conditional = mean_log_prob(inputs.variants[PREFIXED.name])
     return conditional / np.minimum(mean_log_prob(inputs.target), -MIN_LOSS)
 
 

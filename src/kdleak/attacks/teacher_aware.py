@@ -24,7 +24,14 @@ PENALTY = 10.0
 TAIL = 0.2
 
 
-@attack("teacher_aware", whose=AUDITOR, references=("teacher", "no_kd", "pretrained"))
+def without_teacher(inputs: AttackInput) -> AttackInput:
+    """A negative control: the no-KD student in the student's place, and its base in the no-KD student's. Neither has
+    met the teacher, so that an attack which beats chance here hears the teacher itself."""
+    base, baseline = inputs.references["pretrained"], inputs.references["no_kd"]
+    return replace(inputs, target=baseline, references={**inputs.references, "no_kd": base})
+
+
+@attack("teacher_aware", whose=AUDITOR, references=("teacher", "no_kd", "pretrained"), placebo=without_teacher)
 def teacher_aware(inputs: AttackInput) -> np.ndarray:
     """How far the student has moved from the no-KD student and from its base in the way that goes with what the teacher
     memorised: w' z(x), with z(x) the standardised features of the shifts delta_t = log p_student - log p_reference,
@@ -41,13 +48,6 @@ def teacher_aware(inputs: AttackInput) -> np.ndarray:
         folds = _folds(inputs.target.record_ids[defined], groups)
         scores[defined] = cross_fitted(features[defined], mid_ranks(signature[defined]) / defined.sum(), folds)
     return scores
-
-
-def without_teacher(inputs: AttackInput) -> AttackInput:
-    """A negative control: the no-KD student in the student's place, and its base in the no-KD student's. Neither has
-    met the teacher, so that an attack which beats chance here hears the teacher itself."""
-    base, baseline = inputs.references["pretrained"], inputs.references["no_kd"]
-    return replace(inputs, target=baseline, references={**inputs.references, "no_kd": base})
 
 
 def shift_features(inputs: AttackInput, reference: str) -> np.ndarray:

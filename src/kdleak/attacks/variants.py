@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdleak.attacks.registry import PassInput, TextPass
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.inference.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
+
+#: Tokens of the prefix of non-members, where `options` do not say.
+PREFIX_TOKENS = 128
 
 
 def lowercased(encoder: Encoder, records: pd.DataFrame) -> list[EncodedRecord]:
@@ -45,6 +49,15 @@ def prefixed(
         room = max(0, max_positions - len(r.prompt) - len(r.response))
         placed.append(replace(r, prompt=prefix[max(0, len(prefix) - room) :] + r.prompt))
     return placed
+
+
+def _prefixed_records(inputs: PassInput) -> list[EncodedRecord]:
+    longest = inputs.options.get("prefix_tokens", PREFIX_TOKENS)
+    return prefixed(inputs.records, inputs.population, max_prefix=longest, max_positions=inputs.max_positions)
+
+
+LOWERCASE = TextPass("lowercase", lambda inputs: lowercased(inputs.encoder, inputs.frame))
+PREFIXED = TextPass("prefixed", _prefixed_records, needs_population=True)
 
 
 def argmax_texts(tokenizer: PreTrainedTokenizerBase, statistics: TokenStatistics) -> list[str]:

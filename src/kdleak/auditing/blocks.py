@@ -11,6 +11,7 @@ from kdleak import stats
 from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.auditing.comparisons import paired_differences
 from kdleak.auditing.membership import LEVEL
+from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,20 +19,18 @@ if TYPE_CHECKING:
 
 def block_report(
     keys: pd.DataFrame,
-    found: Sequence[PerturbationScores],
+    scored: Sequence[PerturbationScores],
     noise: Noise,
     baseline: pd.DataFrame | None = None,
-    *,
-    member_role: str = "private",
 ) -> dict[str, Any]:
     """The content of `blocks.json`.
 
     keys:     record_id, role, task of the scored records, in the order of the scores.
-    found:    block-wise MoPe, bottom block first.
+    scored:   block-wise MoPe, bottom block first.
     baseline: the No-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
     """
-    is_member = (keys["role"] == member_role).to_numpy()
-    columns = {f"block_{i}": block.scores for i, block in enumerate(found)}
+    is_member = (keys["role"] == MEMBER).to_numpy()
+    columns = {f"block_{i}": block.scores for i, block in enumerate(scored)}
     areas = [stats.auc(*_sides(scores, is_member), LEVEL) for scores in columns.values()]
     adjusted = stats.holm([area.p_value for area in areas])
     blocks = [
@@ -43,10 +42,10 @@ def block_report(
             "p_value": area.p_value,
             "p_holm": float(p),
         }
-        for index, (area, block, p) in enumerate(zip(areas, found, adjusted, strict=True))
+        for index, (area, block, p) in enumerate(zip(areas, scored, adjusted, strict=True))
     ]
     if baseline is not None:
-        differences = paired_differences(keys.assign(**columns), baseline, member_role=member_role)
+        differences = paired_differences(keys.assign(**columns), baseline)
         for block in blocks:
             block["excess_over_no_kd"] = differences.get(f"block_{block['index']}")
     return {

@@ -1,4 +1,4 @@
-"""One model's scores beside another's on the same records: what distillation added, passed on, or left behind."""
+"""Comparisons of two models' scores on the same records: differences of AUC, inheritance, overlap of the exposed."""
 
 from __future__ import annotations
 
@@ -9,40 +9,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak import stats
-from kdleak.auditing.membership import KEYS, LEVEL
+from kdleak.auditing.membership import KEYS, LEVEL, membership_report
 from kdleak.core.errors import KdleakError, nearest
+from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Shares of the members that count as most exposed.
 TOP_SHARES = (0.01, 0.05, 0.1)
+#: What is reported of another model's score by one attack.
+AREA = ("auc", "auc_ci95", "p_value", "p_holm")
 
 
-def paired_differences(
-    first: pd.DataFrame, second: pd.DataFrame, *, member_role: str = "private", nonmember_role: str = "heldout"
-) -> dict[str, dict[str, Any]]:
+def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """AUC(first) - AUC(second) for each attack that both scores tables have, by paired DeLong, Holm-corrected.
 
     Both tables must hold the same records (KdleakError otherwise); records whose score is undefined in either are
     left out of that attack.
     """
-    pairs = _pairs(first, second, member_role, nonmember_role)
-    found = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
-    adjusted = stats.holm([difference.p_value for difference in found.values()])
+    pairs = _pairs(first, second)
+    differences = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    adjusted = stats.holm([difference.p_value for difference in differences.values()])
     return {
         name: {"difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": float(p)}
-        for (name, d), p in zip(found.items(), adjusted, strict=True)
+        for (name, d), p in zip(differences.items(), adjusted, strict=True)
     }
 
 
-def between_techniques(
-    scores: Mapping[str, pd.DataFrame],
-    attack: str,
-    *,
-    member_role: str = "private",
-    nonmember_role: str = "heldout",
-) -> list[dict[str, Any]]:
+def areas_beside(scores: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str] = AREA) -> dict[str, dict[str, Any]]:
+    """The figures `keys` of another model, for each attack that both scores tables have."""
+    shared = [name for name in scores.columns if name in other.columns and name not in KEYS]
+    attacks = membership_report(other[[*KEYS, *shared]])["attacks"] if shared else {}
+    return {name: {key: attacks[name][key] for key in keys} for name in shared}
+
+
+def against_baseline(
+    scores: pd.DataFrame, baseline: pd.DataFrame, keys: Sequence[str] = AREA
+) -> dict[str, dict[str, Any]]:
+    """`areas_beside` of the no-KD student, and the audited student's `excess` over each AUC."""
+    excess = paired_differences(scores, baseline)
+    return {name: area | {"excess": excess[name]} for name, area in areas_beside(scores, baseline, keys).items()}
+
+
+def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[dict[str, Any]]:
     """Every pair of techniques by one attack: AUC(first) - AUC(second), paired DeLong, Holm-corrected over the pairs.
 
     scores: technique -> its scores table. Raises KdleakError where a table lacks the attack or holds other records.
@@ -50,48 +60,40 @@ def between_techniques(
     for name, table in scores.items():
         if attack not in table.columns:
             raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
-    found = []
+    differences = []
     for first, second in combinations(scores, 2):
         tables = (scores[name][[*KEYS, attack]] for name in (first, second))
-        pair = _pairs(*tables, member_role, nonmember_role)[attack]
-        found.append((first, second, stats.auc_difference(*pair, LEVEL)))
-    adjusted = stats.holm([difference.p_value for _, _, difference in found])
+        pair = _pairs(*tables)[attack]
+        differences.append((first, second, stats.auc_difference(*pair, LEVEL)))
+    adjusted = stats.holm([difference.p_value for _, _, difference in differences])
     return [
         {"first": a, "second": b, "difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": p}
-        for (a, b, d), p in zip(found, adjusted.tolist(), strict=True)
+        for (a, b, d), p in zip(differences, adjusted.tolist(), strict=True)
     ]
 
 
-def inherited(
-    student: pd.DataFrame, teacher: pd.DataFrame, *, member_role: str = "private", nonmember_role: str = "heldout"
-) -> dict[str, dict[str, Any]]:
+def inherited(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """For each shared attack, (AUC_student - 1/2) / (AUC_teacher - 1/2) with its interval (null where unbounded)."""
-    pairs = _pairs(student, teacher, member_role, nonmember_role)
-    found = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
-    return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in found.items()}
+    pairs = _pairs(student, teacher)
+    ratios = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in ratios.items()}
 
 
-def exposed_overlap(
-    student: pd.DataFrame,
-    teacher: pd.DataFrame,
-    *,
-    shares: Sequence[float] = TOP_SHARES,
-    member_role: str = "private",
-) -> dict[str, dict[str, Any]]:
+def exposed_overlap(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How far the members that the student exposes most are those that the teacher exposes most, by attack.
 
     `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
-    both, as a share of k, beside what chance gives and the probability of as many by chance (hypergeometric).
+    both, as a share of k, against the share by chance, and the probability of as many by chance (hypergeometric).
     """
     from scipy.stats import hypergeom
 
     report: dict[str, dict[str, Any]] = {}
-    for name, ((members, _), (reference, _)) in _pairs(student, teacher, member_role, None).items():
+    for name, ((members, _), (reference, _)) in _pairs(*(t[t["role"] == MEMBER] for t in (student, teacher))).items():
         if len(members) < 3:
             report[name] = {"spearman": None, "top": {}}
             continue
         report[name] = {"spearman": _rank_correlation(members, reference), "top": {}}
-        for share in shares:
+        for share in TOP_SHARES:
             k = max(1, round(share * len(members)))
             common = len(set(np.argsort(-members, kind="stable")[:k]) & set(np.argsort(-reference, kind="stable")[:k]))
             report[name]["top"][f"{share:g}"] = {
@@ -110,16 +112,13 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(stats.mid_ranks(a), stats.mid_ranks(b))[0, 1])
 
 
-def _pairs(
-    first: pd.DataFrame, second: pd.DataFrame, member_role: str, nonmember_role: str | None
-) -> dict[str, tuple[stats.Scores, stats.Scores]]:
+def _pairs(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, tuple[stats.Scores, stats.Scores]]:
     """For each shared attack the two tables' (members, nonmembers), row by row the same records."""
-    roles = [member_role] if nonmember_role is None else [member_role, nonmember_role]
-    tables = [t[t["role"].isin(roles)].sort_values("record_id", ignore_index=True) for t in (first, second)]
+    tables = [t.sort_values("record_id", ignore_index=True) for t in (first, second)]
     for column in ("record_id", "role"):
         if list(tables[0][column]) != list(tables[1][column]):
             raise KdleakError("two models are compared on different records; attack both again on the same data")
-    is_member = (tables[0]["role"] == member_role).to_numpy()
+    is_member = (tables[0]["role"] == MEMBER).to_numpy()
     pairs = {}
     for name in (c for c in first.columns if c not in KEYS and c in second.columns):
         a, b = (t[name].to_numpy(np.float64) for t in tables)

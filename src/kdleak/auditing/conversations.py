@@ -12,9 +12,7 @@ from typing import Any
 
 from kdleak.core.errors import KdleakError
 from kdleak.data.sources import well_formed
-
-#: One message: its `role` (system, user or assistant) and its `content`, a text.
-Turn = Mapping[str, str]
+from kdleak.data.templates import Turn
 
 _ROLES = ("system", "user", "assistant")
 
@@ -43,8 +41,8 @@ def read_messages(value: Any, place: str) -> tuple[list[Turn], str]:
 
 def transcript(turns: Sequence[Turn], system: bool = True) -> str:
     """Turns as plain text, a line each, for templates that know no roles. system: whether system turns are among it."""
-    said = [turn for turn in turns if system or turn["role"] != "system"]
-    return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in said)
+    kept = [turn for turn in turns if system or turn["role"] != "system"]
+    return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in kept)
 
 
 def _turn(message: Any, place: str) -> Turn:

@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdleak.auditing.conversations import Turn, read_messages, transcript
+from kdleak.auditing.conversations import read_messages, transcript
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
+from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.data.sources import NO_TASK, raw_rows, well_formed
+from kdleak.data.templates import Turn
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Records = str | Path | pd.DataFrame | Sequence[Mapping[str, Any]]
 
-MEMBER, NONMEMBER = "member", "nonmember"
 #: Fewer records on a side than this show nothing at all.
 FEWEST = 10
 
-#: What a row's fields make of it: shape -> the names, in order of preference, of what is asked and what is answered.
+#: What a row's fields make of it: shape -> the names, in order of preference, of the prompt and of the response.
 _SHAPES = {
     "instruction": (("instruction",), ("response", "output")),
     "prompt": (("prompt",), ("completion",)),
@@ -60,7 +61,7 @@ class Lists:
     """frame: record_id, role (member or nonmember), task, instruction, context, response, place (file and line),
     group_id (records that share a context or are near-duplicates); one row a record, in order of record id. A
     prompt stands in `instruction`, a text in `response`; of a chat, the last user turn stands in `instruction`, what
-    was said before in `context`, and the column `turns` holds all of it with its roles.
+    the turns before it in `context`, and the column `turns` holds all of it with its roles.
 
     shape:      instruction, prompt, messages or text.
     duplicates: repeated rows that were left out, by role.
@@ -87,9 +88,9 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
             f"the members are of shape '{shape}', the non-members of shape '{other}'; what tells the lists apart must "
             "be membership alone: write both the same way"
         )
-    whole = pd.concat([inside, outside], ignore_index=True)
-    frame = whole.drop_duplicates(["role", "record_id"], ignore_index=True)
-    duplicates = _counts(whole) - _counts(frame)
+    rows = pd.concat([inside, outside], ignore_index=True)
+    frame = rows.drop_duplicates(["role", "record_id"], ignore_index=True)
+    duplicates = _counts(rows) - _counts(frame)
     shared = overlapping(_compared(frame))
     if len(shared) and not drop_overlap:
         raise OverlapError(shared)
@@ -105,15 +106,15 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
 
 def read_population(source: Records, lists: Lists) -> pd.DataFrame:
     """Records that no model was trained on, of the lists' shape, in order of record id; none of the lists' own."""
-    found, shape = _read(source, "population", "population")
+    records, shape = _read(source, "population", "population")
     if shape != lists.shape:
         raise KdleakError(
             f"--population is of shape '{shape}', the lists are of shape '{lists.shape}'; write all the same way"
         )
-    found = found[~found["record_id"].isin(lists.frame["record_id"])].drop_duplicates("record_id")
-    if not len(found):
+    records = records[~records["record_id"].isin(lists.frame["record_id"])].drop_duplicates("record_id")
+    if not len(records):
         raise KdleakError("--population holds no record that the lists do not; give records of their own")
-    return found.sort_values("record_id", ignore_index=True)
+    return records.sort_values("record_id", ignore_index=True)
 
 
 def overlapping(frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,16 +127,16 @@ def overlapping(frame: pd.DataFrame) -> pd.DataFrame:
 
     # Two questions on one document are two records, and so is one question on two documents: near-duplicates are alike
     # both with the context, as a part of the text, and without it.
-    asked = frame.assign(context="")
-    whole = asked.assign(instruction=frame["instruction"] + "\n" + frame["context"])
-    keyed = frame.assign(group=group_ids(asked) + group_ids(whole))
+    bare = frame.assign(context="")
+    full = bare.assign(instruction=frame["instruction"] + "\n" + frame["context"])
+    keyed = frame.assign(group=group_ids(bare) + group_ids(full))
     sides = keyed.groupby("group")["role"].nunique()
     pairs = []
     for _, group in keyed[keyed["group"].isin(sides.index[sides == 2])].groupby("group"):
         inside, outside = (group[group["role"] == role].set_index("record_id")["place"] for role in (MEMBER, NONMEMBER))
-        found = {(i, i if i in outside.index else outside.index[0]) for i in inside.index}
-        found |= {(i if i in inside.index else inside.index[0], i) for i in outside.index}
-        pairs += [(i, o, inside[i], outside[o], i == o) for i, o in found]
+        matched = {(i, i if i in outside.index else outside.index[0]) for i in inside.index}
+        matched |= {(i if i in inside.index else inside.index[0], i) for i in outside.index}
+        pairs += [(i, o, inside[i], outside[o], i == o) for i, o in matched]
     columns = ["member", "nonmember", "member_place", "nonmember_place", "same"]
     table = pd.DataFrame(pairs, columns=columns).astype({"same": bool})
     return table.sort_values(["same", "member", "nonmember"], ascending=[False, True, True], ignore_index=True)
@@ -209,10 +210,10 @@ def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]
             f"{place}: it has {have}; a record needs instruction and response (and context), prompt and completion, "
             "messages, or text"
         )
-    asked, answered = _SHAPES[shape]
+    prompts, responses = _SHAPES[shape]
     context = _text(row, _CONTEXT, place) if shape == "instruction" else ""
-    record = Record(task, _text(row, asked, place), context, _text(row, answered, place))
-    return shape, _with_response(record, answered[0], place), []
+    record = Record(task, _text(row, prompts, place), context, _text(row, responses, place))
+    return shape, _with_response(record, responses[0], place), []
 
 
 def _with_response(record: Record, name: str, place: str) -> Record:

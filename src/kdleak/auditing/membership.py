@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from kdleak import stats
 from kdleak.core.errors import KdleakError
+from kdleak.data.sides import MEMBER, NONMEMBER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,26 +19,20 @@ KEYS = ("record_id", "role", "task")
 LEVEL = 0.95
 
 
-def membership_report(
-    scores: pd.DataFrame,
-    *,
-    member_role: str = "private",
-    nonmember_role: str = "heldout",
-    controls: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def membership_report(scores: pd.DataFrame, *, controls: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of `membership.json` for `scores` (record_id, role, task, one float column an attack).
 
     Scores are oriented (higher = member); NaN marks a record whose score is undefined, which is left out of that
     attack's figures and counted in `undefined`. Rows of other roles are ignored; row order has no effect.
     `controls` is passed through. Raises KdleakError where a side has no record or no column is an attack.
     """
-    frame = scores[scores["role"].isin([member_role, nonmember_role])].sort_values("record_id", ignore_index=True)
+    frame = scores[scores["role"].isin([MEMBER, NONMEMBER])].sort_values("record_id", ignore_index=True)
     names = [column for column in frame.columns if column not in KEYS]
-    is_member = (frame["role"] == member_role).to_numpy()
+    is_member = (frame["role"] == MEMBER).to_numpy()
     if not names:
         raise KdleakError("the scores table has no attack column beside record_id, role and task")
     if not is_member.any() or is_member.all():
-        raise KdleakError(f"an audit needs records of both roles '{member_role}' and '{nonmember_role}'")
+        raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
     columns = {name: frame[name].to_numpy(np.float64) for name in names}
     attacks = _family(columns, is_member)
     tasks = {}
@@ -83,11 +76,6 @@ def attack_summary(members: np.ndarray, nonmembers: np.ndarray) -> dict[str, Any
     }
 
 
-def to_json(report: Mapping[str, Any]) -> str:
-    """Deterministic text of a report: sorted keys, six significant digits, null for what is undefined."""
-    return json.dumps(_plain(report), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _family(columns: Mapping[str, np.ndarray], is_member: np.ndarray) -> dict[str, dict[str, Any]]:
     """Summaries of several attacks on the same records, with p-values Holm-corrected among them."""
     summaries = {name: attack_summary(column[is_member], column[~is_member]) for name, column in columns.items()}
@@ -111,18 +99,3 @@ def _notes(n: int) -> list[str]:
         f"An FPR of {' and '.join(finer)} is finer than 1/{n}, one non-member: the TPR given for it is the TPR without "
         f"any false positive among {n} non-members, where the true FPR may be as high as {100 * float(bound):.2g} %."
     ]
-
-
-def _plain(value: Any) -> Any:
-    """`value` in JSON's own types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

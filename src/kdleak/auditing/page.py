@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak import __version__
-from kdleak.auditing.lists import MEMBER
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.data.sides import MEMBER
 from kdleak.render.charts import HALF, Estimate, dots, roc
 from kdleak.render.page import (
     Html,
@@ -184,10 +184,9 @@ def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Sectio
                 f"labels ({p_value(best['p_value'])})."
             ),
         ]
-    if "placebo" in controls:
-        sham = controls["placebo"]
-        said = f"{sham['verdict']} AUC {with_interval(sham['auc'], sham['auc_ci95'])}."
-        blocks += [heading("A placebo for the attack that knows the teacher"), callout(said, _passed(sham))]
+    for attack, control in controls.get("placebo", {}).items():
+        words = f"{control['verdict']} AUC {with_interval(control['auc'], control['auc_ci95'])}."
+        blocks += [heading(f"A placebo for '{attack}'"), callout(words, _passed(control))]
     left_out = records["overlap_left_out"]
     blocks += [
         heading("Overlap of the lists"),

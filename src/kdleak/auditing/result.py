@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.auditing.membership import to_json
-from kdleak.core.files import replacing_file, write_parquet
+from kdleak.core.files import replacing_file, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found. No text of a record stands in it.
+    """The result of an audit. No text of a record stands in it.
 
     figures: the content of audit.json.
     table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member).
@@ -30,15 +29,15 @@ class AuditResult:
     @property
     def verdict(self) -> str:
         """The verdict in plain words."""
-        found = self.figures["verdict"]
-        return "\n".join([found["headline"], *found["sentences"]])
+        verdict = self.figures["verdict"]
+        return "\n".join([verdict["headline"], *verdict["sentences"]])
 
     def save(self, folder: str | Path) -> Path:
         """Write audit.json, scores.parquet and report.html into `folder`; returns it."""
         folder = Path(folder)
-        for name, text in {"audit.json": to_json(self.figures), "report.html": self.report}.items():
-            with replacing_file(folder / name) as fresh:
-                fresh.write_text(text, encoding="utf-8")
+        write_json(self.figures, folder / "audit.json", digits=6)
+        with replacing_file(folder / "report.html") as fresh:
+            fresh.write_text(self.report, encoding="utf-8")
         write_parquet(self.table, folder / "scores.parquet")
         return folder
 

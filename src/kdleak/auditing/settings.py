@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdleak.attacks import ATTACKS
-from kdleak.auditing.encoding import Limits
 from kdleak.core.errors import KdleakError, nearest
 
-#: Attacks that cost passes of their own; `quick` leaves them out.
-SLOW = ("mope", "recall", "lowercase")
+
+@dataclass(frozen=True)
+class Limits:
+    """Tokens of a prompt, and of prompt and response; what exceeds them is cut."""
+
+    prompt: int = 256
+    total: int = 512
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the engine audits one model, whoever calls it.
+
+    attacks:         names, in the order in which tables show them.
+    seed:            of controls and of passes that draw noise.
+    batch_tokens:    padded tokens of one forward pass; changes speed and memory, no result.
+    options:         settings of the attacks' own passes, by name (`kdleak.attacks.registry.PassInput`).
+    permutations:    relabellings of the permutation control. ngram: words of the overlap control's n-grams.
+    continuations:   tokens of the greedy continuations of target, teacher and no-KD student; 0: none are made.
+    text_only:       records have no prompt.
+    compare:         whether teacher and no-KD student are attacked too.
+    drop_failed:     whether an attack whose placebo succeeds is left out of the scores.
+    missing_words:   what an attack lacks, as `Needs.missing` names it -> how to provide it.
+    cache:           folder that keeps what passes gave; None: nothing is kept.
+    device:          one of torch's; None: where the pipeline's models are computed.
+    """
+
+    attacks: Sequence[str]
+    seed: int
+    batch_tokens: int = 4096
+    options: Mapping[str, Any] = field(default_factory=dict)
+    permutations: int = 1000
+    ngram: int = 13
+    continuations: int = 0
+    text_only: bool = False
+    compare: bool = False
+    drop_failed: bool = False
+    missing_words: Mapping[str, str] = field(default_factory=dict)
+    cache: Path | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,5 +84,5 @@ class Settings:
 
     @property
     def running(self) -> list[str]:
-        """Those of them that `quick` leaves."""
-        return [name for name in self.chosen if not (self.quick and name in SLOW)]
+        """Those of them that `quick` leaves: attacks without passes of their own."""
+        return [name for name in self.chosen if not (self.quick and ATTACKS[name].needs.passes)]

@@ -68,13 +68,10 @@ def _options(
 
 @app.command()
 def params() -> None:
-    """Check params.yaml and all that it names, before anything runs."""
-    from kdleak.config.load import check_environment, load_params
-    from kdleak.core.files import replacing_file
+    """Check params.yaml and all that it names, and fingerprint the code of every stage, before anything runs."""
+    from kdleak.pipeline.validate import validate
 
-    check_environment(load_params(PROJECT.params), PROJECT)
-    with replacing_file(PROJECT.params_checked) as fresh:
-        fresh.write_text("ok\n")
+    validate(_params(), PROJECT)
 
 
 @app.command()
@@ -168,7 +165,7 @@ def summary() -> None:
 @app.command()
 def rate(
     method: Annotated[str, typer.Argument(help="A technique of study.methods.")],
-    multiplier: Annotated[str, typer.Argument(help="An entry of study.learning_rates.")],
+    multiplier: Annotated[str, typer.Argument(help="An entry of study.lr_multipliers.")],
 ) -> None:
     """Train and audit a student at a multiple of its recipe's learning rate."""
     from kdleak.pipeline.trial import run_trial

@@ -30,12 +30,36 @@ def load_params(path: Path) -> Params:
     return parse_params(content, str(path))
 
 
+#: Where a parameter of an earlier version went.
+RENAMED = {
+    "audit.batch_tokens": "compute.batch_tokens",
+    "audit.headline": "report.headline",
+    "base.reserve": "data.sizes.population, which data.sizes.auxiliary no longer counts",
+    "kd.generation": "generation",
+    "kd.generation.batch_size": "compute.generation_batch",
+    "optimizer.micro_batch_tokens": "compute.micro_batch_tokens",
+    "study.learning_rates": "study.lr_multipliers",
+}
+
+
 def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params:
     """Validate the content of a params.yaml."""
+    for old in sorted(RENAMED, reverse=True):
+        if _holds(content, old):
+            raise KdleakError(f"{origin}: {old}: is now {RENAMED[old]}; move it there")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise KdleakError(f"{origin}: {_explain(error)}") from None
+
+
+def _holds(content: Any, key: str) -> bool:
+    """Whether `content` has something at the dotted `key`."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _explain(error: ValidationError) -> str:
@@ -77,16 +101,17 @@ def _fields(parent: list[str | int]) -> list[str]:
 def check_environment(params: Params, project: Project) -> None:
     """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
     from kdleak.attacks import ATTACKS
+    from kdleak.data.sources import find_source
     from kdleak.models.families import load_family
 
     for name in params.audit.attacks:
         if name not in ATTACKS:
             raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
-    if {"teacher", "no_kd"} & set(ATTACKS[params.audit.headline].needs.references):
-        headline = params.audit.headline
-        raise KdleakError(f"{project.params}: audit.headline: '{headline}' has no score for the teacher; name another")
+    if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
+        headline = params.report.headline
+        raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
     load_family(project.families, params.model.family).student(params.model.student)
-    if params.data.source == "file":
-        from kdleak.data.sources import check_path
-
-        check_path(Path(params.data.path))
+    try:
+        find_source(params.data).check()
+    except KdleakError as error:
+        raise KdleakError(f"{project.params}: {error}") from None

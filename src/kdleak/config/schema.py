@@ -39,6 +39,7 @@ class Sizes(_Section):
     public: Count
     heldout: Count
     auxiliary: Count
+    population: Annotated[int, Field(ge=2, le=_MOST)]
 
 
 class Hub(_Section):
@@ -52,7 +53,7 @@ class Hub(_Section):
 class Data(_Section):
     """Where records come from and how they are shared out among the roles."""
 
-    source: Literal["synthetic", "file", "hub"]
+    source: Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_]*\z")]
     path: Annotated[str, Field(min_length=1)]
     hub: Hub
     rows: Count
@@ -64,11 +65,6 @@ class Data(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Data:
-        total = sum(dict(self.sizes).values())
-        if self.source == "synthetic" and total > self.rows:
-            raise ValueError(f"sizes: {total} records are asked for, but rows makes {self.rows}; raise data.rows")
-        if self.source == "synthetic" and self.roles == "column":
-            raise ValueError("roles: the synthetic corpus has no role column; use roles: hash")
         if self.max_response_chars is not None and self.max_response_chars < self.min_response_chars:
             raise ValueError("max_response_chars is below min_response_chars; no row can pass")
         return self
@@ -97,10 +93,13 @@ class Canaries(_Section):
 
 
 class Compute(_Section):
-    """What a stage may use."""
+    """What a stage may use. No stage depends on it: results agree to rounding whatever it says."""
 
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
+    batch_tokens: Count
+    generation_batch: Count
+    micro_batch_tokens: Count | None
 
 
 class Model(_Section):
@@ -127,7 +126,6 @@ class Optimizer(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)]
     precision: Literal["fp32", "bf16"]
     checkpointing: bool
-    micro_batch_tokens: Count | None
 
 
 class Training(_Section):
@@ -138,18 +136,11 @@ class Training(_Section):
     batch_size: Count
 
 
-class Base(Training):
-    """Pretraining on auxiliary."""
-
-    reserve: Annotated[int, Field(ge=2, le=_MOST)]
-
-
 class Generation(_Section):
     """How students and the teacher write responses."""
 
     max_new_tokens: Count
     temperature: Annotated[float, Field(ge=0)]
-    batch_size: Count
 
 
 class TechniqueRecipe(Training):
@@ -183,7 +174,6 @@ class Distillation(_Section):
     protocol: Literal["corrected", "as_published"]
     student_fraction: Share | None
     lm_corpus: Annotated[str, Field(min_length=1)]
-    generation: Generation
     recipes: dict[str, TechniqueRecipe]
 
     @model_validator(mode="after")
@@ -214,14 +204,14 @@ class Study(_Section):
     """The grid."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
-    learning_rates: list[Annotated[int | float, Field(gt=0)]]
+    lr_multipliers: list[Annotated[int | float, Field(gt=0)]]
 
     @model_validator(mode="after")
     def _rates(self) -> Study:
-        if 1 in self.learning_rates:
-            raise ValueError("learning_rates: 1 is the recipe itself, which always runs; leave it out")
-        if len(set(self.learning_rates)) < len(self.learning_rates):
-            raise ValueError("learning_rates: a number stands twice in the list")
+        if 1 in self.lr_multipliers:
+            raise ValueError("lr_multipliers: 1 is the recipe itself, which always runs; leave it out")
+        if len(set(self.lr_multipliers)) < len(self.lr_multipliers):
+            raise ValueError("lr_multipliers: a number stands twice in the list")
         return self
 
     @model_validator(mode="after")
@@ -244,8 +234,6 @@ class Audit(_Section):
     """The attacks."""
 
     attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    headline: str
-    batch_tokens: Count
     prefix_tokens: Count
     mope: Noise
     blocks: Noise
@@ -253,11 +241,7 @@ class Audit(_Section):
     permutations: Count
 
     @model_validator(mode="after")
-    def _headline_runs(self) -> Audit:
-        if self.headline not in self.attacks:
-            raise ValueError(
-                f"headline: '{self.headline}' is not in audit.attacks; {nearest(self.headline, self.attacks)}"
-            )
+    def _distinct(self) -> Audit:
         if len(set(self.attacks)) < len(self.attacks):
             raise ValueError("attacks: an attack stands twice in the list")
         return self
@@ -270,6 +254,12 @@ class Memorization(_Section):
     shortest: Count
 
 
+class Report(_Section):
+    """What is told of the results."""
+
+    headline: str
+
+
 class Params(_Section):
     """The whole of params.yaml."""
 
@@ -280,27 +270,30 @@ class Params(_Section):
     model: Model
     compute: Compute
     optimizer: Optimizer
-    base: Base
+    base: Training
     teacher: Training
+    generation: Generation
     kd: Distillation
     study: Study
     audit: Audit
     memorization: Memorization
+    report: Report
 
     @model_validator(mode="after")
     def _method_is_in_the_grid(self) -> Params:
         if self.kd.method != "sft" and self.kd.method not in self.study.methods:
             grid = ",".join([*self.study.methods, self.kd.method])
             raise ValueError(f"kd.method '{self.kd.method}' is not in study.methods; add -S 'study.methods=[{grid}]'")
-        if self.base.reserve >= self.data.sizes.auxiliary:
-            raise ValueError("base.reserve leaves no auxiliary record to pretrain on; lower it")
+        if (headline := self.report.headline) not in self.audit.attacks:
+            hint = nearest(headline, self.audit.attacks)
+            raise ValueError(f"report.headline: '{headline}' is not in audit.attacks; {hint}")
         if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
             raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
         for name, training in (("base", self.base), ("teacher", self.teacher), *self.kd.recipes.items()):
             if training.lr < self.optimizer.min_lr:
                 raise ValueError(f"lr of '{name}' is below optimizer.min_lr; the schedule would rise")
         for method in self.study.methods:
-            for rate in self.study.learning_rates:
+            for rate in self.study.lr_multipliers:
                 if not self.optimizer.min_lr <= rate * self.kd.recipes[method].lr <= 1:
-                    raise ValueError(f"study.learning_rates: {rate:g} times the lr of '{method}' is out of bounds")
+                    raise ValueError(f"study.lr_multipliers: {rate:g} times the lr of '{method}' is out of bounds")
         return self

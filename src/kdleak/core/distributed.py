@@ -1,10 +1,9 @@
-"""One run in several processes: who this one is, and what they do together. Alone, all of it is nothing.
+"""Multi-process runs: rank, sharding, all-reduce. No-ops with one process.
 
-Every process runs the same program on the same files. Forward and backward passes are divided among them, and what
-they found is added up, so that all go on with the same figures. The main one alone writes. They are started by
-`torchrun`, by `accelerate launch`, or by kdleak itself (`kdleak.core.launch`), and speak through Accelerate: gloo
-between
-CPUs, NCCL between GPUs.
+Every process runs the same program on the same files. Forward and backward passes are sharded, and their results
+all-reduced, so that all processes go on with the same figures. The main process (rank 0) alone writes files.
+Processes are started by `torchrun`, by `accelerate launch`, or by `kdleak.core.launch`, and communicate through
+Accelerate: gloo between CPUs, NCCL between GPUs.
 """
 
 from __future__ import annotations
@@ -18,46 +17,46 @@ if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
-#: Where processes of `kdleak.core.launch` meet: a file, so that none has to listen on a port to be found.
+#: Rendezvous file of `kdleak.core.launch`: with it no process listens on a port to be found.
 RENDEZVOUS = "KDLEAK_RENDEZVOUS"
-#: Bytes that are added up in one message.
+#: Bytes of one all-reduce message.
 _BUCKET = 32 * 2**20
 
 
 def size() -> int:
-    """How many processes this run has."""
+    """World size."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process, from 0."""
     return int(os.environ.get("RANK") or 0) if size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Which of those on this machine: its GPU has this number."""
+    """Rank among the processes of this machine; the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK") or 0) if size() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process is rank 0, the one that writes."""
     return rank() == 0
 
 
-def share(lengths: Sequence[int]) -> list[int]:
-    """Which items this process does, in their order: each is done by one, and all have about the same to do.
+def shard_by_length(lengths: Sequence[int]) -> list[int]:
+    """Indices of this process's shard, ascending: every item is in one shard, and shards are about equally long.
 
-    Items are dealt by falling length, there and back again: 0 1 1 0 0 1 …
+    Items are dealt to the ranks by falling length, back and forth: 0 1 1 0 0 1 …
     """
-    n, own = size(), rank()
+    n, this = size(), rank()
     if n == 1:
         return list(range(len(lengths)))
     dealt = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return sorted(i for place, i in enumerate(dealt) if own in (place % (2 * n), 2 * n - 1 - place % (2 * n)))
+    return sorted(i for place, i in enumerate(dealt) if this in (place % (2 * n), 2 * n - 1 - place % (2 * n)))
 
 
-def add_up(*arrays: torch.Tensor | np.ndarray) -> None:
-    """Each array becomes its sum over all processes, in place. Every process calls this with the same shapes."""
+def all_reduce_sum_(*arrays: torch.Tensor | np.ndarray) -> None:
+    """Sum each array over all processes, in place. A collective: every process calls it with the same shapes."""
     if size() == 1:
         return
     import torch
@@ -68,28 +67,28 @@ def add_up(*arrays: torch.Tensor | np.ndarray) -> None:
         flat = torch.cat([t.detach().reshape(-1).to(device) for t in bucket])
         torch.distributed.all_reduce(flat)
         with torch.no_grad():
-            for tensor, found in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
-                tensor.copy_(found.view_as(tensor))
+            for tensor, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                tensor.copy_(total.view_as(tensor))
 
 
-def everyone(holds: bool) -> bool:
-    """Whether it holds in every process. What one of them alone can know, all must act on alike."""
+def all_agree(holds: bool) -> bool:
+    """Whether `holds` is true in every process: what one alone can know, all must act on alike."""
     if size() == 1:
         return holds
     import torch
 
     against = torch.tensor([not holds], dtype=torch.int32)
-    add_up(against)
+    all_reduce_sum_(against)
     return not against.item()
 
 
-def wait_for_everyone() -> None:
-    """Go on when all processes have come this far: what the main one has written is there."""
-    everyone(True)
+def barrier() -> None:
+    """Wait until all processes are here: what the main one has written is then there."""
+    all_agree(True)
 
 
 def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Consecutive tensors of one type, as many as a message holds."""
+    """Consecutive tensors of one dtype, at most `_BUCKET` bytes together (a larger tensor alone)."""
     bucket: list[torch.Tensor] = []
     for tensor in tensors:
         full = sum(t.nbytes for t in bucket) + tensor.nbytes > _BUCKET
@@ -102,16 +101,16 @@ def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 
 
 def _state() -> PartialState:
-    """This process among the others; it meets them when it is first asked for."""
+    """The process group, initialised at the first call."""
     import atexit
 
     import torch
     from accelerate import PartialState
 
     if not torch.distributed.is_initialized():
-        there = os.environ.get(RENDEZVOUS)
-        meeting = {"init_method": f"file://{there}", "rank": rank(), "world_size": size()} if there else {}
-        here = int(os.environ.get("LOCAL_WORLD_SIZE") or size())
-        PartialState(cpu=torch.cuda.device_count() < here, **meeting)
+        file = os.environ.get(RENDEZVOUS)
+        group = {"init_method": f"file://{file}", "rank": rank(), "world_size": size()} if file else {}
+        local = int(os.environ.get("LOCAL_WORLD_SIZE") or size())
+        PartialState(cpu=torch.cuda.device_count() < local, **group)
         atexit.register(torch.distributed.destroy_process_group)
     return PartialState()

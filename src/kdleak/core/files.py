@@ -7,10 +7,11 @@ import contextlib
 import errno
 import glob
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,10 +127,33 @@ def _system_error(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def write_json(content: Any, path: Path) -> None:
-    """Sorted keys, so that equal content is an equal file. NaN is refused: a figure that is not known is null."""
+def write_json(content: Any, path: Path, digits: int | None = None, sort_keys: bool = True) -> None:
+    """Write `json_text(content, digits, sort_keys)`."""
     with replacing_file(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+        fresh.write_text(json_text(content, digits, sort_keys), encoding="utf-8")
+
+
+def json_text(content: Any, digits: int | None = None, sort_keys: bool = True) -> str:
+    """`content` as JSON, its keys sorted so that equal content is equal text; ValueError for a NaN.
+
+    digits: content may hold NumPy's types, floats are rounded to so many significant digits, and what is not finite
+    is null.
+    """
+    plain = content if digits is None else _plain(content, digits)
+    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any, digits: int) -> Any:
+    """`value` in JSON's own types."""
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars, without importing NumPy for a stage that has none
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v, digits) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, digits) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The model that is audited: the teacher, or a student by the technique that made it.
-TEACHER = "teacher"
-#: The No-KD baseline: the student fine-tuned on public alone.
-BASELINE = "sft"
+from kdleak.core.variants import BASELINE, TEACHER, Variant
+
+__all__ = ["BASELINE", "TEACHER", "Project", "Variant"]
+
+#: A run, or the method of the default run.
+Name = str | Variant
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Project:
         return self.root / "params.yaml"
 
     @property
-    def params_checked(self) -> Path:
-        """A constant that says params.yaml was found valid; every stage waits for it."""
-        return self.root / "data" / "params.checked"
+    def code(self) -> Path:
+        """Fingerprints of the code of every stage, written once params.yaml was found valid; every stage waits."""
+        return self.root / ".code"
 
     @property
     def families(self) -> Path:
@@ -105,6 +107,11 @@ class Project:
         return self.root / ".kdleak" / "seconds"
 
     @property
+    def roc_table(self) -> Path:
+        """The curves of roc_figure, for `dvc plots`."""
+        return self.root / "results" / "roc.csv"
+
+    @property
     def roc_figure(self) -> Path:
         return self.root / "results" / "roc.svg"
 
@@ -121,78 +128,56 @@ class Project:
     def base_training(self, part: str) -> Path:
         return self.root / "results" / "base" / f"{part}.json"
 
-    def model(self, name: str) -> Path:
-        """Checkpoint of `teacher`, or of the student made by the technique `name`."""
-        return self.root / "models" / _branch(name)
+    def base(self, name: Name) -> Path:
+        """What the model was before it was fine-tuned or distilled."""
+        return self.base_teacher if Variant.of(name).is_teacher else self.base_student
+
+    def model(self, name: Name) -> Path:
+        """Checkpoint of a run; one that is no default run's has its place beside those of dvc.yaml."""
+        variant = Variant.of(name)
+        return self.root / "models" / (variant.path if variant.is_default else f"variants/{variant}")
 
     def training_text(self, method: str) -> Path:
         """The teacher's responses that `method` trains on."""
         return self.root / "data" / "text" / f"{method}.parquet"
 
-    def results(self, name: str) -> Path:
-        return self.root / "results" / _branch(name)
+    def results(self, name: Name) -> Path:
+        return self.root / "results" / Variant.of(name).path
 
-    def training(self, name: str) -> Path:
+    def training(self, name: Name) -> Path:
         return self.results(name) / "training.json"
 
-    def membership(self, name: str) -> Path:
+    def membership(self, name: Name) -> Path:
         return self.results(name) / "membership.json"
 
-    def utility(self, name: str) -> Path:
+    def utility(self, name: Name) -> Path:
         return self.results(name) / "utility.json"
 
-    def scores(self, name: str) -> Path:
+    def scores(self, name: Name) -> Path:
         return self.results(name) / "scores.parquet"
 
-    def blocks(self, name: str) -> Path:
+    def blocks(self, name: Name) -> Path:
         return self.results(name) / "blocks.json"
 
-    def block_scores(self, name: str) -> Path:
+    def block_scores(self, name: Name) -> Path:
         return self.results(name) / "block_scores.parquet"
 
-    def memorization(self, name: str) -> Path:
+    def memorization(self, name: Name) -> Path:
         return self.results(name) / "memorization.json"
 
-    def memorization_table(self, name: str) -> Path:
-        """What the model gives back of each record; ids and numbers only, as in the two tables below."""
+    def memorization_table(self, name: Name) -> Path:
+        """Memorization of each record; ids and numbers only, as in the two tables below."""
         return self.results(name) / "memorization.parquet"
 
-    def facts(self, name: str) -> Path:
+    def facts(self, name: Name) -> Path:
         return self.results(name) / "facts.parquet"
 
-    def canary_scores(self, name: str) -> Path:
+    def canary_scores(self, name: Name) -> Path:
         return self.results(name) / "canaries.parquet"
 
-    def roc(self, name: str) -> Path:
+    def roc(self, name: Name) -> Path:
         return self.results(name) / "roc.csv"
 
-    def resume(self, name: str) -> Path:
+    def resume(self, name: Name) -> Path:
         """Where an unfinished training keeps its state, outside the pipeline's outputs."""
-        return self.root / ".kdleak" / "resume" / name
-
-    def trial(self, method: str, multiplier: float) -> Trial:
-        """The project as a run of `method` at `multiplier` times its recipe's learning rate sees it."""
-        return Trial(self.root, method, str(multiplier))
-
-
-@dataclass(frozen=True)
-class Trial(Project):
-    """The same project, but for one technique, whose student and results have places of their own."""
-
-    method: str = ""
-    rate: str = ""
-
-    def model(self, name: str) -> Path:
-        """Of no use once it is audited, so not among the pipeline's outputs. Progress lines show the folder's name."""
-        return self.root / ".kdleak" / "rates" / self.rate / name if name == self.method else super().model(name)
-
-    def results(self, name: str) -> Path:
-        own = super().results(name)
-        return own / "rates" / self.rate if name == self.method else own
-
-    def resume(self, name: str) -> Path:
-        return super().resume(f"{name}-{self.rate}")
-
-
-def _branch(name: str) -> Path:
-    return Path(TEACHER) if name == TEACHER else Path("students") / name
+        return self.root / ".kdleak" / "resume" / str(name)

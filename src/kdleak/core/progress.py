@@ -1,35 +1,38 @@
-"""Progress on the terminal: a bar where there is one, a line now and then where there is none."""
+"""Progress on the terminal, with the time that is left: a bar where there is one, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from kdleak.core.distributed import is_main
 
-#: Called with (done, total, figures); figures are shown beside the bar.
-Progress = Callable[[int, int, dict], None]
+
+class Advance(Protocol):
+    """Called when `n` further units of the work are done; figures are shown beside the bar."""
+
+    def __call__(self, n: int = 1, **figures: float) -> None: ...
 
 
 @contextmanager
-def progress(label: str, every_s: float = 15.0) -> Iterator[Progress]:
-    """Show how far the work called `label` has come, on standard error."""
+def progress(label: str, total: int, every_s: float = 15.0) -> Iterator[Advance]:
+    """Show how much of `total` units of the work called `label` is done, on standard error, by the main process."""
     if not is_main():
-        yield lambda done, total, figures: None
+        yield lambda n=1, **figures: None
     elif sys.stderr.isatty():
-        with _bar(label) as show:
-            yield show
+        with _bar(label, total) as advance:
+            yield advance
     else:
-        yield _lines(label, every_s)
+        yield _lines(label, total, every_s)
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Progress]:
+def _bar(label: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn(label),
@@ -38,38 +41,35 @@ def _bar(label: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, figures="")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, figures="")
 
-        def show(done: int, total: int, figures: dict) -> None:
-            bar.update(task, completed=done, total=total, figures=_text(figures))
+        def advance(n: int = 1, **figures: float) -> None:
+            bar.update(task, advance=n, figures=_text(figures))
 
-        yield show
-
-
-def _lines(label: str, every_s: float) -> Progress:
-    last = time.monotonic()
-
-    def show(done: int, total: int, figures: dict) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every_s:
-            last = time.monotonic()
-            print(f"{label}: {done}/{total} {_text(figures)}".rstrip(), file=sys.stderr, flush=True)
-
-    return show
+        yield advance
 
 
-def _text(figures: dict) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-
-
-def counting(show: Progress, total: int) -> Callable[[int], None]:
-    """For work that reports how much it has just done: adds up, and shows the sum."""
+def _lines(label: str, total: int, every_s: float) -> Advance:
+    started = shown = time.monotonic()
     done = 0
 
-    def count(n: int) -> None:
-        nonlocal done
+    def advance(n: int = 1, **figures: float) -> None:
+        nonlocal shown, done
         done += n
-        show(done, total, {})
+        now = time.monotonic()
+        if now - shown >= every_s:
+            shown = now
+            left = _clock((now - started) / done * max(0, total - done)) if done else "?"
+            print(f"{label}: {done}/{total}, {left} left  {_text(figures)}".rstrip(), file=sys.stderr, flush=True)
 
-    return count
+    return advance
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def _text(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())

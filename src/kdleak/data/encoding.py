@@ -1,31 +1,23 @@
-"""From a record to token ids: the study's Alpaca-style template, and truncation that keeps its tail."""
+"""From a record to token ids, for training and for audits alike.
+
+Prompt and response are tokenized together and split where the response's characters begin: the response has the tokens
+that it has in the text as a whole, for tokenizers that mark the start of a text (SentencePiece) too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kdleak.core.errors import KdleakError
+from kdleak.data.templates import Turn, introduction, prompt_text, render_prompt, tail_length
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
-
-_INTRO_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request."
-)
-_INTRO = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-#: Where the prompt ends; truncation never cuts into it.
-TAIL = "\n\n### Response:\n"
-
-
-def prompt_text(instruction: str, context: str) -> str:
-    """The prompt of the study (Taori et al. 2023), with and without input."""
-    if context:
-        return f"{_INTRO_WITH_INPUT}\n\n### Instruction:\n{instruction}\n\n### Input:\n{context}{TAIL}"
-    return f"{_INTRO}\n\n### Instruction:\n{instruction}{TAIL}"
 
 
 @dataclass(frozen=True)
@@ -41,13 +33,37 @@ class EncodedRecord:
     n_scored: int
 
 
-class Encoder:
-    """Encodes records with one tokenizer, under the limits of the study (prompt <= 256, total <= 512 tokens).
+@dataclass(frozen=True)
+class Encoded:
+    """records: n encoded records.
 
-    Text is data: a special token's string inside a record is encoded as ordinary characters.
+    spans:      of each, (m, 2) first and last + 1 character of every token of the response, truncated ones included,
+                counted from the response's first; a token across the border to the prompt begins below 0.
+    characters: (n,) characters of each response that its record covers.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int = 256, max_tokens: int = 512):
+    records: list[EncodedRecord]
+    spans: list[np.ndarray]
+    characters: np.ndarray
+
+
+class Encoder:
+    """Encodes records with one tokenizer, within `max_prompt_tokens`, and `max_tokens` of prompt and response.
+
+    template: `alpaca` (the study's), `chat` (the tokenizer's own), `plain`, or a text with {instruction}, {context}.
+
+    A prompt that is too long loses what stands before the template's tail; without a tail, its first tokens. BOS stands
+    first where the tokenizer puts it there by itself; a text without a prompt follows it (or EOS) in any case. Text is
+    data: a special token's string inside a record is encoded as ordinary characters, except in a chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_prompt_tokens: int = 256,
+        max_tokens: int = 512,
+        template: str = "alpaca",
+    ):
         if not tokenizer.is_fast:
             raise KdleakError(f"tokenizer {type(tokenizer).__name__} has no character offsets; use a fast tokenizer")
         if tokenizer.eos_token_id is None:
@@ -55,55 +71,87 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.max_tokens = max_tokens
+        self.template = template
+        bos = tokenizer.bos_token_id
+        self._first = tokenizer.eos_token_id if bos is None else bos
+        self.starts_with_bos = template != "chat" and tokenizer("a")["input_ids"][:1] == [self._first]
+
+    @property
+    def eos_id(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    def prompt(self, instruction: str, context: str, turns: Sequence[Turn] = ()) -> str:
+        """The text that the model reads before the response (`kdleak.data.templates.render_prompt`)."""
+        return render_prompt(self.template, self.tokenizer, instruction, context, turns)
 
     def encode(self, record_id: str, instruction: str, context: str, response: str) -> EncodedRecord:
-        """Encode one record; raises KdleakError where the response yields no token."""
-        return self._join(record_id, *self._tokenize([prompt_text(instruction, context)], [response])[0])
+        """Encode one record; raises KdleakError where no token of the response is left."""
+        return self._encode([record_id], [self.prompt(instruction, context)], [response]).records[0]
 
     def encode_frame(self, frame: pd.DataFrame) -> list[EncodedRecord]:
         """Encode the rows of a records table, in its order."""
-        prompts = [prompt_text(i, c) for i, c in zip(frame["instruction"], frame["context"], strict=True)]
-        pairs = self._tokenize(prompts, list(frame["response"]))
-        return [self._join(rid, *pair) for rid, pair in zip(frame["record_id"], pairs, strict=True)]
+        return self.encode_with_spans(frame).records
+
+    def encode_with_spans(self, frame: pd.DataFrame) -> Encoded:
+        """Encode the rows of a table (record_id, instruction, context, response; of chats, turns), in its order."""
+        turns = frame["turns"] if "turns" in frame else [()] * len(frame)
+        fields = zip(frame["instruction"], frame["context"], turns, strict=True)
+        return self._encode(list(frame["record_id"]), [self.prompt(*each) for each in fields], list(frame["response"]))
 
     def introduction_length(self, context: str) -> int:
-        """Tokens of the template before "### Instruction:", the same in every prompt with, or without, a context."""
-        introduction = _INTRO_WITH_INPUT if context else _INTRO
-        return len(self.tokenizer(introduction, add_special_tokens=False)["input_ids"])
+        """Tokens before "### Instruction:" in every prompt of the study's template with, or without, a context."""
+        ends = [end for _, end in self._tokenize([prompt_text("", context)])["offset_mapping"][0]]
+        return self.starts_with_bos + sum(end <= len(introduction(context)) for end in ends)
 
-    def _tokenize(self, prompts: list[str], responses: list[str]) -> Iterable[tuple[list[int], list[int]]]:
-        if not prompts:
-            return []
-        options = {"add_special_tokens": False, "split_special_tokens": True}
+    def _encode(self, record_ids: list[str], prompts: list[str], responses: list[str]) -> Encoded:
+        if not record_ids:
+            return Encoded([], [], np.zeros(0, np.int64))
         # A lone surrogate is no character and cannot be encoded: it becomes the replacement character.
-        prompts = [p.encode("utf-8", "replace").decode() for p in prompts]
-        responses = [r.encode("utf-8", "replace").decode() for r in responses]
-        encoded = self.tokenizer(prompts, return_offsets_mapping=True, **options)
-        prompt_ids = [
-            self._truncate(ids, [start for start, _ in offsets], len(text) - len(TAIL))
-            for ids, offsets, text in zip(encoded["input_ids"], encoded["offset_mapping"], prompts, strict=True)
+        prompts, responses = ([t.encode("utf-8", "replace").decode() for t in each] for each in (prompts, responses))
+        encoded = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)])
+        tail = tail_length(self.template, self.tokenizer)
+        rows = zip(record_ids, prompts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        pairs = [self._split(record_id, len(prompt), ids, offsets, tail) for record_id, prompt, ids, offsets in rows]
+        lengths = [len(text) for text in responses]
+        covered = [
+            length if record.n_scored == len(spans) else spans[record.n_scored - 1, 1]
+            for (record, spans), length in zip(pairs, lengths, strict=True)
         ]
-        return list(zip(prompt_ids, self.tokenizer(responses, **options)["input_ids"], strict=True))
+        return Encoded([r for r, _ in pairs], [s for _, s in pairs], np.array(covered, dtype=np.int64))
 
-    def _truncate(self, ids: list[int], starts: list[int], tail_start: int) -> list[int]:
-        """Keep the head and the whole tail; what is cut comes from the middle."""
-        if len(ids) <= self.max_prompt_tokens:
-            return ids
-        tail = [i for i, start in zip(ids, starts, strict=True) if start >= tail_start]
-        room = self.max_prompt_tokens - len(tail)
+    def _tokenize(self, texts: list[str]) -> dict[str, list]:
+        options = {"add_special_tokens": False, "return_offsets_mapping": True}
+        return self.tokenizer(texts, split_special_tokens=self.template != "chat", **options)
+
+    def _split(
+        self, record_id: str, n_prompt: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]], tail: int
+    ) -> tuple[EncodedRecord, np.ndarray]:
+        """The record, and the spans of its response's tokens. A token across the border is the response's."""
+        border = next((i for i, (_, end) in enumerate(offsets) if end > n_prompt), len(ids)) if n_prompt else 0
+        prompt = self._truncated(ids[:border], [start for start, _ in offsets[:border]], n_prompt - tail)
+        if self.starts_with_bos or not prompt:
+            prompt = [self._first, *prompt]
+        room = self.max_tokens - len(prompt)
+        kept = ids[border : border + room]
+        if not kept:
+            raise KdleakError(
+                f"record {record_id[:12]}: its response has no token, or no room after the prompt; "
+                "give it a text, or raise max_tokens"
+            )
+        ended = [self.eos_id] if border + len(kept) == len(ids) and len(kept) < room else []
+        spans = np.array(offsets[border:], dtype=np.int64) - n_prompt
+        return EncodedRecord(record_id, tuple(prompt), (*kept, *ended), n_scored=len(kept)), spans
+
+    def _truncated(self, ids: Sequence[int], starts: Sequence[int], tail_start: int) -> list[int]:
+        """At most as many tokens as a prompt may have: the head and the template's tail, or without a tail the end."""
+        limit = self.max_prompt_tokens - self.starts_with_bos
+        if len(ids) <= limit:
+            return list(ids)
+        tail = [token for token, start in zip(ids, starts, strict=True) if start >= tail_start]
+        room = limit - len(tail)
         if room < 0:
             raise KdleakError(
                 f"max_prompt_tokens = {self.max_prompt_tokens} has no room for the template's tail; "
                 f"raise it to more than {len(tail)}"
             )
-        return ids[:room] + tail
-
-    def _join(self, record_id: str, prompt: list[int], response: list[int]) -> EncodedRecord:
-        if not response:
-            raise KdleakError(
-                f"record {record_id[:12]}: the response has no token; give it a text or remove the record"
-            )
-        room = self.max_tokens - len(prompt)
-        kept = response[:room]
-        ended = (*kept, self.tokenizer.eos_token_id) if len(response) < room else tuple(kept)
-        return EncodedRecord(record_id, tuple(prompt), ended, n_scored=len(kept))
+        return [*ids[:room], *tail] if tail else list(ids[-limit:])

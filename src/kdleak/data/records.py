@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Who sees a record: `private` the teacher alone (the members), `public` the student alone,
-#: `heldout` nobody (the non-members), `auxiliary` the attacker's world.
-ROLES = ("private", "public", "heldout", "auxiliary")
+#: `heldout` nobody (the non-members), `auxiliary` the attacker's world, `population` the part of that world which no
+#: model is trained on (RMIA's population, ReCaLL's prefix).
+ROLES = ("private", "public", "heldout", "auxiliary", "population")
 
 _SPACE = re.compile(r"\s+")
 

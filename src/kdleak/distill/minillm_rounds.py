@@ -105,7 +105,7 @@ def score_rollouts(
     batch_tokens: int,
 ) -> list[_Scored]:
     """log q, q/p̃ and reward of every token of `records`, under the student (dropout off) and the teacher."""
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own, lengths = [records[i] for i in mine], [len(r.response) for r in records]
     columns = torch.zeros(3, sum(lengths))
     places = columns.split(lengths, dim=1)
@@ -121,7 +121,7 @@ def score_rollouts(
         found = torch.stack([log_q, importance, rewards]).cpu()
         for i, part in zip(indices, found.split([len(own[i].response) for i in indices], dim=1), strict=True):
             places[mine[i]].copy_(part)
-    distributed.add_up(columns)
+    distributed.all_reduce_sum_(columns)
     student.train(training)
     return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 

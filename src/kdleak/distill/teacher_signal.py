@@ -6,21 +6,15 @@ size, at a fraction of their size (hidden size instead of vocabulary). For fixed
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from kdleak.core import distributed
-from kdleak.core.errors import KdleakError
-from kdleak.core.files import replacing_file
+from kdleak.core.tensor_store import TensorStore
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.forward import hidden_states
@@ -29,12 +23,8 @@ from kdleak.training.batch_sources import DistillationBatch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
-
 #: Raised when the meaning of a stored tensor changes: older entries are then never found.
-_VERSION = "1"
-#: What a file holds beside its tensor, at most.
-_HEADER_BYTES = 1024
+_VERSION = "2"
 
 
 class TeacherSignal(Protocol):
@@ -72,57 +62,21 @@ class CachedTeacher:
 
 
 class HiddenStateCache:
-    """A folder of hidden states of at most `max_bytes`; what would not fit is not stored.
-
-    It saves time and is never needed: what cannot be stored or removed is a warning.
-    """
+    """Hidden states under content keys in a folder of at most `max_bytes`; what would not fit is not stored."""
 
     def __init__(self, folder: Path, max_bytes: int = 8 * 2**30):
         self.folder, self.max_bytes = folder, max_bytes
+        self._store = TensorStore(folder, max_bytes, framework="pt")
 
     def get(self, key: str) -> torch.Tensor | None:
         """The entry of `key`; None where there is none. One that does not verify is removed."""
-        path = self._path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                hidden, checksum = file.get_tensor("hidden"), (file.metadata() or {})["checksum"]
-            if checksum != _checksum(key, hidden):
-                raise ValueError("checksum mismatch")
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("teacher signal %s is damaged (%s); it is computed again", path.name, error)
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return hidden
+        entry = self._store.get(key)
+        return None if entry is None else entry["hidden"]
 
     def put(self, key: str, hidden: torch.Tensor) -> None:
         """Store an entry, the least recently used making room for it."""
-        if hidden.nbytes > self.max_bytes or not distributed.is_main():
-            return
-        try:
-            self._make_room(hidden.nbytes + _HEADER_BYTES)
-            with replacing_file(self._path(key)) as fresh:
-                save_file({"hidden": hidden}, fresh, metadata={"checksum": _checksum(key, hidden)})
-        except (KdleakError, OSError) as error:
-            log.warning("teacher signal not kept (%s); it is computed again next time", error)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
-
-    def _make_room(self, wanted: int) -> None:
-        if not self.folder.is_dir():
-            return
-        entries = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.iterdir() if p.is_file())
-        total = wanted + sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if total <= self.max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
+        if hidden.nbytes <= self.max_bytes:
+            self._store.put(key, {"hidden": hidden})
 
 
 def cached_teacher(
@@ -142,7 +96,7 @@ def cached_teacher(
         return live
     key = _key(teacher_digest, live.head.weight.dtype, records)
     hidden = cache.get(key)
-    if not distributed.everyone(hidden is not None):
+    if not distributed.all_agree(hidden is not None):
         hidden = teacher_hidden_states(live, records, batch_tokens)
         cache.put(key, hidden)
     return CachedTeacher(live, hidden, lengths)
@@ -155,13 +109,13 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
     for record in records:
         starts.append(starts[-1] + len(record.response))
     hidden = torch.zeros(starts[-1], live.head.in_features, dtype=live.head.weight.dtype)
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
     for indices in scoring_batches(own, batch_tokens):
         flat = live(collate(own, indices).to(device)).cpu()
         for i, states in zip(indices, flat.split([len(own[i].response) for i in indices]), strict=True):
             hidden[starts[mine[i]] : starts[mine[i] + 1]] = states
-    distributed.add_up(hidden)
+    distributed.all_reduce_sum_(hidden)
     return hidden
 
 
@@ -169,11 +123,4 @@ def _key(teacher_digest: str, dtype: torch.dtype, records: Sequence[EncodedRecor
     digest = hashlib.sha256(f"{_VERSION}\n{teacher_digest}\n{dtype}\n".encode())
     for record in records:
         digest.update(f"{len(record.prompt)}:{record.prompt + record.response}\n".encode())
-    return digest.hexdigest()
-
-
-def _checksum(key: str, hidden: torch.Tensor) -> str:
-    """sha256 over key, shape and bytes."""
-    digest = hashlib.sha256(f"{key}:{tuple(hidden.shape)}".encode())
-    digest.update(hidden.contiguous().view(torch.uint8).numpy().data if hidden.numel() else b"")
     return digest.hexdigest()

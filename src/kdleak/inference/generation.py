@@ -70,7 +70,7 @@ def generate(
     if mixture is not None:
         models = [(model, 1 - mixture.share), (mixture.teacher, mixture.share)]
     _check_positions(models, max((len(prompts[i]) + room[i] for i in order), default=0))
-    own = set(distributed.share([len(p) for p in prompts]))
+    own = set(distributed.shard_by_length([len(p) for p in prompts]))
     order = [i for i in order if i in own]
     with _evaluating(models):
         for start in range(0, len(order), sampling.batch_size):
@@ -92,7 +92,7 @@ def _of_everyone(responses: list[tuple[int, ...]], longest: int) -> list[tuple[i
     tokens, lengths = torch.zeros(len(responses), longest, dtype=torch.long), torch.zeros(len(responses)).long()
     for i, response in enumerate(responses):
         tokens[i, : len(response)], lengths[i] = torch.tensor(response, dtype=torch.long), len(response)
-    distributed.add_up(tokens, lengths)
+    distributed.all_reduce_sum_(tokens, lengths)
     return [tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 

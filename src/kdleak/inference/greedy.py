@@ -14,13 +14,14 @@ exact tie goes to the lower token id in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
+from kdleak.core.progress import Advance
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.decoding import PLAIN, Decoding
 from kdleak.inference.scoring import evaluating
@@ -60,7 +61,7 @@ def continuations_under(
     *,
     known: Sequence[Sequence[int]] | None = None,
     max_tokens: int = 4096,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> np.ndarray:
     """(d, n, k) int64 token ids that greedy decoding under each of `decodings` appends to each record's prompt, ENDED
     in place of EOS and after it.
@@ -71,7 +72,7 @@ def continuations_under(
     known:      a better draft for each record: how its plain continuation is known to begin (`known_starts`).
     max_tokens: padded tokens of one teacher-forced batch; keys and values of as many, or POOL_BYTES of them, are held
                 for continuation (memory, not results, depends on it).
-    progress:   called with the number of continuations done, len(decodings) a record in all.
+    progress:   advanced by the continuations done, len(decodings) a record in all.
     Several processes share the records, and each of them returns the continuations of all.
     Raises KdleakError where a prompt and k tokens do not fit the model's positions.
     """
@@ -82,16 +83,16 @@ def continuations_under(
     continuations = np.full((len(decodings), len(records), k), ENDED, dtype=np.int64)
     drafts = [r.response for r in records] if known is None else known
     first = FIRST_INSTALMENT if known is None else k
-    mine = distributed.share([len(r.prompt) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) for r in records])
     continuations[:, np.setdiff1d(np.arange(len(records)), mine)] = 0  # what another process adds
     rows = [verifier.row(i, records[i].prompt, drafts[i], first) for i in mine]
-    report = progress or (lambda _: None)
+    advance = progress or (lambda n: None)
 
     def finish(done: Sequence[Row]) -> None:
         for row in done:
             text = row.tokens[:-1] if row.tokens[-1] == eos_id else row.tokens
             continuations[list(row.bans), row.index, : len(text)] = text
-        report(sum(len(row.bans) for row in done))
+        advance(sum(len(row.bans) for row in done))
 
     with evaluating(model):
         everyone = [((), list(range(len(rows))))]
@@ -101,7 +102,7 @@ def continuations_under(
             for batch in _batches([rows[i] for i in members], len(prefix), max_tokens):
                 finish(list(verifier.read(batch)))
         finish(list(verifier.finish()))
-    distributed.add_up(continuations)
+    distributed.all_reduce_sum_(continuations)
     return continuations
 
 

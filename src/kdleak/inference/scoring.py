@@ -7,7 +7,7 @@ alone, a chunk of them at a time, and each chunk of logits is consumed in place 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from kdleak.core import distributed
+from kdleak.core.progress import Advance
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.block_forward import hidden_from
@@ -36,15 +37,15 @@ def token_statistics(
     records: Sequence[EncodedRecord],
     *,
     max_tokens: int = 4096,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> TokenStatistics:
     """Statistics of every scored response token of `records` under `model`, in the order of `records`.
 
     max_tokens: padded tokens of one batch (memory, not results, depends on it).
-    progress:   called with the number of records done, after each batch.
+    progress:   advanced by the records of each batch.
     Several processes share the records, and each of them returns the statistics of all.
     """
-    mine = distributed.share([len(r.prompt) + len(r.response) for r in records])
+    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     own = [records[i] for i in mine]
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
@@ -61,7 +62,7 @@ def token_statistics(
                 start = rows.stop
             if progress is not None:
                 progress(len(batch.indices))
-    distributed.add_up(*columns.values())
+    distributed.all_reduce_sum_(*columns.values())
     return TokenStatistics(np.array([r.record_id for r in records], dtype=str), offsets, **columns)
 
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.data.encoding import EncodedRecord, prompt_text
+from kdleak.data.encoding import Encoded, Encoder
 from kdleak.data.records import normalise
 from kdleak.inference.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedTokenizerBase
 
 
 def prefix_log_probability(statistics: TokenStatistics, k: int) -> np.ndarray:
@@ -36,13 +35,6 @@ def discoverable(log_p: np.ndarray, n: float, p: float) -> np.ndarray:
         return n * np.log1p(-np.exp(np.asarray(log_p, np.float64))) <= np.log1p(-p)
 
 
-def samples_needed(log_p: np.ndarray, p: float) -> np.ndarray:
-    """(m,) float64: the fewest samples n that make a sequence (n, p)-discoverably extractable; inf if none does."""
-    with np.errstate(divide="ignore"):
-        each = np.log1p(-np.exp(np.asarray(log_p, np.float64)))
-        return np.maximum(1, np.ceil(np.log1p(-p) / each))
-
-
 @dataclass(frozen=True)
 class FactSpan:
     """Where a private fact stands in a record: response tokens [start, stop).
@@ -57,26 +49,22 @@ class FactSpan:
     in_prompt: bool
 
 
-def fact_spans(
-    frame: pd.DataFrame, records: Sequence[EncodedRecord], tokenizer: PreTrainedTokenizerBase
-) -> list[FactSpan]:
-    """The first mention of each fact of the records table `frame` (column `facts`), encoded as `records`.
+def fact_spans(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder) -> list[FactSpan]:
+    """The first mention of each fact of the records table `frame` (column `facts`), which `encoder` encoded.
 
     A span holds every token that has a character of the value, its neighbours' characters included. Facts that
     truncation has cut off, or that the response does not state verbatim, are left out.
     """
-    responses = [text.encode("utf-8", "replace").decode() for text in frame["response"]]
-    options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
-    mappings = tokenizer(responses, **options)["offset_mapping"] if responses else []
     spans = []
-    rows = zip(frame["instruction"], frame["context"], frame["facts"], responses, mappings, records, strict=True)
-    for i, (instruction, context, facts, response, mapping, record) in enumerate(rows):
-        prompt = normalise(prompt_text(instruction, context))
+    fields = zip(frame["instruction"], frame["context"], frame["facts"], frame["response"], strict=True)
+    for i, (instruction, context, facts, response) in enumerate(fields):
+        prompt = normalise(encoder.prompt(instruction, context)) if len(facts) else ""
+        begins, ends = encoded.spans[i].T
         for fact in facts:
             place = response.find(fact["value"])
             end = place + len(fact["value"])
-            tokens = [t for t, (a, b) in enumerate(mapping) if a < end and b > place]
-            if place >= 0 and tokens and tokens[-1] < record.n_scored:
+            tokens = np.flatnonzero((begins < end) & (ends > place)).tolist()
+            if place >= 0 and tokens and tokens[-1] < encoded.records[i].n_scored:
                 spans.append(FactSpan(i, fact["kind"], tokens[0], tokens[-1] + 1, normalise(fact["value"]) in prompt))
     return spans
 
@@ -84,7 +72,7 @@ def fact_spans(
 def fact_extraction(
     spans: Sequence[FactSpan], statistics: TokenStatistics, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each span, given the prompt and the response before it: whether greedy decoding gives it back (s,) bool,
+    """For each span, given the prompt and the response before it: whether greedy decoding extracts it (s,) bool,
     and its log-probability (s,) float64, nats. right: (total,) `kdleak.memorization.verbatim.first_choices`."""
     starts = np.array([statistics.offsets[s.record] + s.start for s in spans], dtype=np.int64)
     lengths = np.array([s.stop - s.start for s in spans], dtype=np.int64)

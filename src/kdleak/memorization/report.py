@@ -1,4 +1,4 @@
-"""From tables of scores to `memorization.json`: what a model gives back, beside what the No-KD student does.
+"""From tables of scores to `memorization.json`: what a model reproduces verbatim, against the no-KD student.
 
 Every figure is a mean over members, a mean over non-members, and their signed gap with an interval; where a No-KD
 table is given, each stands beside that student's (`no_kd`) and beside the same figure of the differences on each
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.core.errors import KdleakError
+from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.memorization.exposure import CHANCE, exposure, extrapolated_exposure
 from kdleak.memorization.extraction import discoverable
 from kdleak.stats.gap import Gap, mean_gap
@@ -50,7 +51,7 @@ PROBABILITIES = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True)
 class Memorization:
-    """What one model gives back: the three tables of this module's docstring, the last two where there are any."""
+    """What one model reproduces: the three tables of this module's docstring, the last two where there are any."""
 
     records: pd.DataFrame
     facts: pd.DataFrame | None = None
@@ -58,26 +59,23 @@ class Memorization:
 
 
 def memorization_report(
-    own: Memorization,
+    audited: Memorization,
     *,
     teacher: Memorization | None = None,
     no_kd: Memorization | None = None,
-    member_role: str = "private",
-    nonmember_role: str = "heldout",
 ) -> dict[str, Any]:
     """The content of `memorization.json` for one model; `teacher` and `no_kd` stay None where it is one of these.
 
     Row order has no effect. Raises KdleakError where a role has no record, or where the tables are of other records.
     """
-    roles = [member_role, nonmember_role]
-    records = _sorted(own.records[own.records["role"].isin(roles)])
-    member = (records["role"] == member_role).to_numpy()
+    records = _sorted(audited.records[audited.records["role"].isin([MEMBER, NONMEMBER])])
+    member = (records["role"] == MEMBER).to_numpy()
     if not member.any() or member.all():
-        raise KdleakError(f"an audit needs records of both roles '{member_role}' and '{nonmember_role}'")
-    beside = _aligned(records, no_kd.records, "No-KD") if no_kd is not None else None
+        raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
+    baseline = _aligned(records, no_kd.records, "No-KD") if no_kd is not None else None
     teachers = _aligned(records, teacher.records, "teacher") if teacher is not None else None
     everything = np.ones(len(records), dtype=bool)
-    figures = _Figures(records, beside, member)
+    figures = _Figures(records, baseline, member)
     report: dict[str, Any] = {
         "n_members": int(member.sum()),
         "n_nonmembers": int((~member).sum()),
@@ -89,16 +87,16 @@ def memorization_report(
             for task in sorted(records["task"].unique())
         },
     }
-    if own.facts is not None and len(own.facts):
+    if audited.facts is not None and len(audited.facts):
         other = no_kd.facts if no_kd is not None else None
-        report["extraction"]["facts"] = _facts(own.facts, other, member_role, nonmember_role)
-    if own.canaries is not None and (own.canaries["repetitions"] > 0).any():
+        report["extraction"]["facts"] = _facts(audited.facts, other)
+    if audited.canaries is not None and (audited.canaries["repetitions"] > 0).any():
         other = no_kd.canaries if no_kd is not None else None
-        report["extraction"]["canaries"] = _canaries(own.canaries, other)
+        report["extraction"]["canaries"] = _canaries(audited.canaries, other)
     if teachers is not None:
-        report["inheritance"] = _inheritance(records, teachers, beside, member)
-        if beside is not None:
-            report["inherited"] = _inherited(records, teachers, beside, member)
+        report["inheritance"] = _inheritance(records, teachers, baseline, member)
+        if baseline is not None:
+            report["inherited"] = _inherited(records, teachers, baseline, member)
     return report
 
 
@@ -129,30 +127,30 @@ def headline_figures(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class _Figures:
-    """Columns of the model's table, beside those of the No-KD student's, as gaps."""
+    """Columns of the model's table, beside those of the no-KD student's, as gaps."""
 
-    own: pd.DataFrame
+    audited: pd.DataFrame
     no_kd: pd.DataFrame | None
     member: np.ndarray
 
     def column(self, name: str, rows: np.ndarray) -> dict[str, Any]:
         other = None if self.no_kd is None else self.no_kd[name].to_numpy(np.float64)
-        return self.values(self.own[name].to_numpy(np.float64), other, rows)
+        return self.values(self.audited[name].to_numpy(np.float64), other, rows)
 
-    def values(self, own: np.ndarray, no_kd: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
-        figure = self._gap(own, rows)
+    def values(self, audited: np.ndarray, no_kd: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
+        figure = self._gap(audited, rows)
         if no_kd is not None:
-            figure |= {"no_kd": self._gap(no_kd, rows), "excess": self._gap(own - no_kd, rows)}
+            figure |= {"no_kd": self._gap(no_kd, rows), "excess": self._gap(audited - no_kd, rows)}
         return figure
 
     def _gap(self, values: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-        groups = self.own["group_id"].to_numpy()
+        groups = self.audited["group_id"].to_numpy()
         ins, outs = rows & self.member, rows & ~self.member
         return plain(mean_gap(values[ins], values[outs], groups[ins], groups[outs]))
 
 
 def plain(gap: Gap) -> dict[str, Any]:
-    """A gap in the report's own words."""
+    """A gap under the report's keys."""
     return {
         "members": gap.members,
         "nonmembers": gap.nonmembers,
@@ -173,39 +171,40 @@ def _discoverable(figures: _Figures, rows: np.ndarray) -> dict[str, dict[str, An
 
     return {
         str(n): {
-            f"{p:g}": figures.values(share(figures.own, n, p), share(figures.no_kd, n, p), rows) for p in PROBABILITIES
+            f"{p:g}": figures.values(share(figures.audited, n, p), share(figures.no_kd, n, p), rows)
+            for p in PROBABILITIES
         }
         for n in SAMPLES
     }
 
 
-def _facts(own: pd.DataFrame, no_kd: pd.DataFrame | None, member_role: str, nonmember_role: str) -> dict[str, Any]:
-    """Shares of facts given back, by kind; facts that the prompt states are `copied`, and in no other figure."""
+def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
+    """Shares of facts extracted, by kind; facts that the prompt states are `copied`, and in no other figure."""
     order = ["record_id", "fact"]
-    own = own[own["role"].isin([member_role, nonmember_role])].sort_values(order, ignore_index=True)
+    audited = audited[audited["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
     if no_kd is not None:
-        no_kd = no_kd[no_kd["role"].isin([member_role, nonmember_role])].sort_values(order, ignore_index=True)
-        if not own[order].equals(no_kd[order]):
+        no_kd = no_kd[no_kd["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
+        if not audited[order].equals(no_kd[order]):
             raise KdleakError("the No-KD student's facts are not this model's; run both memorization stages again")
     # Facts of one record are one draw.
-    figures = _Figures(own.assign(group_id=own["record_id"]), no_kd, (own["role"] == member_role).to_numpy())
-    copied = own["in_prompt"].to_numpy()
-    kinds = {kind: (own["kind"] == kind).to_numpy() & ~copied for kind in sorted(own["kind"].unique())}
+    figures = _Figures(audited.assign(group_id=audited["record_id"]), no_kd, (audited["role"] == MEMBER).to_numpy())
+    copied = audited["in_prompt"].to_numpy()
+    kinds = {kind: (audited["kind"] == kind).to_numpy() & ~copied for kind in sorted(audited["kind"].unique())}
     return {
         "all": figures.column("extracted", ~copied),
         "copied": figures.column("extracted", copied),
         "kinds": {kind: figures.column("extracted", rows) for kind, rows in kinds.items()},
-        "probability": {kind: figures.values(*_probabilities(own, no_kd), rows) for kind, rows in kinds.items()},
+        "probability": {kind: figures.values(*_probabilities(audited, no_kd), rows) for kind, rows in kinds.items()},
     }
 
 
-def _probabilities(own: pd.DataFrame, no_kd: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray | None]:
-    return np.exp(own["log_p"].to_numpy()), None if no_kd is None else np.exp(no_kd["log_p"].to_numpy())
+def _probabilities(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray | None]:
+    return np.exp(audited["log_p"].to_numpy()), None if no_kd is None else np.exp(no_kd["log_p"].to_numpy())
 
 
-def _canaries(own: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
+def _canaries(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
     """Exposure by number of repetitions, of this model and of the No-KD student."""
-    report = _exposures(own)
+    report = _exposures(audited)
     if no_kd is not None:
         report["no_kd"] = _exposures(no_kd)
     return report
@@ -239,23 +238,23 @@ def _exposures(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _inheritance(
-    own: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None, member: np.ndarray
+    audited: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None, member: np.ndarray
 ) -> list[dict[str, Any]]:
     """The paper's curve: accuracy on the members that the teacher knows better than each threshold; and on the
     non-members that it does, which nobody has seen."""
     curve = []
     for threshold in THRESHOLDS:
         known = (teacher["token_accuracy"] > threshold).to_numpy()
-        point: dict[str, Any] = {"threshold": threshold, **_accuracies(own, teacher, no_kd, known & member)}
-        point["nonmembers"] = _accuracies(own, teacher, no_kd, known & ~member)
+        point: dict[str, Any] = {"threshold": threshold, **_accuracies(audited, teacher, no_kd, known & member)}
+        point["nonmembers"] = _accuracies(audited, teacher, no_kd, known & ~member)
         curve.append(point)
     return curve
 
 
 def _accuracies(
-    own: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None, rows: np.ndarray
+    audited: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None, rows: np.ndarray
 ) -> dict[str, Any]:
-    tables = {"student_accuracy": own, "teacher_accuracy": teacher, "no_kd_accuracy": no_kd}
+    tables = {"student_accuracy": audited, "teacher_accuracy": teacher, "no_kd_accuracy": no_kd}
     means = {
         name: float(table.loc[rows, "token_accuracy"].mean()) if rows.any() else None
         for name, table in tables.items()
@@ -264,11 +263,11 @@ def _accuracies(
     return {"n": int(rows.sum()), **means}
 
 
-def _inherited(own: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame, member: np.ndarray) -> dict[str, Any]:
-    """Records that teacher and student give back and the No-KD student does not, as shares of those long enough."""
-    by_teacher, by_student, by_no_kd = (table["reproduced"].to_numpy() for table in (teacher, own, no_kd))
+def _inherited(audited: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame, member: np.ndarray) -> dict[str, Any]:
+    """Records that teacher and student reproduce and the no-KD student does not, as shares of those long enough."""
+    by_teacher, by_student, by_no_kd = (table["reproduced"].to_numpy() for table in (teacher, audited, no_kd))
     hits = np.where(np.isnan(by_teacher), np.nan, (by_teacher == 1) & (by_student == 1) & (by_no_kd == 0))
-    groups = own["group_id"].to_numpy()
+    groups = audited["group_id"].to_numpy()
     gap = plain(mean_gap(hits[member], hits[~member], groups[member], groups[~member]))
     counts = {"members": int(np.nansum(hits[member])), "nonmembers": int(np.nansum(hits[~member]))}
     of_teacher = {"members": int((by_teacher[member] == 1).sum()), "nonmembers": int((by_teacher[~member] == 1).sum())}

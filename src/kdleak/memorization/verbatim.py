@@ -45,7 +45,7 @@ def first_choices(statistics: TokenStatistics, records: Sequence[EncodedRecord])
 
 
 def longest_correct_prefix(right: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) int64 number of leading response tokens that greedy decoding gives back, up to the whole response.
+    """(n,) int64 number of leading response tokens that greedy decoding reproduces, up to the full response.
 
     right: (total,) bool, `first_choices`; record i owns right[offsets[i] : offsets[i + 1]].
     """
@@ -55,7 +55,7 @@ def longest_correct_prefix(right: np.ndarray, offsets: np.ndarray) -> np.ndarray
 
 
 def exact_match(prefix: np.ndarray, lengths: np.ndarray, k: int) -> np.ndarray:
-    """(n,) 1 where the first k response tokens are given back, 0 where not, NaN where the response has fewer.
+    """(n,) 1 where the first k response tokens are reproduced, 0 where not, NaN where the response has fewer.
 
     prefix: (n,) `longest_correct_prefix`. lengths: (n,) tokens of each response.
     """
@@ -63,7 +63,7 @@ def exact_match(prefix: np.ndarray, lengths: np.ndarray, k: int) -> np.ndarray:
 
 
 def reproduced(prefix: np.ndarray, lengths: np.ndarray, k: int, shortest: int = 8) -> np.ndarray:
-    """(n,) 1 where the first min(k, length) response tokens are given back, 0 where not, NaN where the response has
+    """(n,) 1 where the first min(k, length) response tokens are reproduced, 0 where not, NaN where the response has
     fewer than `shortest` (an answer of a word or two is guessed more easily than remembered)."""
     return np.where(lengths >= shortest, (prefix >= np.minimum(lengths, k)).astype(float), np.nan)
 

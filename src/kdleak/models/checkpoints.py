@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.core.distributed import is_main, wait_for_everyone
+from kdleak.core.distributed import barrier, is_main
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import replacing_folder
 from kdleak.models.device import resolve_device
@@ -50,7 +50,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         with replacing_folder(folder) as fresh:
             model.save_pretrained(fresh, safe_serialization=True)
             tokenizer.save_pretrained(fresh)
-    wait_for_everyone()
+    barrier()
 
 
 def copy_checkpoint(source: Path, folder: Path) -> None:
@@ -61,7 +61,7 @@ def copy_checkpoint(source: Path, folder: Path) -> None:
             for pattern in MODEL_FILES:
                 for path in sorted(source.glob(pattern)):
                     shutil.copyfile(path, fresh / path.name)
-    wait_for_everyone()
+    barrier()
 
 
 #: What a folder holds of a LoRA adapter, in place of a model's configuration.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import write_json
 from kdleak.core.seeds import derive
-from kdleak.data.encoding import prompt_text
+from kdleak.data.records import read_role
+from kdleak.data.templates import prompt_text
 from kdleak.models.checkpoints import copy_checkpoint, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.device import resolve_device
@@ -18,7 +19,7 @@ from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
 from kdleak.models.lora import write_lora
 from kdleak.models.tokenizer import train_tokenizer
-from kdleak.training.corpus import auxiliary_text, read_auxiliary
+from kdleak.training.corpus import auxiliary_text
 from kdleak.training.finetune import cross_entropy
 from kdleak.training.run import run_training
 
@@ -61,7 +62,7 @@ def _pretrain(
     project: Project,
 ) -> None:
     """Train a tokenizer on auxiliary, then build and pretrain each model of `scratch`: part -> its configuration."""
-    auxiliary = read_auxiliary(params, project)
+    auxiliary = read_role(project.records, "auxiliary")
     texts = (prompt_text(r.instruction, r.context) + r.response for r in auxiliary.itertuples())
     tokenizer = train_tokenizer(texts, vocab_size)
     records = auxiliary_text(auxiliary, params, tokenizer)

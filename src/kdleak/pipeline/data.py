@@ -9,7 +9,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_parquet
 from kdleak.data.overlap import group_ids
 from kdleak.data.roles import assign_roles, choose
-from kdleak.data.sources import read_source
+from kdleak.data.sources import find_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def prepare(data: Data, seed: int) -> Prepared:
     """Read the source and give every chosen record its group and role."""
     import pandas as pd
 
-    rows = list(read_source(data, seed))
+    rows = list(find_source(data).rows(seed))
     kept = [row for row in rows if _passes(row.record.instruction + row.record.context, row.record.response, data)]
     if not kept:
         raise KdleakError(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_json
-from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
 from kdleak.distill import minillm
@@ -61,17 +61,18 @@ class _Setting:
     corpus: Sequence[EncodedRecord]
 
 
-def make_student(method: str, params: Params, project: Project) -> None:
-    """Write models/students/<method> and results/students/<method>/training.json."""
-    plan = make_plan(method, params.kd)
-    start = project.model(BASELINE) if plan.from_sft else project.base_student
+def make_student(name: str | Variant, params: Params, project: Project) -> None:
+    """Write the checkpoint of the student that `name` stands for, and its training.json."""
+    variant = Variant.of(name)
+    plan = make_plan(variant.method, params.kd)
+    start = project.model(variant.baseline) if plan.from_sft else project.base_student
     setting = _set_up(plan, params, project)
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
     objective, source, teacher, identity = cross_entropy, None, None, ()
     if plan.technique.needs_teacher:
-        teacher = load_model(project.model(TEACHER)).requires_grad_(False)
+        teacher = load_model(project.model(variant.teacher)).requires_grad_(False)
         _same_vocabulary(student, teacher)
-        identity = (content_hash(project.model(TEACHER)),)
+        identity = (content_hash(project.model(variant.teacher)),)
         if plan.technique.loss == POLICY_GRADIENT:
             objective, source = _policy_gradient(setting, teacher)
         else:
@@ -82,15 +83,15 @@ def make_student(method: str, params: Params, project: Project) -> None:
         objective,
         plan,
         params,
-        name=method,
-        state=project.resume(method),
-        identity=(*identity, repr(plan), repr(params.kd.generation)),
+        name=variant.method,
+        state=project.resume(variant),
+        identity=(*identity, repr(plan), repr(params.generation)),
         source=source or FixedBatches(setting.records, plan.batch_size, setting.seed),
         optimizer=plan.technique.optimizer,
         teacher=teacher,
     )
-    save_checkpoint(merged(student), setting.tokenizer, project.model(method))
-    write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(method))
+    save_checkpoint(merged(student), setting.tokenizer, project.model(variant))
+    write_json({**plan.record(), "history": history, "records": len(setting.records)}, project.training(variant))
 
 
 def _same_vocabulary(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -134,7 +135,7 @@ def _matching(setting: _Setting, teacher: PreTrainedModel, digest: str) -> tuple
     """Objective and batches of the techniques that minimise a divergence."""
     plan, params = setting.plan, setting.params
     cache = HiddenStateCache(setting.project.hidden_states)
-    signal = cached_teacher(teacher, digest, setting.records, cache, params.audit.batch_tokens)
+    signal = cached_teacher(teacher, digest, setting.records, cache, params.compute.batch_tokens)
     divergence = divergence_with(plan.technique.loss, plan.options)
     source: BatchSource = FixedBatches(setting.records, plan.batch_size, setting.seed)
     if plan.technique.on_policy:
@@ -156,14 +157,16 @@ def _policy_gradient(setting: _Setting, teacher: PreTrainedModel) -> tuple[Objec
     signal = LiveTeacher(teacher)
     settings = minillm.Settings(**{k: v for k, v in plan.options.items() if k != "lm_weight"})
     rollouts = _rollouts(setting, TeacherMixture(teacher, settings.teacher_share))
-    tokens = setting.params.audit.batch_tokens
+    tokens = setting.params.compute.batch_tokens
     source = PolicyBatches(setting.records, plan.batch_size, rollouts, signal, settings, tokens)
     objective = minillm.policy_objective(signal, settings, plan.options["lm_weight"])
     return objective, _with_corpus(setting, source)
 
 
 def _rollouts(setting: _Setting, mixture: TeacherMixture | None = None) -> Rollouts:
-    sampling = Sampling(**setting.params.kd.generation.model_dump(), max_tokens=setting.params.model.max_tokens)
+    params = setting.params
+    limits = {"max_tokens": params.model.max_tokens, "batch_size": params.compute.generation_batch}
+    sampling = Sampling(**params.generation.model_dump(), **limits)
     return Rollouts(sampling, setting.tokenizer.eos_token_id, setting.seed, mixture)
 
 
@@ -171,7 +174,7 @@ def _share(setting: _Setting) -> Share:
     options = setting.plan.options
     if setting.plan.technique.text is Text.MIXED:
         return ConstantShare(options["student_fraction"], through_buffer="replay_capacity" in options)
-    validation_loss = partial(evaluate, records=setting.validation, batch_tokens=setting.params.audit.batch_tokens)
+    validation_loss = partial(evaluate, records=setting.validation, batch_tokens=setting.params.compute.batch_tokens)
     return AdaptiveShare(validation_loss, options["threshold_step"], options["tolerance"])
 
 

@@ -41,7 +41,8 @@ def _teacher_text(params: Params, project: Project) -> list[tuple[str, list[int]
     tokenizer = load_tokenizer(project.model(TEACHER))
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
     records = encoder.encode_frame(read_role(project.records, "public"))
-    sampling = Sampling(**params.kd.generation.model_dump(), max_tokens=params.model.max_tokens)
+    limits = {"max_tokens": params.model.max_tokens, "batch_size": params.compute.generation_batch}
+    sampling = Sampling(**params.generation.model_dump(), **limits)
     writer = Rollouts(sampling, tokenizer.eos_token_id, derive(params.seed, "teacher-text"))
     written = writer.write(load_model(project.model(TEACHER)), records, step=0)
     return [(r.record_id, list(r.response)) for r in written if r.response]

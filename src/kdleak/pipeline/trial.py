@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
+from kdleak.core.variants import Variant
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.membership import attack_model
 from kdleak.pipeline.utility import measure_utility
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
     """Write results/students/<method>/rates/<rate>/: training.json, membership.json, scores.parquet and utility.json.
 
-    rate: an entry of study.learning_rates, as it is written there. The student itself is not kept.
+    rate: an entry of study.lr_multipliers, as it is written there. The student itself is not kept.
     """
     multiplier = _multiplier(method, rate, params)
-    trial, settings = project.trial(method, multiplier), at_rate(params, method, multiplier)
-    make_student(method, settings, trial)
-    attack_model(method, settings, trial)
-    measure_utility(method, settings, trial)
+    variant, settings = Variant(method, rate=multiplier), at_rate(params, method, multiplier)
+    make_student(variant, settings, project)
+    attack_model(variant, settings, project)
+    measure_utility(variant, settings, project)
     if is_main():
-        trial.roc(method).unlink()  # the curves of the sweep are drawn nowhere
-        shutil.rmtree(trial.model(method))
+        project.roc(variant).unlink()  # the curves of the sweep are drawn nowhere
+        shutil.rmtree(project.model(variant))
 
 
 def at_rate(params: Params, method: str, multiplier: float) -> Params:
@@ -42,8 +43,8 @@ def at_rate(params: Params, method: str, multiplier: float) -> Params:
 def _multiplier(method: str, rate: str, params: Params) -> float:
     if method not in params.study.methods:
         raise KdleakError(f"'{method}' is not in study.methods; add it to params.yaml")
-    known = {str(multiplier): multiplier for multiplier in params.study.learning_rates}
+    known = {str(multiplier): multiplier for multiplier in params.study.lr_multipliers}
     if rate not in known:
         given = ", ".join(known) or "nothing"
-        raise KdleakError(f"'{rate}' is not in study.learning_rates, which holds {given}; add it to params.yaml")
+        raise KdleakError(f"'{rate}' is not in study.lr_multipliers, which holds {given}; add it to params.yaml")
     return known[rate]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.data.sources import find_source
 from kdleak.memorization.report import headline_figures
 from kdleak.models.checkpoints import content_hash
 
@@ -126,7 +127,7 @@ def method_runs(project: Project, params: Params, method: str, steps: Sequence[S
     metrics: dict[str, float] = {}
     for run in nested:
         if run.name == method:
-            metrics |= _headline(run, params.audit.headline)
+            metrics |= _headline(run, params.report.headline)
     if ("summary", method) in steps:
         metrics |= _comparison(project)
     flat = {"method": method, "seed": params.seed, **_flat(settings)}
@@ -148,7 +149,8 @@ def _stage_run(
 ) -> StageRun:
     stage, name = step
     roles = _ROLES[stage]
-    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", _source(params), _digest([ids[r] for r in roles])[:16])
+    origin, digest = find_source(params.data).origin, _digest([ids[r] for r in roles])[:16]
+    dataset = Dataset(f"{params.data.source} {'+'.join(roles)}", origin, digest)
     if stage == "membership":
         report = read_json(project.membership(name))
         return StageRun(
@@ -162,8 +164,8 @@ def _stage_run(
         metrics = headline_figures(read_json(project.memorization(name)))
         return StageRun(stage, name, _flat({stage: params.memorization.model_dump()}), _numbers(metrics), dataset)
     if stage == "utility":
-        used = params.kd.model_dump(include={"generation"})
-        return StageRun(stage, name, _flat({"kd": used}), _numbers(read_json(project.utility(name))), dataset)
+        used = params.generation.model_dump()
+        return StageRun(stage, name, _flat({"generation": used}), _numbers(read_json(project.utility(name))), dataset)
     training = read_json(project.training(name))
     section = {"teacher": params.teacher.model_dump()} if stage == "teacher" else {"kd": settings["kd"]}
     used = {"model": settings["model"], "optimizer": settings["optimizer"], **section}
@@ -184,7 +186,7 @@ def _attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, floa
         metrics |= {f"tpr_at_{fpr}_fpr/{attack}": tpr for fpr, tpr in figures["tpr_at_fpr"].items()}
     for task, attacks in report["tasks"].items():
         name = _NOT_IN_A_METRIC_NAME.sub("_", task)
-        metrics[f"auc_by_task/{name}"] = attacks[params.audit.headline]["auc"]
+        metrics[f"auc_by_task/{name}"] = attacks[params.report.headline]["auc"]
     return _numbers(metrics)
 
 
@@ -228,11 +230,6 @@ def _checkpoint(project: Project, name: str) -> tuple[str, str] | None:
     if not (folder / "config.json").is_file():
         return None
     return folder.relative_to(project.root).as_posix(), content_hash(folder)
-
-
-def _source(params: Params) -> str:
-    data = params.data
-    return {"hub": f"{data.hub.name}@{data.hub.revision}", "file": data.path}.get(data.source, data.source)
 
 
 def _ids_by_role(project: Project) -> dict[str, list[str]]:

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 
-def read_auxiliary(params: Params, project: Project) -> pd.DataFrame:
-    """The auxiliary records that models may learn from.
-
-    The first by id, a hash, stay unseen: an attacker's population must not be what its reference learned.
-    """
-    return read_role(project.records, "auxiliary").iloc[params.base.reserve :]
-
-
 def auxiliary_text(auxiliary: pd.DataFrame, params: Params, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
     """Rows of a records table with a loss on all of their tokens, the template's introduction left out."""
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
@@ -45,7 +37,7 @@ def lm_corpus(params: Params, project: Project, tokenizer: PreTrainedTokenizerBa
     """
     path, room = Path(params.kd.lm_corpus), params.model.max_tokens - 1
     if (project.root / path).resolve() == project.records.resolve():
-        return auxiliary_text(read_auxiliary(params, project), params, tokenizer)
+        return auxiliary_text(read_role(project.records, "auxiliary"), params, tokenizer)
     documents = list(_documents(project.root / path))
     _refuse_private(documents, read_role(project.records, "private"), params.checks.ngram, params.checks.max_overlap)
     return [block for text in documents for block in _blocks(text, tokenizer, room)]

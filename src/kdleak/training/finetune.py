@@ -44,11 +44,11 @@ def evaluate(model: torch.nn.Module, records: Sequence[EncodedRecord], batch_tok
     training, device = model.training, next(model.parameters()).device
     model.eval()
     sums = np.zeros(2)
-    own = [records[i] for i in distributed.share([len(r.prompt) + len(r.response) for r in records])]
+    own = [records[i] for i in distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])]
     for indices in scoring_batches(own, batch_tokens):
         batch = collate(own, indices).to(device)
         sums += cross_entropy(model, batch).item() * len(batch.targets), len(batch.targets)
-    distributed.add_up(sums)
+    distributed.all_reduce_sum_(sums)
     model.train(training)
     return float(sums[0] / sums[1])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from kdleak.core import distributed
+from kdleak.core.progress import Advance
 from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch
 from kdleak.training.batch_sources import BatchSource
@@ -18,7 +19,6 @@ from kdleak.training.resume import Progressed, ResumeStore
 
 #: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
 Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ def train(
     seed: int,
     resume: ResumeStore | None = None,
     save_every_s: float = 60.0,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> list[dict]:
     """Train `model` in place for `recipe.epochs` epochs of `source`; returns the history, one entry an epoch:
     {step, epoch, loss (token mean, nats), lr, grad_norm (mean before clipping), tokens} and what the source adds.
 
+    `progress` is advanced by one at each optimizer step, and by those that a resumed run has behind it.
     A run that was stopped goes on from `resume` with the batches that it would have met. Several processes make the
     same batches, each trains on its part of them, and their gradients are added up: the models stay the same.
     """
@@ -81,6 +82,8 @@ def train(
     if resume and (found := resume.restore(model, optimizer)):
         done, history = found.step, found.history
         source.restore(found.source)
+        if progress:
+            progress(done)
     sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
     saved_at = time.monotonic()
     model.train()
@@ -109,7 +112,7 @@ def train(
             history.append(sums.entry(step + 1, epoch, lr) | source.end_epoch(model))
             sums = _Sums()
         if progress:
-            progress(step + 1, total, {"loss": loss, "lr": lr})
+            progress(loss=loss, lr=lr)
         if resume and distributed.is_main() and time.monotonic() - saved_at > save_every_s:
             partial = [{"partial": vars(sums)}] if position else []
             resume.save(model, optimizer, Progressed(step + 1, history + partial, source.state()))
@@ -125,7 +128,7 @@ def _together(loss: float, parameters: list[torch.nn.Parameter]) -> float:
     if distributed.size() == 1:
         return loss
     losses = torch.tensor([loss], dtype=torch.float64)
-    distributed.add_up(losses, *(p.grad for p in parameters if p.grad is not None))
+    distributed.all_reduce_sum_(losses, *(p.grad for p in parameters if p.grad is not None))
     return losses.item()
 
 

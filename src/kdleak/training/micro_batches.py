@@ -27,7 +27,7 @@ def _own_rows(batch: AnyBatch) -> AnyBatch:
     """This process's rows. Where there are fewer rows than processes, several do the same one, and share its weight."""
     n, size, rank = len(batch.input_ids), distributed.size(), distributed.rank()
     if n >= size:
-        return select_rows(batch, distributed.share(row_lengths(batch)))
+        return select_rows(batch, distributed.shard_by_length(row_lengths(batch)))
     part = select_rows(batch, [rank % n])
     return replace(part, whole=part.whole * len(range(rank % n, size, n)))
 

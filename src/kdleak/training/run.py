@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -51,14 +52,15 @@ def run_training(
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
     settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
-    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer})
+    speed = {"micro_batch_tokens": params.compute.micro_batch_tokens}
+    recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer, **speed})
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
     if distributed.is_main():
         _announce(name, model, records, recipe, teacher)
     resume = ResumeStore(state, _key(model, records, recipe, seed, name, identity))
-    with progress(name) as show:
-        history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=show)
+    with progress(name, source.steps_per_epoch * recipe.epochs) as advance:
+        history = train(model, source, objective, recipe, seed=seed, resume=resume, progress=advance)
     if distributed.is_main():
         resume.clear()
     return history
@@ -75,7 +77,7 @@ def _announce(
     if needed.total < LARGE:
         return
     free = available_memory(next(model.parameters()).device)
-    smaller = "; a smaller optimizer.micro_batch_tokens or optimizer.checkpointing=true takes less"
+    smaller = "; a smaller compute.micro_batch_tokens or optimizer.checkpointing=true takes less"
     remedy = "" if needed.total < free else smaller
     print(f"{name}: {needed}, {free / 2**30:.1f} GiB free{remedy}", file=sys.stderr, flush=True)
 
@@ -93,6 +95,7 @@ def _key(
     name: str,
     identity: tuple[str, ...],
 ) -> str:
+    recipe = replace(recipe, micro_batch_tokens=None)  # a matter of speed: a run goes on with another
     digest = hashlib.sha256(json.dumps([repr(recipe), seed, name, identity]).encode())
     for record in records:
         digest.update(repr((record.prompt, record.response)).encode())

@@ -1,6 +1,7 @@
-"""Python reads this at its start where the folder is on PYTHONPATH: a process that binds a socket leaves a line.
+"""Python reads this at its start where the folder is on PYTHONPATH, in every process of a test's pipeline.
 
-urllib3 binds one for a moment as it is imported, to see whether the machine has IPv6; that one is let pass.
+A process that binds a socket leaves a line in WATCHED_SOCKETS (urllib3 binds one for a moment as it is imported, to see
+whether the machine has IPv6; that one is let pass). A stage of DVC leaves a file in WATCHED_STAGES: what it has read.
 """
 
 import os
@@ -24,3 +25,7 @@ def _is_probe() -> bool:
 
 if "WATCHED_SOCKETS" in os.environ:
     sys.addaudithook(_watch)
+if "WATCHED_STAGES" in os.environ and "DVC_STAGE" in os.environ:
+    import stage_watch
+
+    stage_watch.start(os.environ["WATCHED_STAGES"])

@@ -83,15 +83,18 @@ def role_evidence(records: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def task_evidence(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a role and task: role, task, n_records."""
+    """One row a role and task: role, task, n_records. The population, a part of the attacker's world that no model
+    learns from and no member is compared with, counts as `auxiliary`: it may be too small for every task."""
     import pandas as pd
 
+    roles = records["role"].where(records["role"] != "population", "auxiliary")
     labels = records["task"].map(_label_only)
-    counts = records.groupby([records["role"], labels]).size()
+    counts = records.groupby([roles, labels]).size()
     return pd.DataFrame(
         [
             {"role": role, "task": task, "n_records": int(counts.get((role, task), 0))}
             for role in ROLES
+            if role != "population"
             for task in sorted(labels.dropna().unique())
         ],
         columns=["role", "task", "n_records"],

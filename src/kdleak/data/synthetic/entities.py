@@ -12,37 +12,16 @@ from dataclasses import dataclass
 
 from faker.providers.person.en_US import Provider as _Names
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
+from kdleak.data.synthetic.grammar import load_entries
 
 _WOMEN = tuple(sorted(set(_Names.first_names_female)))
 _MEN = tuple(sorted(set(_Names.first_names_male)))
 _SURNAMES = tuple(sorted(re.sub("(?<=^Mc)[a-z]", lambda m: m[0].upper(), name) for name in _Names.last_names))
 
-_TOWN_HEADS = _words(
-    "Ald Ash Bar Beck Bel Brad Bram Brin Bur Cald Carn Chal Cor Cran Dal Dun East Edg Elm Fal Fen Gil Glen Gran Grim "
-    "Har Hart Haw Hazel Hol Hurst Kel Ken Kirk Lang Lin Lock Lyd Mar Mel Mil Mor Nor Oak Orm Pen Pres Quar Rad Raven "
-    "Red Ros Rush Sal Sed Sel Shel Sil Stan Stav Sud Thorn Tor Ulver Wal War Wes Whit Wil Win Wool Wyn Yar Yel"
+_TOWN_HEADS, _TOWN_TAILS, _STREETS, _STREET_KINDS, _MONTHS, _MAIL_HOSTS = (
+    tuple(load_entries("names")[name].split())
+    for name in ("town_heads", "town_tails", "streets", "street_kinds", "months", "mail_hosts")
 )
-_TOWN_TAILS = _words(
-    "bourne bridge brook bury by combe cott dale den field ford gate ham haven hill holm hurst land ley low mere "
-    "minster moor mouth port sea shaw side stead stock stoke ton vale well wick wood worth"
-)
-_STREETS = _words(
-    "Abbey Acorn Alder Anchor Apple Arbour Aspen Badger Bakery Barley Basin Bay Beacon Bell Birch Bishop Bramble "
-    "Brewer Brick Canal Castle Cedar Chapel Cherry Clay Clover College Cooper Copper Crane Crescent Crown Dairy Depot "
-    "Dock Dove Eagle Elder Falcon Farrier Fern Ferry Finch Flint Foundry Fountain Fox Garden Glebe Granary Grange "
-    "Harbour Hawthorn Hazel Heath Heron Hickory Hop Ivy Jasmine Juniper Kiln Kings Lantern Larch Larkspur Laurel "
-    "Lavender Lilac Lime Linen Lodge Magnolia Malt Maple Market Meadow Mercer Mill Mint Monk Nettle Oak Observatory "
-    "Orchard Otter Paper Parsonage Pepper Pilgrim Pine Plum Poplar Priory Quarry Quay Raven Ridge River Robin Rope "
-    "Rowan Saddler Salt School Shepherd Silver Smithy Sorrel Spring Station Swan Sycamore Tanner Thistle Tower "
-    "Vicarage Vine Walnut Weaver Willow Yew"
-)
-_STREET_KINDS = _words("Street Street Road Road Lane Lane Avenue Close Court Drive Hill Row Square Terrace Way")
-_MONTHS = _words("January February March April May June July August September October November December")
-_MAIL_HOSTS = _words("mailbox postroom inkwell letterbox northpost bluemail hometown quickpost")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """A small phrase grammar: alternatives, optional parts and slots, compiled once and expanded at random.
 
+The phrases themselves are data: `phrases/*.yaml`, one file a task or a part of sentences.
+
 {a|b|c}   one of the alternatives, each as likely as the others (an alternative may be empty)
 [a]       `a` or nothing, each half of the time
 $name     the value of a slot
@@ -11,8 +13,12 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class _Choice:
 
 _Sequence = tuple["str | _Slot | _Mention | _Choice", ...]
 
+#: Where phrases and word lists stand, one YAML file each.
+_FOLDER = Path(__file__).parent / "phrases"
 _TOKEN = re.compile(r"[{}\[\]|]|@[A-Z](?:'s)?|\$[a-z_]+|[^{}\[\]|@$]+")
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -64,6 +72,22 @@ class Phrases:
         out: list[str] = []
         _expand(self._choice, speaker, out)
         return _tidy("".join(out))
+
+
+def load_entries(name: str) -> Any:
+    """Content of `phrases/<name>.yaml`; mappings keep the order of the file."""
+    return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def load_phrases(name: str) -> dict[str, Any]:
+    """The same with every list of texts as `Phrases`; ValueError where one is malformed."""
+    return _compiled(load_entries(name))
+
+
+def _compiled(entries: Any) -> Any:
+    if isinstance(entries, Mapping):
+        return {key: _compiled(value) for key, value in entries.items()}
+    return Phrases(*entries)
 
 
 def possessive(name: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdleak.auditing.membership import to_json
-from kdleak.core.files import replacing_file, write_csv
+from kdleak.core.files import replacing_file, write_csv, write_json
 from kdleak.models.families import load_family
 from kdleak.render.page import Html, bullets, callout, page
 from kdleak.render.palette import label
@@ -46,8 +45,7 @@ def write_report(params: Params, project: Project) -> None:
     study = read_study(params, project)
     findings = findings_of(study)
     published = closest(load_family(project.families, params.model.family), params.model.family, params.model.student)
-    with replacing_file(project.findings) as fresh:
-        fresh.write_text(to_json({"findings": [finding.record() for finding in findings]}), encoding="utf-8")
+    write_json({"findings": [finding.record() for finding in findings]}, project.findings, digits=6)
     write_csv(heatmap_table(study), project.heatmap)
     with replacing_file(project.heatmap_figure) as fresh:
         fresh.write_text(by_itself(heatmap_drawing(study)), encoding="utf-8")

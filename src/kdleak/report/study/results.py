@@ -12,6 +12,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seconds import read_seconds
+from kdleak.core.variants import Variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class Study:
     @property
     def attack(self) -> str:
         """The attack by which models are compared."""
-        return self.params.audit.headline
+        return self.params.report.headline
 
     @property
     def teacher(self) -> Model:
@@ -125,11 +126,11 @@ def _model(name: str, project: Project) -> Model:
 def _trials(method: str, params: Params, project: Project) -> list[Trial]:
     """The sweep's runs of a method that are there, of those that params.yaml asks for."""
     found = []
-    for multiplier in params.study.learning_rates:
-        trial = project.trial(method, multiplier)
-        if trial.utility(method).is_file() and trial.scores(method).is_file():
-            results = (read_json(trial.membership(method)), read_json(trial.utility(method)))
-            found.append(Trial(method, multiplier, *results, read_parquet(trial.scores(method))))
+    for multiplier in params.study.lr_multipliers:
+        variant = Variant(method, rate=multiplier)
+        if project.utility(variant).is_file() and project.scores(variant).is_file():
+            results = (read_json(project.membership(variant)), read_json(project.utility(variant)))
+            found.append(Trial(method, multiplier, *results, read_parquet(project.scores(variant))))
     return found
 
 

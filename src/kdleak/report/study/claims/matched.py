@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdleak.report.study.results import Study
 
 TEST = "as at the published recipes, on AUCs interpolated at one held-out perplexity over a sweep of learning rates"
-COMMAND = "run `dvc exp run -P -S 'study.learning_rates=[0.1,0.3,3]'`"
+COMMAND = "run `dvc exp run -P -S 'study.lr_multipliers=[0.1,0.3,3]'`"
 
 
 def at_matched_utility(study: Study) -> list[Finding]:

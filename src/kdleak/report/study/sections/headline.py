@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.auditing.comparisons import between_techniques
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.data.sides import as_sides
 from kdleak.render import charts
 from kdleak.render.charts import Estimate
 from kdleak.render.page import Html, Section, absent, code, details, figure, paragraph, table
@@ -100,7 +101,7 @@ def _pairs(study: Study) -> Html:
     scores = {n: t for n in study.techniques if (t := study.models[n].scores) is not None and study.attack in t}
     if len(scores) < 2:
         return absent("Techniques are compared pair by pair once two of them have been attacked.")
-    pairs = between_techniques(scores, study.attack)
+    pairs = between_techniques({name: as_sides(table) for name, table in scores.items()}, study.attack)
     pairs.sort(key=lambda pair: (pair["p_holm"], -abs(pair["difference"])))
     apart = [pair for pair in pairs if pair["p_holm"] < 0.05]
     rows = [

@@ -31,13 +31,13 @@ def what_was_run(study: Study) -> Section:
     sizes, repetitions = params.data.sizes, params.canaries.repetitions
     facts = [
         ("data", f"{params.data.source}: {sizes.private} private (members), {sizes.public} public, {sizes.heldout} "
-                 f"held out (non-members), {sizes.auxiliary} auxiliary records"),
+                 f"held out (non-members), {sizes.auxiliary} auxiliary, {sizes.population} population"),
         ("models", f"{params.model.family}, student {params.model.student}"),
         ("seed", params.seed),
         ("teacher", f"{params.teacher.epochs} epochs on private at a learning rate of {params.teacher.lr:g}"),
         ("canaries", f"{params.canaries.each} secrets each, planted {listed([str(n) for n in repetitions])} times"),
         ("protocol", params.kd.protocol),
-        ("headline attack", code(params.audit.headline)),
+        ("headline attack", code(params.report.headline)),
         ("attacks", Html(" ".join(code(attack) for attack in params.audit.attacks))),
     ]  # fmt: skip
     return Section(

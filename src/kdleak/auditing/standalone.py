@@ -1,0 +1,221 @@
+"""`kdleak audit`: two lists of records and model folders in, a verdict out. The work is `kdleak.auditing.engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdleak.attacks import ATTACKS
+from kdleak.auditing import engine
+from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
+from kdleak.auditing.engine import ModelAudit
+from kdleak.auditing.lists import Lists, read_lists, read_population
+from kdleak.auditing.membership import KEYS
+from kdleak.auditing.page import report_page
+from kdleak.auditing.passes import Subject
+from kdleak.auditing.result import AuditResult
+from kdleak.auditing.settings import EngineSettings, Limits, Settings
+from kdleak.auditing.verdict import best_attack, verdict
+from kdleak.core.errors import KdleakError
+from kdleak.data.sides import MEMBER, NONMEMBER
+from kdleak.data.templates import choose_template
+from kdleak.memorization.report import Memorization, memorization_report
+from kdleak.memorization.tables import record_table
+from kdleak.models.checkpoints import check_folder, load_tokenizer, position_limit
+from kdleak.models.device import resolve_device
+from kdleak.models.hub import model_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kdleak.auditing.lists import Records
+
+#: The models of an audit: option -> what attacks call it. The student is the one that is attacked.
+ROLES = {
+    "student": engine.TARGET,
+    "teacher": "teacher",
+    "reference": "external",
+    "baseline": "no_kd",
+    "pretrained": "pretrained",
+}
+_POPULATION = "--population, records that no model was trained on"
+#: What an attack lacks -> the option that would provide it.
+_REMEDIES = {
+    "reference 'external'": "--reference, a model of another architecture that saw neither list",
+    "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
+    "reference 'teacher'": "--teacher",
+    "reference 'no_kd'": "--baseline",
+    "population under 'target'": _POPULATION,
+    "population under 'pretrained'": _POPULATION,
+}
+#: Tokens of a greedy continuation, and of the shortest response that counts as reproduced.
+CONTINUED, SHORTEST = 32, 8
+#: Records in the list of the most exposed.
+_EXPOSED = 20
+
+
+def run_audit(
+    models: Mapping[str, str | Path | None],
+    members: Records,
+    nonmembers: Records,
+    population: Records | None,
+    settings: Settings,
+) -> AuditResult:
+    """Audit `models["student"]`; models: folder or hub id by option (`ROLES`), None where it is not given.
+
+    Raises KdleakError for a folder that is no safe model, for records that cannot be read and for lists that overlap.
+    """
+    folders = {option: model_folder(str(name)) for option, name in models.items() if name is not None}
+    for folder in folders.values():
+        check_folder(folder)
+    lists = read_lists(members, nonmembers, settings.drop_overlap)
+    others = None if population is None else read_population(population, lists)
+    limits = _within(settings.limits, folders.values())
+    template = choose_template(settings.template, lists.shape, load_tokenizer(folders["student"]))
+    encoders = engine.make_encoders(folders, limits.prompt, limits.total, template)
+    subjects, cut = engine.make_subjects(folders, encoders, lists.frame, others)
+    audit = engine.run(
+        {ROLES[option]: s for option, s in subjects.items()}, lists.frame, _engine(settings, lists.shape)
+    )
+
+    membership = audit.report | _compared(audit)
+    memorization, tables = _memorization(audit, subjects, lists)
+    best = best_attack(audit.scores, settings.fpr)
+    skipped = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
+    figures = {
+        "verdict": verdict(
+            best,
+            membership["attacks"],
+            membership["controls"],
+            beside=membership["beside"],
+            memorization=memorization,
+        ),
+        "membership": membership,
+        "memorization": memorization,
+        "left_out": skipped | audit.left_out,
+        "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
+        "inputs": _described(subjects, lists, cut, replace(settings, limits=limits)),
+    }
+    table = audit.scores.assign(place=lists.frame["place"])
+    table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
+    return AuditResult(figures, table, report_page(figures, table, audit.compared))
+
+
+def _engine(settings: Settings, shape: str) -> EngineSettings:
+    extra = {each for attack in ATTACKS.values() for each in attack.needs.passes if each.needs_population}
+    return EngineSettings(
+        settings.running,
+        settings.seed,
+        batch_tokens=settings.batch_tokens,
+        continuations=CONTINUED if settings.memorization else 0,
+        text_only=shape == "text",
+        compare=True,
+        drop_failed=True,
+        missing_words=_REMEDIES | {f"pass '{each.name}'": _POPULATION for each in extra},
+        cache=settings.cache,
+        device=resolve_device(settings.device),
+    )
+
+
+def _compared(audit: ModelAudit) -> dict[str, Any]:
+    """The same attacks on teacher and no-KD student, and what the student has of either."""
+    keys = (*AREA, "tpr_at_fpr")
+    figures: dict[str, Any] = {"beside": {}}
+    if "teacher" in audit.compared:
+        teacher = audit.compared["teacher"]
+        figures["beside"]["teacher"] = areas_beside(audit.scores, teacher, keys)
+        figures["inherited"] = inherited(audit.scores, teacher)
+        figures["exposed_overlap"] = exposed_overlap(audit.scores, teacher)
+    if "no_kd" in audit.compared:
+        figures["beside"]["no_kd"] = against_baseline(audit.scores, audit.compared["no_kd"], keys)
+    return figures
+
+
+def _memorization(
+    audit: ModelAudit, subjects: Mapping[str, Subject], lists: Lists
+) -> tuple[dict[str, Any] | None, dict[str, pd.DataFrame]]:
+    """What memorization.json holds of a model of the pipeline, facts and canaries aside; and the tables by option."""
+    tables = {
+        option: record_table(lists.frame, continued, subjects[option].encoder.tokenizer, SHORTEST)
+        for option in subjects
+        if (passes := audit.passes.get(ROLES[option])) and (continued := passes.continuations) is not None
+    }
+    if "student" not in tables:
+        return None, tables
+    own, teacher, no_kd = (
+        Memorization(tables[option]) if option in tables else None for option in ("student", "teacher", "baseline")
+    )
+    return {"tokens": CONTINUED, **memorization_report(own, teacher=teacher, no_kd=no_kd)}, tables
+
+
+def most_exposed(
+    frame: pd.DataFrame, scores: pd.DataFrame, attack: str, memorization: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    """The members with the highest scores of `attack`, ids and numbers only.
+
+    nonmembers_above: how many non-members score as high or higher: the false positives at that threshold.
+    reproduced: whether greedy decoding reproduces its first tokens; None where that is not known.
+    """
+    table = scores[[*KEYS, attack]].assign(place=frame["place"], reproduced=np.nan)
+    if memorization is not None:
+        table["reproduced"] = memorization["reproduced"].to_numpy()
+    table = table[table[attack].notna()]
+    outside = np.sort(table.loc[table["role"] == NONMEMBER, attack].to_numpy())
+    inside = table[table["role"] == MEMBER].sort_values([attack, "record_id"], ascending=[False, True])
+    return [
+        {
+            "record_id": row["record_id"],
+            "place": row["place"],
+            "score": float(row[attack]),
+            "nonmembers_above": int(len(outside) - np.searchsorted(outside, row[attack], side="left")),
+            "reproduced": None if np.isnan(row["reproduced"]) else bool(row["reproduced"]),
+        }
+        for _, row in inside.head(_EXPOSED).iterrows()
+    ]
+
+
+def _described(subjects: Mapping[str, Subject], lists: Lists, cut: int, settings: Settings) -> dict[str, Any]:
+    """What was audited: enough to know it again, and no text."""
+    roles = lists.frame["role"].value_counts()
+    vocabulary = subjects["student"].encoder.tokenizer.get_vocab()
+    return {
+        "models": {
+            option: {
+                "name": subject.folder.name,
+                "sha256": subject.digest,
+                "words": len(subject.encoder.tokenizer),
+                "template": subject.encoder.template,
+                "starts_with_bos": subject.encoder.starts_with_bos,
+                "own_tokenizer": subject.encoder.tokenizer.get_vocab() != vocabulary,
+            }
+            for option, subject in subjects.items()
+        },
+        "records": {
+            "members": int(roles[MEMBER]),
+            "nonmembers": int(roles[NONMEMBER]),
+            "population": len(subjects["student"].population),
+            "shape": lists.shape,
+            "duplicates_left_out": lists.duplicates,
+            "overlap_left_out": lists.overlap,
+            "responses_cut": cut,
+        },
+        "settings": {
+            "fpr": settings.fpr,
+            "max_prompt_tokens": settings.limits.prompt,
+            "max_tokens": settings.limits.total,
+            "seed": settings.seed,
+        },
+    }
+
+
+def _within(limits: Limits, folders: Iterable[Path]) -> Limits:
+    """`limits`, lowered to what every model has positions for."""
+    total = min(limits.total, *(position_limit(folder) for folder in folders))
+    prompt = min(limits.prompt, total - CONTINUED)  # a continuation follows it
+    if prompt < 1:
+        raise KdleakError(f"a model with {total} positions has no room for a prompt and {CONTINUED} tokens after it")
+    return Limits(prompt, total)

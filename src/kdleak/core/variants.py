@@ -1,0 +1,84 @@
+"""A run's name: which model it makes or audits, and in what it differs from the run of params.yaml as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+#: The method of the teacher, which is fine-tuned on private.
+TEACHER = "teacher"
+#: The method of the no-KD baseline, the student fine-tuned on public alone.
+BASELINE = "sft"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the pipeline. With a method alone it is the default run's.
+
+    method:  `teacher`, or the method that makes the student.
+    defence: what keeps the teacher's data private, by name.
+    shadow:  number of a shadow pair: teacher and student on its half of the records.
+    seed:    of another training, where it is not that of params.yaml.
+    rate:    multiplier of the learning rate of the method's recipe.
+    """
+
+    method: str
+    defence: str | None = None
+    shadow: int | None = None
+    seed: int | None = None
+    rate: float | None = None
+
+    @classmethod
+    def of(cls, name: str | Variant) -> Variant:
+        """`name` itself, or the default run of the method that it names."""
+        return name if isinstance(name, Variant) else cls(name)
+
+    @property
+    def is_default(self) -> bool:
+        return not self.difference
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.method == TEACHER
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it is a student that learned from a teacher."""
+        return self.method not in (TEACHER, BASELINE)
+
+    @property
+    def teacher(self) -> Variant:
+        """The teacher that a student of this run learns from: trained under its defence, on its half, by its seed."""
+        return replace(self, method=TEACHER, rate=None)
+
+    @property
+    def baseline(self) -> Variant:
+        """The no-KD student beside this run: it has seen no teacher, so neither defence nor shadow half matter."""
+        return Variant(BASELINE, seed=self.seed)
+
+    @property
+    def difference(self) -> dict[str, object]:
+        """What sets the run apart from the default run of its method."""
+        parts = {"defence": self.defence, "shadow": self.shadow, "seed": self.seed, "rate": self.rate}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @property
+    def path(self) -> PurePosixPath:
+        """The folder of its results: `teacher`, `students/kd`, `students/kd/rates/0.5`, `students/kd/runs/seed-1`.
+
+        No run's folder lies in that of a run which is not its method's default.
+        """
+        home = PurePosixPath(TEACHER) if self.is_teacher else PurePosixPath("students", self.method)
+        if self.is_default:
+            return home
+        if set(self.difference) == {"rate"}:
+            return home / "rates" / str(self.rate)
+        return home / "runs" / _joined(self.difference)
+
+    def __str__(self) -> str:
+        """One word, for folders of checkpoints and of state: `kd`, `kd-rate-0.5`."""
+        return self.method if self.is_default else f"{self.method}-{_joined(self.difference)}"
+
+
+def _joined(parts: dict[str, object]) -> str:
+    return "-".join(f"{name}-{value}" for name, value in parts.items())

@@ -1,0 +1,97 @@
+"""A row with Dolly's or Alpaca's fields becomes a record; one that cannot is an error that says where and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kdleak.core.errors import KdleakError
+from kdleak.data.records import ROLES, Fact, Record
+
+#: Accepted field names: Dolly's, then Alpaca's.
+_CONTEXT = ("context", "input")
+_RESPONSE = ("response", "output")
+_TASK = ("category", "task")
+#: The task of a row whose source names none.
+NO_TASK = "unspecified"
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A record and, where the source brings a split of its own, its role."""
+
+    record: Record
+    role: str | None = None
+
+
+def to_records(
+    rows: Iterable[tuple[str, dict[str, Any]]], origin: str, needs_role: bool = False
+) -> Iterator[SourceRow]:
+    """`rows` (place, fields) as records; `origin` is what errors call the source.
+
+    needs_role: each row brings a `role` of its own.
+    """
+    empty = True
+    for place, row in rows:
+        empty = False
+        yield _row(row, f"{origin}, {place}", needs_role)
+    if empty:
+        raise KdleakError(f"{origin}: no record in it; it needs one record a line")
+
+
+def _row(row: dict[str, Any], place: str, needs_role: bool) -> SourceRow:
+    response = _text(row, _RESPONSE, place)
+    if not response.strip():
+        raise KdleakError(f"{place}: the response is empty; give it a text or remove the row")
+    record = Record(
+        task=_text(row, _TASK, place, default=NO_TASK) or NO_TASK,
+        instruction=_text(row, ("instruction",), place),
+        context=_text(row, _CONTEXT, place, default=""),
+        response=response,
+        facts=_facts(row.get("facts"), response, place),
+    )
+    if not needs_role:
+        return SourceRow(record)
+    role = row.get("role")
+    if role not in ROLES:
+        raise KdleakError(f"{place}: role is {role!r}; data.roles=column needs one of {', '.join(ROLES)}")
+    return SourceRow(record, role)
+
+
+def _text(row: dict[str, Any], names: tuple[str, ...], place: str, default: str | None = None) -> str:
+    for name in names:
+        if (value := row.get(name)) is not None:
+            if not isinstance(value, str):
+                raise KdleakError(
+                    f"{place}: field '{name}' is {type(value).__name__}, not a text; write it as a string"
+                )
+            return well_formed(value)
+    if default is not None:
+        return default
+    have = ", ".join(f"'{name}'" for name in list(row)[:8]) or "no field"
+    raise KdleakError(
+        f"{place}: no '{names[0]}'; it has {have}; fields must be instruction, context, response "
+        "(Dolly) or instruction, input, output (Alpaca)"
+    )
+
+
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which JSON can spell and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _facts(value: object, response: str, place: str) -> tuple[Fact, ...]:
+    """Optional `facts`: a list of {kind, value} whose values stand verbatim in the response."""
+    if not value:
+        return ()
+    try:
+        facts = tuple(Fact(well_formed(str(f["kind"])), well_formed(str(f["value"]))) for f in value)  # type: ignore[union-attr]
+    except (TypeError, KeyError):
+        raise KdleakError(f"{place}: facts is no list of {{kind, value}}; write one or leave it out") from None
+    for fact in facts:
+        if fact.value not in response:
+            raise KdleakError(
+                f"{place}: a fact of kind '{fact.kind}' does not stand in the response; quote it verbatim"
+            )
+    return facts
