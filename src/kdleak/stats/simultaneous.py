@@ -45,23 +45,23 @@ def simultaneous_excess(
     with the covariance of their DeLong components: strongly correlated attacks cost little. A difference without an
     estimated error has the lower bound -1.
     """
-    found: dict[tuple[str, str], tuple[float, np.ndarray]] = {}
+    differences: dict[tuple[str, str], tuple[float, np.ndarray]] = {}
     for attack, scores in student.items():
         for null, by_attack in nulls.items():
             if attack in by_attack:
-                found[attack, null] = _difference(scores, by_attack[attack], groups)
-    found = {key: each for key, each in found.items() if np.isfinite(each[0])}
-    if not found:
+                differences[attack, null] = _difference(scores, by_attack[attack], groups)
+    differences = {key: each for key, each in differences.items() if np.isfinite(each[0])}
+    if not differences:
         return {}
-    values = np.array([value for value, _ in found.values()])
-    parts = np.stack([part for _, part in found.values()])
+    values = np.array([value for value, _ in differences.values()])
+    parts = np.stack([part for _, part in differences.values()])
     errors = np.sqrt((parts**2).sum(1))
     known = errors > 1e-12
     critical = _max_t(parts[known] / errors[known, None], level) if known.any() else 0.0
     lows = np.where(known, np.maximum(values - critical * errors, -1.0), -1.0)
     result = {}
     for attack in student:
-        compared = {null: (values[i], lows[i]) for i, (name, null) in enumerate(found) if name == attack}
+        compared = {null: (values[i], lows[i]) for i, (name, null) in enumerate(differences) if name == attack}
         if compared:
             closest = min(compared, key=lambda null: compared[null][0])
             plain = {null: (float(value), float(low)) for null, (value, low) in compared.items()}
