@@ -103,7 +103,9 @@ def test_the_noise_of_the_published_code_is_absolute_and_single(project):
         noise_of({"noise": n, "mope": {"sigma": 0.1, "draws": 2}}, "mope", 0) for n in ("corrected", "as_published")
     )
     assert (corrected.relative, corrected.antithetic) == (True, True)
-    assert (published.relative, published.antithetic) == (False, False)
+    assert (published.relative, published.antithetic, published.sigma, published.draws) == (False, False, 0.01, 10)
+    assert noise_of({"noise": "as_published", "distilled": False}, "mope", 0).sigma == 0.005
+    assert noise_of({"noise": "as_published", "distilled": False}, "blocks", 0).sigma == 0.01
     assert corrected.seed == published.seed != noise_of({}, "blocks", 0).seed
 
 
