@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdleak.attacks import ATTACKS, AttackInput
-from kdleak.attacks.registry import attack
+from kdleak.attacks.registry import ATTACKER, AUDITOR, attack
 from kdleak.inference.token_statistics import TokenStatistics
 from kdleak.stats import auc
 from tests.support.attack_inputs import COLUMNS, attack_input, empty_records, taken
@@ -18,9 +18,9 @@ NAMES = list(ATTACKS)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_members_score_higher(name):
-    inputs, member = attack_input(0, leak=0.8, n=240)
+    inputs, member = attack_input(0, leak=0.4, n=400)
     scores = ATTACKS[name].score(inputs)
-    assert scores.dtype == np.float64 and scores.shape == (240,)
+    assert scores.dtype == np.float64 and scores.shape == (400,)
     defined = np.isfinite(scores)
     found = auc(scores[defined & member], scores[defined & ~member])
     assert found.low > 0.5, found
@@ -103,9 +103,11 @@ def test_storage_in_float32_is_what_the_score_is_made_of(name):
     np.testing.assert_allclose(ATTACKS[name].score(widened), ATTACKS[name].score(inputs), rtol=1e-6, atol=1e-9)
 
 
-def test_every_attack_names_its_source():
+def test_every_attack_names_its_source_and_whose_it_is():
     for name, registered in ATTACKS.items():
         assert len(registered.source) > 40, name
+        assert registered.whose in (ATTACKER, AUDITOR), name
+        assert (registered.whose == AUDITOR) >= ("teacher" in registered.needs.references), name
 
 
 def test_an_attack_is_added_by_registering_a_function(monkeypatch):

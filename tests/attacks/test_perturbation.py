@@ -132,6 +132,15 @@ def test_the_reported_errors_are_those_over_repeated_audits():
     assert np.isnan(PerturbationScores(np.ones((1, 4))).auc_error(np.array([True, False, True, False])))
 
 
+def test_the_published_noise_is_absolute_single_draws():
+    """What the study's code adds: sigma .01 to students, .005 to the teacher and the no-KD student, ten times."""
+    student, teacher = Noise.as_published(distilled=True, seed=4), Noise.as_published(distilled=False)
+    assert (student.sigma, teacher.sigma, student.draws, student.signs, student.seed) == (0.01, 0.005, 10, (1,), 4)
+    weights = [("w", torch.nn.Parameter(10 * torch.randn(200, 200)))]
+    (shift,) = shifts(weights, student, 0)
+    assert float(shift.std()) == pytest.approx(0.01, rel=0.02)
+
+
 def test_an_unknown_architecture_is_named():
     class Strange(torch.nn.Module):
         base_model_prefix = "body"

@@ -10,13 +10,16 @@ from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.core.errors import KdleakError
 from kdleak.inference.scoring import token_statistics
 from kdleak.inference.token_statistics import TokenStatistics
+from kdleak.stats import auc
+from tests.support.attack_inputs import attack_input
 from tests.support.tiny_models import random_records, tiny_model
 
 
 @pytest.fixture(scope="module")
 def given():
-    records, others = random_records(25), random_records(30, seed=9)
+    records = random_records(25)
     models = {"target": tiny_model(seed=0), "pretrained": tiny_model(seed=1), "external": tiny_model("opt", seed=2)}
+    models["no_kd"] = tiny_model(seed=3)
     statistics = {name: token_statistics(model, records) for name, model in models.items()}
     target = statistics.pop("target")
     return AttackInput(
@@ -24,7 +27,6 @@ def given():
         references=statistics,
         argmax_texts=[f"choice {i % 5}" * (1 + i % 3) for i in range(len(records))],
         variants={"lowercase": statistics["pretrained"], "prefixed": statistics["external"]},
-        population={name: token_statistics(model, others) for name, model in models.items()},
     )
 
 
@@ -54,14 +56,9 @@ def ref_external(given, i):
 
 
 def rmia(given, i):
-    def ratio(statistics, k):
-        out = np.exp(rows(statistics("pretrained"), k, "log_prob").mean())
-        probability = 0.5 * ((1 + 0.3) * out + (1 - 0.3))
-        return np.exp(rows(statistics("target"), k, "log_prob").mean()) / probability
-
-    x = ratio(lambda name: given.target if name == "target" else given.references[name], i)
-    population = [ratio(given.population.__getitem__, k) for k in range(len(given.population["target"]))]
-    return np.mean([x / z > 1 for z in population])
+    out = np.exp(rows(given.references["pretrained"], i, "log_prob").mean())
+    probability = 0.5 * ((1 + 0.99) * out + (1 - 0.99))
+    return np.log(np.exp(rows(given.target, i, "log_prob").mean()) / probability)
 
 
 def recall(given, i):
@@ -73,23 +70,43 @@ def lowercase(given, i):
     return np.log(lowered / perplexity)
 
 
-def ez(given, i):
-    delta = rows(given.target, i, "log_prob") - rows(given.references["pretrained"], i, "log_prob")
+def ez(given, i, reference="pretrained"):
+    delta = rows(given.target, i, "log_prob") - rows(given.references[reference], i, "log_prob")
     errors = delta[rows(given.target, i, "rank") > 0]
     up, down = sum(d for d in errors if d > 0), sum(-d for d in errors if d < 0)
     return up / (up + down) if len(errors) else 1.0
 
 
-def wbc(given, i):
-    delta = rows(given.target, i, "log_prob") - rows(given.references["pretrained"], i, "log_prob")
+def wbc(given, i, reference="pretrained"):
+    delta = rows(given.target, i, "log_prob") - rows(given.references[reference], i, "log_prob")
     shares = []
-    for size in (2, 3, 4, 5, 8, 11, 15, 21, 29, 40):
+    for size in (2, 3, 4, 6, 9, 13, 18, 25, 32, 40):
         w = min(size, len(delta))
         shares.append(np.mean([sum(delta[s : s + w]) > 0 for s in range(len(delta) - w + 1)]))
-    return np.mean(shares)
+    return np.mean(shares) + 1e-7 * delta.mean() / (1 + abs(delta.mean()))
 
 
-REFERENCES = [zlib_published, mink_published, minkpp_published, ref_external, rmia, recall, lowercase, ez, wbc]
+def ref_no_kd(given, i):
+    return rows(given.target, i, "log_prob").mean() - rows(given.references["no_kd"], i, "log_prob").mean()
+
+
+def ez_no_kd(given, i):
+    return ez(given, i, "no_kd")
+
+
+def wbc_no_kd(given, i):
+    return wbc(given, i, "no_kd")
+
+
+def ez_published(given, i):
+    delta = rows(given.target, i, "log_prob") - rows(given.references["pretrained"], i, "log_prob")
+    errors = delta[1:][rows(given.target, i, "rank")[1:] > 0]
+    up, down = sum(d for d in errors if d > 0), sum(-d for d in errors if d < 0)
+    return up / (down + 1e-12) if len(errors) >= 2 and down > 0 else 0.0
+
+
+REFERENCES = [zlib_published, mink_published, minkpp_published, ez_published, ref_external, ref_no_kd, rmia, recall]
+REFERENCES += [lowercase, ez, ez_no_kd, wbc, wbc_no_kd]
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=lambda f: f.__name__)
@@ -139,3 +156,28 @@ def test_a_reference_with_another_tokenizer_is_compared_by_the_text_not_by_the_t
     """The same text in two tokens of the target and four of the reference, equally probable: no sign of membership."""
     given = AttackInput(statistics_of([-2.0, -4.0], [1, 1]), {"external": statistics_of([-1.5] * 4, [1] * 4)})
     assert ATTACKS["ref_external"].score(given) == pytest.approx(0.0)
+
+
+def test_texts_that_win_every_window_are_ranked_by_their_shift():
+    """They tie at 1 by the authors' score, and with more of them than the FPR allows the TPR would be exactly zero."""
+    target = TokenStatistics(
+        np.array(["a", "b", "c"]),
+        np.array([0, 3, 6, 9]),
+        np.array([-1, -1, -1, -2, -2, -2, -4, -2, -4], np.float32),
+        *(np.zeros(9, np.float32) for _ in range(2)),
+        *(np.ones(9, int) for _ in range(2)),
+    )
+    reference = replace(target, log_prob=np.full(9, -3.0, np.float32))
+    first, second, third = ATTACKS["wbc"].score(AttackInput(target, {"pretrained": reference}))
+    assert 1 + 1e-7 > first > second > 1 > third
+
+
+def test_the_more_a_student_memorised_the_less_the_published_ez_sees_of_it():
+    """Its edge cases call a text without mispredicted tokens, or without a falling one, the least likely member."""
+    areas = {}
+    for leak in (0.4, 0.9):
+        inputs, member = attack_input(0, leak=leak, n=400)
+        for name in ("ez", "ez_published"):
+            scores = ATTACKS[name].score(inputs)
+            areas[name, leak] = auc(scores[member], scores[~member]).value
+    assert areas["ez", 0.9] > areas["ez", 0.4] and areas["ez_published", 0.9] < areas["ez_published", 0.4] - 0.1

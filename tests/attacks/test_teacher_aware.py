@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdleak.attacks import ATTACKS, AttackInput
-from kdleak.attacks.teacher_aware import without_teacher
+from kdleak.attacks.teacher_aware import _folds, without_teacher
 from kdleak.auditing.controls import placebo_control
 from kdleak.inference.token_statistics import TokenStatistics
 from kdleak.stats import auc
@@ -120,6 +120,19 @@ def test_the_order_of_the_records_changes_no_score():
 
     shuffled = AttackInput(reordered(given.target), {k: reordered(v) for k, v in given.references.items()})
     np.testing.assert_allclose(ATTACK.score(shuffled), ATTACK.score(given)[order], rtol=1e-9, atol=1e-12)
+
+
+def test_a_group_is_never_learned_from_and_judged_in_one():
+    """With groups of four records the folds keep them whole, and a group's teacher decides no score of its own."""
+    given, _ = audit(5, leak=0.5, n=80)
+    groups = np.arange(80) // 4
+    folds = _folds(given.target.record_ids, groups)
+    assert all(len(set(folds[groups == g])) == 1 for g in range(20)) and set(folds) == set(range(5))
+    order = np.random.default_rng(0).permutation(80)
+    np.testing.assert_array_equal(_folds(given.target.record_ids[order], groups[order]), folds[order])
+    np.testing.assert_array_equal(_folds(given.target.record_ids, np.arange(80)), _folds(given.target.record_ids, None))
+    by_group = ATTACK.score(replace(given, groups=groups))
+    assert not np.array_equal(by_group, ATTACK.score(given)) and np.isfinite(by_group).all()
 
 
 def test_records_without_tokens_and_audits_of_one_record_are_undefined():

@@ -21,8 +21,23 @@ def test_a_prefix_stands_before_the_prompt_and_the_response_is_untouched():
     for before, after in zip(records, placed, strict=True):
         prefix = after.prompt[: len(after.prompt) - len(before.prompt)]
         assert after.prompt == prefix + before.prompt
-        assert 0 < len(prefix) <= 20 and prefix[: len(shots[0].prompt)] == shots[0].prompt
+        assert 0 < len(prefix) <= 20 and prefix[: shots[0].n_scored] == shots[0].response[: shots[0].n_scored]
         assert (after.response, after.n_scored, after.record_id) == (before.response, before.n_scored, before.record_id)
+
+
+def test_a_prefix_is_bare_texts_of_up_to_twelve_shots():
+    """As the authors join them: no template, no end-of-text token, nothing between; later ones are left out."""
+    records, shots = random_records(3), random_records(20, seed=3, longest=6)
+    (first, *_) = prefixed(records, shots, max_prefix=500, max_positions=1024)
+    expected = [token for shot in shots[:12] for token in shot.response[: shot.n_scored]]
+    assert list(first.prompt) == expected + list(records[0].prompt)
+    assert 0 not in first.prompt[: len(expected)]  # the end-of-text token of these records
+
+
+def test_a_shot_that_is_too_long_is_passed_over():
+    records, (long, *short) = random_records(1), sorted(random_records(6, seed=4), key=lambda r: -r.n_scored)
+    (placed,) = prefixed(records, [long, *short], max_prefix=long.n_scored - 1, max_positions=1024)
+    assert placed.prompt[: short[0].n_scored] == short[0].response[: short[0].n_scored]
 
 
 def test_a_prefix_gives_way_to_the_record_not_the_record_to_it():

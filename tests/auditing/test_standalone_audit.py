@@ -103,7 +103,7 @@ def test_an_attack_without_its_inputs_is_named_with_what_it_lacks(student):
     left_out = result.figures["left_out"]
     assert left_out["mope"] == "left out by --quick"
     assert left_out["ref_external"].startswith("needs --reference")
-    assert "--pretrained" in left_out["rmia"] and "--population" in left_out["rmia"]
+    assert "--pretrained" in left_out["rmia"] and "--baseline" in left_out["ref_no_kd"]
     assert "Not measured" in result.report
 
 

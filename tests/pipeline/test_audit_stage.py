@@ -66,10 +66,14 @@ def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
     assert set(report["attacks"]) == set(ATTACKS)
     assert set(report["controls"]) == {"blind", "permutation", "overlap", "placebo", "no_kd"}
     teacher = json.loads(project.membership("teacher").read_text())
-    assert teacher["not_applicable"] == {"teacher_aware": "needs reference 'teacher' and reference 'no_kd'"}
-    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware"}
+    without_kd = dict.fromkeys(("ref_no_kd", "ez_no_kd", "wbc_no_kd"), "needs reference 'no_kd'")
+    assert teacher["not_applicable"] == {
+        "teacher_aware": "needs reference 'teacher' and reference 'no_kd'",
+        **without_kd,
+    }
+    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware", *without_kd}
     scores = pd.read_parquet(project.scores("kd"))
-    assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc"]]).all(axis=None)
+    assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc", "ref_no_kd"]]).all(axis=None)
     for path in project.cache.iterdir():
         path.unlink()
     audit_all(project, params())
@@ -99,7 +103,9 @@ def test_the_noise_of_the_published_code_is_absolute_and_single(project):
         noise_of({"noise": n, "mope": {"sigma": 0.1, "draws": 2}}, "mope", 0) for n in ("corrected", "as_published")
     )
     assert (corrected.relative, corrected.antithetic) == (True, True)
-    assert (published.relative, published.antithetic) == (False, False)
+    assert (published.relative, published.antithetic, published.sigma, published.draws) == (False, False, 0.01, 10)
+    assert noise_of({"noise": "as_published", "distilled": False}, "mope", 0).sigma == 0.005
+    assert noise_of({"noise": "as_published", "distilled": False}, "blocks", 0).sigma == 0.01
     assert corrected.seed == published.seed != noise_of({}, "blocks", 0).seed
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 
 from kdleak.stats.correlation import (
     jaccard_at_top,
+    overlap_at_top,
     record_correlation,
     spearman,
     technique_correlation,
@@ -88,3 +89,30 @@ def test_the_interval_is_wide_where_techniques_cannot_be_told_apart():
 def test_two_techniques_have_no_ranking_to_compare():
     matrix, member = scores([0.0, 1.0])
     assert np.isnan(technique_correlation(matrix, matrix, member, 0).value)
+
+
+def test_the_overlap_of_the_most_exposed_does_not_depend_on_the_order_of_ties():
+    generator = np.random.default_rng(0)
+    a, b = generator.integers(0, 4, 100).astype(float), generator.integers(0, 4, 100).astype(float)
+    found = overlap_at_top(a, b, 0.1)
+    for _ in range(5):
+        order = generator.permutation(100)
+        assert overlap_at_top(a[order], b[order], 0.1).overlap == pytest.approx(found.overlap)
+    assert found.k == 10 and found.by_chance == pytest.approx(0.1)
+
+
+def test_scores_that_tie_throughout_overlap_as_chance_has_it():
+    """Ordered by place, two constant scores would have all of their most exposed in common."""
+    found = overlap_at_top(np.ones(200), np.ones(200), 0.1)
+    assert found.overlap == pytest.approx(0.1) and found.p_value > 0.5
+
+
+def test_without_ties_the_overlap_is_counted_and_its_test_hypergeometric():
+    generator = np.random.default_rng(1)
+    a = generator.permutation(300).astype(float)
+    b = a + generator.normal(scale=40, size=300)
+    found = overlap_at_top(a, b, 0.1)
+    common = len(set(np.argsort(-a)[:30]) & set(np.argsort(-b)[:30]))
+    assert found.overlap == pytest.approx(common / 30)
+    assert found.p_value == pytest.approx(stats.hypergeom.sf(common - 1, 300, 30, 30))
+    assert overlap_at_top(a, -a, 0.1).p_value == pytest.approx(1)

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from kdleak.attacks.registry import ATTACKS, Attack, AttackInput, Needs, attack_scores
 
 #: The order in which tables show the families; others follow by name.
-FAMILIES = ("likelihood", "reference", "mope", "as_published", "recent", "teacher_aware")
+FAMILIES = ("likelihood", "reference", "mope", "as_published", "rmia", "recent", "teacher_aware")
 #: Files without an attack.
 PASSES = ("perturbation", "variants")
 

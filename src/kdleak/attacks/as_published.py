@@ -1,7 +1,7 @@
-"""Three attacks as the study's published code ran them, to stand beside the definitions they deviate from.
+"""Attacks as published code runs them, to stand beside the definitions they deviate from.
 
-(ziqi-zhang/LLM_Distillation_Privacy, evaluate_mi_main.py; the sign is turned so that higher means member.) A response
-of under five tokens has no score here: the code averages over floor(.2 n) = 0 tokens.
+Three are the study's (ziqi-zhang/LLM_Distillation_Privacy, evaluate_mi_main.py; the sign is turned so that higher means
+member). Under their Min-K% a response of under five tokens has no score: it averages over floor(.2 n) = 0 tokens.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from kdleak.attacks.likelihood import MIN_K, MIN_STD, mean_log_prob, zlib_bytes
+from kdleak.attacks.reference import token_shift
 from kdleak.attacks.registry import AttackInput, attack
-from kdleak.inference.ragged import lowest_mean
+from kdleak.inference import ragged
 
 
 @attack("zlib_published", argmax_texts=True)
@@ -35,6 +36,20 @@ def minkpp_published(inputs: AttackInput) -> np.ndarray:
     return _five_or_more(inputs, gap / np.maximum(statistics.std.astype(np.float64), MIN_STD))
 
 
+@attack("ez_published", references=("pretrained",))
+def ez_published(inputs: AttackInput) -> np.ndarray:
+    """EZ-MIA as the authors' code runs it (JetBrains-Research/ez-mia, mia/ez_score.py): P / (N + 1e-12) over the
+    mispredicted tokens, the first token left out; 0, the weakest sign, with fewer than two mispredicted tokens or with
+    N = 0, where the paper (apps. E.5, E.6) and `ez` see the strongest."""
+    offsets = inputs.target.offsets
+    delta = token_shift(inputs.target, inputs.references["pretrained"])
+    counted = inputs.target.rank > 0
+    counted[offsets[:-1][inputs.target.lengths > 0]] = False
+    up, down = (ragged.total(np.maximum(sign * delta, 0.0) * counted, offsets) for sign in (1.0, -1.0))
+    nothing = (ragged.total(counted, offsets) < 2) | (down == 0.0)
+    return np.where(np.isnan(down), np.nan, np.where(nothing, 0.0, up / (down + 1e-12)))
+
+
 def _five_or_more(inputs: AttackInput, values: np.ndarray) -> np.ndarray:
-    scores = lowest_mean(values, inputs.target.offsets, MIN_K)
+    scores = ragged.lowest_mean(values, inputs.target.offsets, MIN_K)
     return np.where(inputs.target.lengths >= 5, scores, np.nan)

@@ -22,12 +22,14 @@ DEFAULTS = {"mope": {"sigma": 0.5, "draws": 2}, "blocks": {"sigma": 1.0, "draws"
 
 
 def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
-    """The noise of `purpose` (mope or blocks). options: `{mope: {sigma, draws}, blocks: ..., noise: corrected}`."""
+    """The noise of `purpose` (mope or blocks). options: `{mope: {sigma, draws}, blocks: ..., noise: corrected}`; with
+    `noise: as_published` that of the study's code, which is another for models that are not `distilled`."""
     from kdleak.attacks.perturbation import Noise
 
-    corrected = options.get("noise", "corrected") == "corrected"
-    chosen = options.get(purpose, DEFAULTS[purpose])
-    return Noise(**chosen, relative=corrected, antithetic=corrected, seed=derive(seed, f"noise/{purpose}"))
+    seed = derive(seed, f"noise/{purpose}")
+    if options.get("noise") == "as_published":
+        return Noise.as_published(distilled=purpose == "blocks" or options.get("distilled", True), seed=seed)
+    return Noise(**options.get(purpose, DEFAULTS[purpose]), seed=seed)
 
 
 def _drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:

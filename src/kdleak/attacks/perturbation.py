@@ -52,6 +52,12 @@ class Noise:
     antithetic: bool = True
     seed: int = 0
 
+    @classmethod
+    def as_published(cls, distilled: bool, seed: int = 0) -> Noise:
+        """The noise of the study's code: ten single draws of an absolute sigma, .01 for a distilled student, .005 for
+        the teacher and the no-KD student (ziqi-zhang/LLM_Distillation_Privacy, 265e00b)."""
+        return cls(0.01 if distilled else 0.005, draws=10, relative=False, antithetic=False, seed=seed)
+
     @property
     def passes(self) -> int:
         """Forward passes over the records."""

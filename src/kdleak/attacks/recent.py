@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kdleak.attacks.likelihood import mean_log_prob
@@ -9,27 +11,14 @@ from kdleak.attacks.reference import token_shift
 from kdleak.attacks.registry import AttackInput, attack
 from kdleak.attacks.variants import PREFIXED
 from kdleak.inference import ragged
-from kdleak.inference.token_statistics import TokenStatistics
 
-#: RMIA: how P_out is stretched towards 1 to stand for P, and by how much a record must beat a population record.
-RMIA_A, RMIA_GAMMA = 0.3, 1.0
-#: WBC: the smallest and largest window, and how many sizes between them (sec. 5.1).
-WBC_MIN, WBC_MAX, WBC_SIZES = 2, 40, 10
+#: WBC's window sizes, as the authors' README and configs/example.yaml list them (Stry233/WBC, 8112878). The paper's
+#: formula, round(2 * 20^(k / 9)), gives 2, 3, 4, 5, 8, 11, 15, 21, 29, 40 instead; their code does not compute it.
+WBC_WINDOWS = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
+#: WBC: how much of a score the tie-break may be. Distinct shares differ by more, but for coincidences.
+WBC_TIE = 1e-7
 #: Below this a mean log-prob counts as this, in ratios: a text known by heart has a log-likelihood of zero.
 MIN_LOSS = 1e-6
-
-
-@attack("rmia", references=("pretrained",), population=("target", "pretrained"))
-def rmia(inputs: AttackInput) -> np.ndarray:
-    """Share of population records z with LR(x, z) > gamma, LR(x, z) = [P(x|target) / P(x)] / [P(z|target) / P(z)]
-    (Zarifzadeh et al. 2024, arXiv 2312.03262, sec. 3), offline: P(x) = ((1 + a) P_out(x) + 1 - a) / 2, a = .3, P_out
-    from the pretrained base, which never saw x. P of a text is its per-token geometric mean; gamma = 1, as the
-    authors' code has it."""
-    of_records = _rmia_ratio(inputs.target, inputs.references["pretrained"])
-    of_population = _rmia_ratio(inputs.population["target"], inputs.population["pretrained"])
-    population = np.sort(of_population[~np.isnan(of_population)])
-    beaten = np.searchsorted(population, of_records / RMIA_GAMMA, side="left")
-    return np.where(np.isnan(of_records), np.nan, beaten / len(population) if len(population) else np.nan)
 
 
 @attack("recall", passes=(PREFIXED,))
@@ -45,26 +34,37 @@ def ez(inputs: AttackInput) -> np.ndarray:
     """EZ-MIA (Ilic et al. 2026, arXiv 2601.12104, secs. 3.3-3.4): with delta_t = log p_target - log p_reference at the
     tokens that the target does not rank first, P the sum of the positive deltas and N of the negative ones' sizes, the
     paper's P / N. Here P / (P + N), which ranks alike and stays finite: without a mispredicted token, or with N = 0,
-    it is 1, the strongest sign of membership (apps. E.5, E.6)."""
-    return up_share(
-        token_shift(inputs.target, inputs.references["pretrained"]), inputs.target.rank > 0, inputs.target.offsets
-    )
+    it is 1, the strongest sign of membership (apps. E.5, E.6). The authors' code says the opposite in these cases:
+    `ez_published`."""
+    return _ez(inputs, "pretrained")
+
+
+@attack("ez_no_kd", references=("no_kd",))
+def ez_no_kd(inputs: AttackInput) -> np.ndarray:
+    """`ez` with the student that was trained on the same data without a teacher as the reference: what the teacher
+    added is what it sees. Whoever has the public data can train that student (this project)."""
+    return _ez(inputs, "no_kd")
 
 
 @attack("wbc", references=("pretrained",))
 def wbc(inputs: AttackInput) -> np.ndarray:
-    """WBC (Chen et al. 2026, arXiv 2601.02751, secs. 4.1.3-4.1.4): for window sizes w_k = round(2 * 20^(k / 9)),
-    k = 0..9, the share of windows in which the target's log-likelihood beats the reference's; the mean over sizes.
-    A response shorter than a window is one window (as in the authors' code)."""
-    delta = token_shift(inputs.target, inputs.references["pretrained"])
-    sizes = np.round(WBC_MIN * (WBC_MAX / WBC_MIN) ** (np.arange(WBC_SIZES) / (WBC_SIZES - 1))).astype(int)
-    scores = np.full(len(inputs), np.nan)
-    for i, (start, end) in enumerate(zip(inputs.target.offsets[:-1], inputs.target.offsets[1:], strict=True)):
-        if end > start:
-            sums = np.concatenate([[0.0], np.cumsum(delta[start:end])])
-            windows = np.minimum(sizes, end - start)
-            scores[i] = np.mean([np.mean(sums[w:] > sums[:-w]) for w in windows])
-    return scores
+    """WBC (Chen et al. 2026, arXiv 2601.02751, secs. 4.1.3-4.1.4): for the window sizes 2, 3, 4, 6, 9, 13, 18, 25, 32,
+    40 the share of windows in which the target's log-likelihood beats the reference's (strictly); the mean over sizes.
+    A response shorter than a window is one window (as in the authors' code). Texts that win every window tie at 1:
+    among equal shares the mean shift decides, by at most 1e-7."""
+    return _wbc(inputs, "pretrained")
+
+
+@attack("wbc_no_kd", references=("no_kd",))
+def wbc_no_kd(inputs: AttackInput) -> np.ndarray:
+    """`wbc` with the student that was trained on the same data without a teacher as the reference (this project)."""
+    return _wbc(inputs, "no_kd")
+
+
+def window_share(delta: np.ndarray, sizes: Sequence[int] = WBC_WINDOWS) -> float:
+    """WBC's score of one text from its tokens' shifts (t,), t > 0, without the tie-break."""
+    sums = np.concatenate([[0.0], np.cumsum(delta)])
+    return float(np.mean([np.mean(sums[w:] > sums[:-w]) for w in np.minimum(sizes, len(delta))]))
 
 
 def up_share(delta: np.ndarray, counted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -75,7 +75,14 @@ def up_share(delta: np.ndarray, counted: np.ndarray, offsets: np.ndarray) -> np.
     return np.where(np.isnan(both), np.nan, np.where(both > 0, up / np.where(both > 0, both, 1.0), undecided))
 
 
-def _rmia_ratio(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
-    """(n,) P(x | target) / P(x), each P per token of the target."""
-    out = np.exp(ragged.total(reference.log_prob, reference.offsets) / np.maximum(target.lengths, 1))
-    return np.exp(mean_log_prob(target)) / (((1.0 + RMIA_A) * out + 1.0 - RMIA_A) / 2.0)
+def _ez(inputs: AttackInput, reference: str) -> np.ndarray:
+    delta = token_shift(inputs.target, inputs.references[reference])
+    return up_share(delta, inputs.target.rank > 0, inputs.target.offsets)
+
+
+def _wbc(inputs: AttackInput, reference: str) -> np.ndarray:
+    delta, offsets = token_shift(inputs.target, inputs.references[reference]), inputs.target.offsets
+    texts = np.split(delta, offsets[1:-1]) if len(inputs) else []
+    shares = np.array([window_share(text) if len(text) else np.nan for text in texts])
+    mean = ragged.mean(delta, offsets)
+    return shares + WBC_TIE * mean / (1.0 + np.abs(mean))

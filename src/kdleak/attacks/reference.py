@@ -24,6 +24,14 @@ def ref_pretrained(inputs: AttackInput) -> np.ndarray:
     return log_likelihood_ratio(inputs.target, inputs.references["pretrained"])
 
 
+@attack("ref_no_kd", references=("no_kd",))
+def ref_no_kd(inputs: AttackInput) -> np.ndarray:
+    """Log-likelihood ratio per token of the audited student to the one that was trained on the same data without a
+    teacher: what is left is what the teacher added. Whoever has the public data can train that student (this
+    project)."""
+    return log_likelihood_ratio(inputs.target, inputs.references["no_kd"])
+
+
 def log_likelihood_ratio(target: TokenStatistics, reference: TokenStatistics) -> np.ndarray:
     """(n,) log p_target(text) - log p_reference(text), divided by the target's token count.
 

@@ -72,6 +72,22 @@ class ModelPass:
 
 ExtraPass = TextPass | ModelPass
 
+#: Whose an attack is: anyone's who has the student and public data, or only the auditor's, who also has the teacher.
+ATTACKER, AUDITOR = "attacker", "auditor"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Records whose membership in a model is known to an attacker who trained it: the no-KD student, on public data.
+
+    model, reference: statistics of the same records under that model and under one that saw none of them (its
+    pretrained base). is_member: (k,) bool; False for records of the population.
+    """
+
+    model: TokenStatistics
+    reference: TokenStatistics
+    is_member: np.ndarray
+
 
 @dataclass(frozen=True)
 class AttackInput:
@@ -86,6 +102,8 @@ class AttackInput:
     variants:     the target's statistics of the same records encoded otherwise, by the `TextPass` that made them.
     computed:     arrays by the `ModelPass` that computed them.
     population:   statistics of other records that no audited model was trained on, by model: `target`, and references.
+    tuning:       records whose membership in a reference model is known, for attacks with a parameter to tune.
+    groups:       (n,) what makes records one draw (a shared context, near-duplicates); None: each is its own.
     """
 
     target: TokenStatistics
@@ -95,6 +113,8 @@ class AttackInput:
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     population: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tuning: Tuning | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, other in {**self.references, **self.variants}.items():
@@ -137,6 +157,7 @@ class Attack:
     """A scoring rule. `source` is its docstring: the definition, the paper and the equation.
 
     draws:   where the score is a mean over independent draws, what each of them gave: (draws, n).
+    whose:   ATTACKER or AUDITOR.
     placebo: an input in which no model has what the attack looks for, for its negative control.
     """
 
@@ -146,6 +167,7 @@ class Attack:
     function: Callable[[AttackInput], np.ndarray]
     draws: Callable[[AttackInput], np.ndarray] | None = None
     placebo: Callable[[AttackInput], AttackInput] | None = None
+    whose: str = ATTACKER
 
     def score(self, inputs: AttackInput) -> np.ndarray:
         """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `inputs` lacks a need."""
@@ -163,6 +185,7 @@ ATTACKS: dict[str, Attack] = {}
 def attack(
     name: str,
     *,
+    whose: str = ATTACKER,
     draws: Callable[[AttackInput], np.ndarray] | None = None,
     placebo: Callable[[AttackInput], AttackInput] | None = None,
     **needs: object,
@@ -172,7 +195,7 @@ def attack(
     def register(function: Callable[[AttackInput], np.ndarray]) -> Callable[[AttackInput], np.ndarray]:
         if name in ATTACKS:
             raise ValueError(f"attack '{name}' is registered twice")
-        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function, draws, placebo)
+        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function, draws, placebo, whose)
         return function
 
     return register

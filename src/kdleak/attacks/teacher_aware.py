@@ -13,7 +13,7 @@ import numpy as np
 
 from kdleak.attacks.recent import up_share
 from kdleak.attacks.reference import token_shift
-from kdleak.attacks.registry import AttackInput, attack
+from kdleak.attacks.registry import AUDITOR, AttackInput, attack
 from kdleak.inference import ragged
 from kdleak.stats import mid_ranks
 
@@ -31,7 +31,7 @@ def without_teacher(inputs: AttackInput) -> AttackInput:
     return replace(inputs, target=baseline, references={**inputs.references, "no_kd": base})
 
 
-@attack("teacher_aware", references=("teacher", "no_kd", "pretrained"), placebo=without_teacher)
+@attack("teacher_aware", whose=AUDITOR, references=("teacher", "no_kd", "pretrained"), placebo=without_teacher)
 def teacher_aware(inputs: AttackInput) -> np.ndarray:
     """How far the student has moved from the no-KD student and from its base in the way that goes with what the teacher
     memorised: w' z(x), with z(x) the standardised features of the shifts delta_t = log p_student - log p_reference,
@@ -44,7 +44,8 @@ def teacher_aware(inputs: AttackInput) -> np.ndarray:
     scores = np.full(len(inputs), np.nan)
     defined = np.isfinite(features).all(1)
     if defined.any():
-        folds = _folds(inputs.target.record_ids[defined])
+        groups = None if inputs.groups is None else inputs.groups[defined]
+        folds = _folds(inputs.target.record_ids[defined], groups)
         scores[defined] = cross_fitted(features[defined], mid_ranks(signature[defined]) / defined.sum(), folds)
     return scores
 
@@ -74,8 +75,14 @@ def cross_fitted(features: np.ndarray, signature: np.ndarray, folds: np.ndarray)
     return scores
 
 
-def _folds(record_ids: np.ndarray) -> np.ndarray:
-    """(n,) the fold of each record, by its place among the sorted ids: the order of the records decides nothing."""
+def _folds(record_ids: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """(n,) the fold of each record: records of a group share one. Groups go by the place of their first id among the
+    sorted ids, so that the order of the records decides nothing."""
     place = np.empty(len(record_ids), int)
     place[np.argsort(record_ids, kind="stable")] = np.arange(len(record_ids))
+    if groups is not None:
+        _, owner = np.unique(groups, return_inverse=True)
+        first = np.full(owner.max() + 1, len(place))
+        np.minimum.at(first, owner, place)
+        place = np.unique(first[owner], return_inverse=True)[1]
     return place % FOLDS

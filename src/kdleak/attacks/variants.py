@@ -25,17 +25,25 @@ def lowercased(encoder: Encoder, records: pd.DataFrame) -> list[EncodedRecord]:
     return encoder.encode_frame(records.assign(response=records["response"].str.lower()))
 
 
+#: ReCaLL's shots, at most (Xie et al. 2024, sec. 4).
+SHOTS = 12
+
+
 def prefixed(
     records: Sequence[EncodedRecord], shots: Sequence[EncodedRecord], *, max_prefix: int, max_positions: int
 ) -> list[EncodedRecord]:
-    """`records` behind one fixed prefix: the whole texts of `shots`, in order, as far as `max_prefix` tokens reach.
+    """`records` behind one fixed prefix: the responses of up to `SHOTS` of `shots`, in order, as far as `max_prefix`
+    tokens reach; longer ones are passed over.
 
-    Where prefix and record together exceed `max_positions`, the prefix loses its first tokens; the record never does.
+    As in the authors' code the texts follow each other bare: no template, no EOS, nothing between them. Where prefix
+    and record together exceed `max_positions`, the prefix loses its first tokens; the record never does.
     """
     prefix: tuple[int, ...] = ()
+    used = 0
     for shot in shots:
-        if len(prefix) + len(shot.prompt) + len(shot.response) <= max_prefix:
-            prefix += shot.prompt + shot.response
+        if used < SHOTS and len(prefix) + shot.n_scored <= max_prefix:
+            prefix += shot.response[: shot.n_scored]
+            used += 1
     placed = []
     for r in records:
         room = max(0, max_positions - len(r.prompt) - len(r.response))

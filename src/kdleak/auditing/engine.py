@@ -69,16 +69,15 @@ def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: Engine
     passes = make_passes(subjects, records, attacked, settings)
     if not is_main():
         return None
-    texts = list(records["response"])
     scored = {
-        target: _score_table(_attack_input(target, subjects, passes, texts, names), names, records, passes[target])
+        target: _score_table(_attack_input(target, subjects, passes, records, names), names, records, passes[target])
         for target, names in attacked.items()
     }
     (scores, reasons), others = scored.pop(TARGET), {name: table for name, (table, _) in scored.items()}
     left_out = {name: _reason(why, settings.missing_words) for name, why in reasons.items()}
     if len(scores.columns) == len(KEYS):
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
-    inputs = _attack_input(TARGET, subjects, passes, texts, settings.attacks)
+    inputs = _attack_input(TARGET, subjects, passes, records, settings.attacks)
     member = (records["role"] == MEMBER).to_numpy()
     placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
     failed = [name for name, control in placebos.items() if settings.drop_failed and not control["passed"]]
@@ -173,7 +172,7 @@ def _attack_input(
     target: str,
     subjects: Mapping[str, Subject],
     passes: Mapping[str, PassResults],
-    texts: Sequence[str],
+    records: pd.DataFrame,
     names: Sequence[str],
 ) -> AttackInput:
     results = passes[target]
@@ -183,11 +182,12 @@ def _attack_input(
     return AttackInput(
         results.statistics,
         {name: each.statistics for name, each in others.items()},
-        texts=texts,
+        texts=list(records["response"]),
         argmax_texts=argmax_texts(subjects[target].encoder.tokenizer, results.statistics) if greedy else (),
         variants=results.variants,
         population={name: each for name, each in populations.items() if each is not None},
         computed=results.computed,
+        groups=records["group_id"].to_numpy().astype(str) if "group_id" in records else None,
     )
 
 

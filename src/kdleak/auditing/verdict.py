@@ -129,7 +129,7 @@ def _kind(best: BestAttack, blind: Mapping[str, Any]) -> str:
         return LISTS_DIFFER
     if best.auc_high < 0.5:
         return SWAPPED
-    if best.auc_low > 0.5 or best.tpr_ci[0] > best.fpr_high:
+    if best.auc_low > 0.5 or best.tpr_ci[0] > best.target_fpr:
         return LEAK
     return NONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +34,9 @@ def attack_model(name: str | Variant, params: Params, project: Project) -> None:
 
     A student is compared with the no-KD student and with the teacher, whose scores must be there.
     """
-    records = passes.audited_records(project)
-    audit = engine.run(passes.subjects(name, records, params, project), records, passes.settings(params, project))
+    records, settings = passes.audited_records(project), passes.settings(params, project)
+    settings = replace(settings, options={**settings.options, "distilled": Variant.of(name).is_distilled})
+    audit = engine.run(passes.subjects(name, records, params, project), records, settings)
     if audit is None:
         return  # the passes are shared, the statistics of them are the main process's
     report = audit.report | {"not_applicable": audit.left_out}

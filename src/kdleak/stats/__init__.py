@@ -8,23 +8,28 @@ from kdleak.stats.auc import AucDifference, AucEstimate, AucRatio, auc, auc_diff
 from kdleak.stats.contrasts import ALPHA, POWER, Contrast, corrected, leaks
 from kdleak.stats.correlation import (
     RankCorrelation,
+    TopOverlap,
     jaccard_at_top,
+    overlap_at_top,
     record_correlation,
     spearman,
     technique_correlation,
 )
 from kdleak.stats.delong import Groups, Leak, Scores, mid_ranks, placements
+from kdleak.stats.epsilon import epsilon_bound, epsilon_lower_bound
 from kdleak.stats.gap import Gap, mean_gap, proportion_gap
 from kdleak.stats.operating_points import (
     FPRS,
     OperatingPoint,
     balanced_accuracy,
     clopper_pearson,
-    epsilon_bound,
-    epsilon_lower_bound,
     operating_point,
+    operating_points,
     roc_curve,
+    tpr_interval,
 )
+from kdleak.stats.permutation import relabellings
+from kdleak.stats.simultaneous import Excess, simultaneous_excess
 
 __all__ = [
     "ALPHA",
@@ -34,12 +39,14 @@ __all__ = [
     "AucEstimate",
     "AucRatio",
     "Contrast",
+    "Excess",
     "Gap",
     "Groups",
     "Leak",
     "OperatingPoint",
     "RankCorrelation",
     "Scores",
+    "TopOverlap",
     "auc",
     "auc_difference",
     "balanced_accuracy",
@@ -54,10 +61,15 @@ __all__ = [
     "mean_gap",
     "mid_ranks",
     "operating_point",
+    "operating_points",
+    "overlap_at_top",
     "placements",
     "proportion_gap",
     "record_correlation",
+    "relabellings",
     "roc_curve",
+    "simultaneous_excess",
     "spearman",
     "technique_correlation",
+    "tpr_interval",
 ]

@@ -1,4 +1,4 @@
-"""Do membership and memorization tell the same story, about techniques and about records?"""
+"""Rank correlation and overlap of two scores: of the same records, or of the same techniques."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ class RankCorrelation:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class TopOverlap:
+    """overlap: share of the k most exposed records that two scores have in common; by_chance: what unrelated scores
+    have; p_value: the probability of as many by chance."""
+
+    k: int
+    overlap: float
+    by_chance: float
+    p_value: float
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -77,14 +88,29 @@ def jaccard_at_top(a: np.ndarray, b: np.ndarray, share: float) -> float:
     Where a tie crosses the boundary, each tied record is in with the share of places left: the expectation over random
     orders of the ties, numerator and denominator apart. Chance is about share / (2 - share).
     """
-    inside = [_membership_of_top(scores, share) for scores in (a, b)]
+    size = int(np.ceil(share * len(a) - 1e-9))
+    inside = [_membership_of_top(scores, size) for scores in (a, b)]
     both = float(inside[0] @ inside[1])
     return both / (2 * float(inside[0].sum()) - both)
 
 
-def _membership_of_top(scores: np.ndarray, share: float) -> np.ndarray:
-    """(n,) in [0, 1]: whether each record is among the top ceil(share n), ties at the boundary sharing its places."""
-    size = int(np.ceil(share * len(scores) - 1e-9))
+def overlap_at_top(a: np.ndarray, b: np.ndarray, share: float) -> TopOverlap:
+    """How many of the k = max(1, round(share n)) records that `a` (n,) ranks highest are among the k of `b`.
+
+    Where a tie crosses the boundary, each tied record is in with the share of places left, so that no order of the
+    records decides. The p-value is the hypergeometric one of as many common records, rounded down: with ties the
+    expected overlap varies less than the overlap of one order, and the test is conservative.
+    """
+    from scipy.stats import hypergeom
+
+    k = max(1, round(share * len(a)))
+    common = float(_membership_of_top(a, k) @ _membership_of_top(b, k))
+    p_value = float(hypergeom.sf(np.floor(common + 1e-9) - 1, len(a), k, k))
+    return TopOverlap(k, common / k, k / len(a), p_value)
+
+
+def _membership_of_top(scores: np.ndarray, size: int) -> np.ndarray:
+    """(n,) in [0, 1]: whether each record is among the top `size`, ties at the boundary sharing its places."""
     boundary = np.sort(scores)[len(scores) - size]
     above, tied = scores > boundary, scores == boundary
     return above + tied * ((size - above.sum()) / tied.sum())

@@ -35,7 +35,8 @@ def mean_gap(
 
     With groups, records of a group (those that share a context or are near-duplicates) count as one draw: variances
     are cluster-robust (Liang & Zeger 1986), and are Welch's own where every group has one record. Values that are all
-    0 or 1 get Newcombe's interval (`proportion_gap`), which keeps its width where nothing, or everything, is a hit.
+    0 or 1 get Newcombe's interval (`proportion_gap`), which keeps its width where nothing, or everything, is a hit;
+    with groups, over the effective number of records (`_effective`).
     """
     sides = []
     for values, groups in ((members, member_groups), (nonmembers, nonmember_groups)):
@@ -48,7 +49,9 @@ def mean_gap(
         nan = float("nan")
         return Gap(_mean(a), _mean(b), nan, nan, nan, len(a), len(b))
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
-        return proportion_gap(int(a.sum()), len(a), int(b.sum()), len(b), level)
+        sizes = _effective(a, a_groups, level), _effective(b, b_groups, level)
+        low, high = _newcombe(_mean(a), sizes[0], _mean(b), sizes[1], level)
+        return Gap(_mean(a), _mean(b), _mean(a) - _mean(b), low, high, len(a), len(b))
     (a_variance, a_freedom), (b_variance, b_freedom) = _variance(a, a_groups), _variance(b, b_groups)
     variance, gap = a_variance + b_variance, float(a.mean() - b.mean())
     half = float("nan")
@@ -63,17 +66,37 @@ def mean_gap(
 def proportion_gap(hits: int, n: int, other_hits: int, other_n: int, level: float = 0.95) -> Gap:
     """Newcombe's hybrid score interval for a difference of two proportions (1998, method 10)."""
     p, q = hits / n, other_hits / other_n
-    (p_low, p_high), (q_low, q_high) = _wilson(hits, n, level), _wilson(other_hits, other_n, level)
+    return Gap(p, q, p - q, *_newcombe(p, n, q, other_n, level), n, other_n)
+
+
+def _newcombe(p: float, n: float, q: float, m: float, level: float) -> tuple[float, float]:
+    """Interval of p - q, proportions of n and m records; both may be effective numbers."""
+    (p_low, p_high), (q_low, q_high) = _wilson(p, n, level), _wilson(q, m, level)
     low = p - q - ((p - p_low) ** 2 + (q_high - q) ** 2) ** 0.5
     high = p - q + ((p_high - p) ** 2 + (q - q_low) ** 2) ** 0.5
-    return Gap(p, q, p - q, low, high, n, other_n)
+    return low, high
 
 
-def _wilson(hits: int, n: int, level: float) -> tuple[float, float]:
-    """Wilson's score interval of one proportion (1927)."""
-    z, p = float(ndtri((1 + level) / 2)), hits / n
+def _wilson(p: float, n: float, level: float) -> tuple[float, float]:
+    """Wilson's score interval of a proportion p of n records (1927)."""
+    z = float(ndtri((1 + level) / 2))
     centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def _effective(hits: np.ndarray, groups: np.ndarray, level: float) -> float:
+    """Independent records that know as much of a proportion as `hits` (0 or 1) in `groups` (Korn and Graubard 1998):
+    p (1 - p) over the cluster-robust variance, made smaller by (normal / Student quantile)^2 for the groups that this
+    variance is estimated from; at most the number of records. Where all hits are alike, or in one group, the variance
+    is unknown and the number of groups is taken."""
+    n, p, count = len(hits), float(hits.mean()), len(np.unique(groups))
+    if count == n:
+        return n
+    variance, freedom = _variance(hits, groups)
+    if not freedom or not variance > 0:
+        return count
+    scale = float(ndtri((1 + level) / 2) / stdtrit(freedom, (1 + level) / 2)) ** 2
+    return min(float(n), max(1.0, scale * p * (1 - p) / variance))
 
 
 def _variance(values: np.ndarray, groups: np.ndarray) -> tuple[float, int]:

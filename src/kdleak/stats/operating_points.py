@@ -1,4 +1,4 @@
-"""Operating points: the true-positive rate at a fixed false-positive rate, and what it proves.
+"""Operating points: the true-positive rate at a stated false-positive rate.
 
 A record is called a member where its score is strictly above a threshold. The threshold for FPR f is the
 (k + 1)-th highest non-member score, k = floor(f n): at most k non-members are called, ties included.
@@ -6,11 +6,13 @@ A record is called a member where its score is strictly above a threshold. The t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betainc, betaincinv, gammaln, ndtr, ndtri, xlog1py, xlogy
+
+from kdleak.stats.delong import Scores
 
 #: The false-positive rates of the study.
 FPRS = (0.25, 0.05, 0.01, 0.001, 0.0)
@@ -20,17 +22,18 @@ FPRS = (0.25, 0.05, 0.01, 0.001, 0.0)
 class OperatingPoint:
     """What calling every score above `threshold` a member does.
 
-    fpr:     the rate asked for; `called` of the n non-members lie above the threshold, called / n <= fpr.
-    tpr:     the share of members above the threshold, with its Clopper-Pearson interval `tpr_ci`.
-    fpr_ci:  Clopper-Pearson interval of the threshold's true FPR. `tpr_ci` speaks of the TPR at this threshold;
-             how far this threshold's true FPR may lie from the one asked for is what `fpr_ci` says.
-    finer:   the rate asked for is above zero and finer than 1 / n: the point is the one with no false positive.
+    fpr:     the stated rate; `false_positives` of the n non-members lie above the threshold, that is <= fpr * n.
+    tpr:     the share of members above the threshold.
+    tpr_ci:  interval of the TPR *at the stated FPR* (`tpr_interval`): it knows that the threshold was estimated.
+    tpr_ci_at_threshold, fpr_ci: Clopper-Pearson intervals of this threshold's own TPR and FPR.
+    below_resolution: the stated rate is above zero and finer than 1 / n: the point is the one with no false positive.
     """
 
     fpr: float
     threshold: float
     tpr: float
     tpr_ci: tuple[float, float]
+    tpr_ci_at_threshold: tuple[float, float]
     false_positives: int
     fpr_ci: tuple[float, float]
     below_resolution: bool
@@ -49,58 +52,74 @@ def operating_point(members: np.ndarray, nonmembers: np.ndarray, fpr: float, lev
     """The operating point of scores (m,) and (n,) at false-positive rate `fpr`; ValueError where a side is empty."""
     if not len(members) or not len(nonmembers):
         raise ValueError("an operating point needs members and non-members")
-    n = len(nonmembers)
-    allowed = _allowed(fpr, n)
-    threshold = float(np.partition(nonmembers, n - 1 - allowed)[n - 1 - allowed]) if allowed < n else -np.inf
-    hits = int(np.count_nonzero(members > threshold))
-    false_positives = int(np.count_nonzero(nonmembers > threshold))
-    low, high = clopper_pearson([hits, false_positives], [len(members), n], level)
+    threshold, hits, false_positives = at_rate(members, nonmembers, fpr)
+    low, high = clopper_pearson([hits, false_positives], [len(members), len(nonmembers)], level)
+    tpr = hits / len(members)
+    stated = tpr_interval(members, nonmembers, fpr, level)
     return OperatingPoint(
         fpr=fpr,
         threshold=threshold,
-        tpr=hits / len(members),
-        tpr_ci=(float(low[0]), float(high[0])),
+        tpr=tpr,
+        tpr_ci=(min(stated[0], tpr), max(stated[1], tpr)),
+        tpr_ci_at_threshold=(float(low[0]), float(high[0])),
         false_positives=false_positives,
         fpr_ci=(float(low[1]), float(high[1])),
-        below_resolution=fpr > 0.0 and allowed == 0,
+        below_resolution=fpr > 0.0 and allowed(fpr, len(nonmembers)) == 0,
     )
 
 
-def epsilon_bound(tpr_low: float, fpr_high: float, delta: float = 0.0) -> float:
-    """Lower bound on epsilon in nats, from a lower bound on TPR and an upper bound on FPR.
+def operating_points(scores: Mapping[str, Scores], fpr: float, level: float = 0.95) -> dict[str, OperatingPoint]:
+    """The operating points of several attacks whose intervals hold together: each at 1 - (1 - level) / k (Bonferroni),
+    so that whichever attack is picked for its TPR, its interval covers with probability `level`. Attacks without a
+    score on either side are left out of k."""
+    usable = {name: pair for name, pair in scores.items() if len(pair[0]) and len(pair[1])}
+    each = 1.0 - (1.0 - level) / max(1, len(usable))
+    return {name: operating_point(*pair, fpr, each) for name, pair in usable.items()}
 
-    (epsilon, delta)-DP gives TPR <= e^eps FPR + delta and, mirrored, TNR <= e^eps FNR + delta (Kairouz et al. 2015);
-    the larger of both is taken, at least 0.
+
+def at_rate(members: np.ndarray, nonmembers: np.ndarray, fpr: float) -> tuple[float, int, int]:
+    """(threshold, members above it, non-members above it) of the lowest threshold that keeps `fpr` on the sample."""
+    n, k = len(nonmembers), allowed(fpr, len(nonmembers))
+    threshold = float(np.partition(nonmembers, n - 1 - k)[n - 1 - k]) if k < n else -np.inf
+    return threshold, int(np.count_nonzero(members > threshold)), int(np.count_nonzero(nonmembers > threshold))
+
+
+def tpr_interval(members: np.ndarray, nonmembers: np.ndarray, fpr: float, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the TPR at the threshold whose *true* FPR is `fpr`, which the sample's threshold only estimates.
+
+    The number K of non-members above the true threshold is Binomial(n, fpr), whatever the scores' distribution. Given
+    K, the members above it are about s(K), those above the midpoint between the K-th and the (K + 1)-th highest
+    non-member, and the TPR has Jeffreys' Beta(s + 1/2, m - s + 1/2). The interval's ends are quantiles of that mixture
+    over K: both sources of chance, and no normal approximation of either. s is smoothed over the K that matter by a
+    line in probit-probit coordinates (the binormal ROC), since its steps carry sampling noise of the members that the
+    Beta already counts. K = 0 says nothing of how far above the highest non-member the threshold lies and counts as a
+    TPR of 0 for the lower end: where (1 - fpr)^n exceeds (1 - level) / 2 (at 1 %: fewer than 368 non-members) the
+    lower end is 0, nothing can lie below it, and coverage exceeds the level.
+
+    Coverage of the 95 % interval in 1,000 simulated audits (benchmarks/tpr_coverage.py), m = n, lowest and highest over
+    six pairs of distributions (normals 0, 1, 2.5 apart, 20 % of members memorised, exponential, Student's t); in
+    brackets the lowest of Clopper and Pearson's interval of the threshold drawn, read as one of the stated rate:
+
+        n      FPR 1 %            FPR 5 %            FPR 25 %
+        200    .955-1.000 (.48)   .945-.968 (.72)    .943-.960 (.84)
+        500    .948-.972 (.46)    .945-.963 (.72)    .939-.968 (.82)
+        5000   .933-.956 (.46)    .939-.954 (.73)    .943-.957 (.81)
     """
-    direct = np.log((tpr_low - delta) / fpr_high) if tpr_low > delta else 0.0
-    tnr_low, fnr_high = 1.0 - fpr_high, 1.0 - tpr_low
-    mirrored = np.log((tnr_low - delta) / fnr_high) if tnr_low > delta else 0.0
-    return float(max(direct, mirrored, 0.0))
-
-
-def epsilon_lower_bound(
-    members: np.ndarray,
-    nonmembers: np.ndarray,
-    fprs: Sequence[float] = FPRS,
-    level: float = 0.95,
-    delta: float = 0.0,
-) -> float:
-    """Empirical lower bound on epsilon at confidence `level`: the best over the operating points `fprs`.
-
-    Bonferroni over the distinct points and over the two rates of each makes the maximum valid. The threshold is an
-    order statistic of the non-members: its true FPR is then Beta(k + 1, n - k), whose upper quantile is Clopper and
-    Pearson's bound, so that choosing it on the same records costs nothing. The bound takes the records of one model
-    for independent draws; it audits that model and is no property of the training algorithm.
-    """
-    points = sorted({_allowed(f, len(nonmembers)): f for f in fprs}.values())
-    each = 1.0 - (1.0 - level) / len(points)  # two-sided: half of the error on either rate
-    best = 0.0
-    for fpr in points:
-        point = operating_point(members, nonmembers, fpr, each)
-        # With ties fewer than k are called; the bound that holds is the one for k.
-        _, high = clopper_pearson(_allowed(fpr, len(nonmembers)), len(nonmembers), each)
-        best = max(best, epsilon_bound(point.tpr_ci[0], float(high), delta))
-    return best
+    m, n, alpha = len(members), len(nonmembers), 1.0 - level
+    reach = 5.0 * np.sqrt(n * fpr * (1.0 - fpr)) + 5.0
+    above = np.arange(max(0, int(n * fpr - reach)), min(n, int(n * fpr + reach)) + 1)
+    weights = _binomial_weights(above, n, fpr)
+    descending, ascending = np.sort(nonmembers)[::-1], np.sort(members)
+    hits = m - np.searchsorted(ascending, descending, side="right")
+    upper = np.where(above > 0, hits[np.maximum(above - 1, 0)], 0)  # members above the K-th highest non-member
+    lower = np.where(above < n, hits[np.minimum(above, n - 1)], m)  # ... and above the one below it
+    smooth = _probit_line((above + 0.5) / (n + 1), ((upper + lower) / 2 + 0.5) / (m + 1), weights) * (m + 1) - 0.5
+    s = np.clip(smooth, 0.0, m)
+    none = above == 0
+    tail = alpha / 2.0 - float(weights[none].sum())
+    low = _mixture_quantile(weights[~none], s[~none] + 0.5, m - s[~none] + 0.5, tail) if tail > 0 else 0.0
+    s = np.where(none, np.maximum(s, lower), s)
+    return low, _mixture_quantile(weights, s + 0.5, m - s + 0.5, 1.0 - alpha / 2.0)
 
 
 def balanced_accuracy(members: np.ndarray, nonmembers: np.ndarray) -> float:
@@ -152,6 +171,28 @@ def _best_threshold(members: np.ndarray, nonmembers: np.ndarray) -> float:
     return float((values[best] + values[best + 1]) / 2.0)
 
 
-def _allowed(fpr: float, n: int) -> int:
+def allowed(fpr: float, n: int) -> int:
     """Non-members that may lie above the threshold: floor(fpr * n), safe against .29 * 100 = 28.999..."""
     return int(np.floor(fpr * n + 1e-9))
+
+
+def _binomial_weights(k: np.ndarray, n: int, rate: float) -> np.ndarray:
+    """P(K = k), K ~ Binomial(n, rate), normalised over `k`."""
+    log = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, rate) + xlog1py(n - k, -rate)
+    weights = np.exp(log - log.max())
+    return weights / weights.sum()
+
+
+def _probit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(k,) the rates `y` as a weighted least-squares line of probit(y) on probit(x) has them; never falling in x."""
+    u, v = ndtri(x), ndtri(y)
+    centre, spread = weights @ u, weights @ (u - weights @ u) ** 2
+    slope = max(0.0, float(weights @ ((u - centre) * v) / spread)) if spread > 0 else 0.0
+    return ndtr(weights @ v + slope * (u - centre))
+
+
+def _mixture_quantile(weights: np.ndarray, a: np.ndarray, b: np.ndarray, probability: float) -> float:
+    """The value below which a mixture of Beta(a, b) has `probability`."""
+    from scipy.optimize import brentq  # takes longer to import than all of this package
+
+    return float(brentq(lambda x: weights @ betainc(a, b, x) - probability, 0.0, 1.0, xtol=1e-8))

@@ -39,8 +39,9 @@ def what_leaked(report: Report) -> Content:
     header = ("model", f"AUC, {study.attack}", "above no KD", "best attack", "its AUC", "TPR at 1 % FPR", "ε at least")
     words = Paragraph(
         "AUC: the chance that a random member scores above a random record that nobody saw. TPR at 1 % FPR: the "
-        "share of members found when one non-member in a hundred is accused. ε: a lower bound on the differential "
-        "privacy parameter of this model, in nats, at 95 % confidence."
+        "share of members found when one non-member in a hundred is accused. ε: a training procedure of which these "
+        "records are independent trials has a differential privacy parameter of at least that (nats, 95 %); one model "
+        "is one outcome of its procedure, and records of a fixed split are no independent trials."
     )
     return Content([Chart(dots, caption), Table(header, rows), words, _pairs(study)], _span(study), gist(study))
 
