@@ -82,8 +82,9 @@ def _excess(method: str, attack: str, project: Project) -> AucDifference:
     """How far the student's AUC lies above the no-KD student's, on the same records (paired DeLong)."""
     from kdleak.stats import auc_difference
 
-    student, baseline = (read_parquet(project.scores(name)) for name in (method, BASELINE))
-    both = student.merge(baseline, on=["record_id", "role", "task"], suffixes=("", "_no_kd"))
+    keys = ["record_id", "role", "task"]
+    student, baseline = (read_parquet(project.scores(name))[[*keys, attack]] for name in (method, BASELINE))
+    both = student.merge(baseline, on=keys, suffixes=("", "_no_kd"))
     both = both.dropna(subset=[attack, f"{attack}_no_kd"])
     member = both["role"] == "private"
     pair = [
