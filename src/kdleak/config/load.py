@@ -74,7 +74,7 @@ def explain(error: ValidationError, section: type[BaseModel], above: str = "") -
             *parent, name = first["loc"]
             return f"{key}: unknown key; {nearest(name, _fields(section, parent))}"
         case "missing":
-            return f"{key}: missing{more}"
+            return f"{key}: missing{more}; add it, or bring the file back with 'git checkout'"
         case "literal_error":
             valid = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             return f"{key}: '{shown(first['input'])}' is unknown; {nearest(first['input'], valid)}{more}"
