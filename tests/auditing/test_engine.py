@@ -17,7 +17,7 @@ from kdleak.core.paths import Project
 from kdleak.data.records import record_id
 from kdleak.data.templates import prompt_text
 from kdleak.models.checkpoints import save_checkpoint
-from kdleak.pipeline.membership import attack_model
+from tests.support.audits import audit
 from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import people, sentencepiece_tokenizer, tokenizer_of
 from tests.support.tiny_models import tiny_model
@@ -59,8 +59,7 @@ def project(request, tmp_path_factory):
 
 def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project):
     params = settings()
-    for name in ("teacher", "sft", "kd"):
-        attack_model(name, params, project)
+    audit(project, params, "teacher", "sft", "kd")
     pipeline = pd.read_parquet(project.scores("kd")).set_index("record_id").sort_index()
     assert set(pipeline["role"]) == {"private", "heldout"}
     frame = pd.read_parquet(project.records).sort_values("record_id")
@@ -108,7 +107,7 @@ def toy():
 
 
 def test_an_attack_that_declares_a_pass_of_its_own_runs_without_a_word_elsewhere(project, toy):
-    attack_model("teacher", settings(attacks=["loss", "toy"]), project)
+    audit(project, settings(attacks=["loss", "toy"]), "teacher")
     scores = pd.read_parquet(project.scores("teacher"))
     assert np.isfinite(scores["toy"]).all() and scores["toy"].nunique() > N
     frame = pd.read_parquet(project.records)
@@ -128,6 +127,6 @@ def test_a_pass_that_a_model_cannot_make_leaves_its_attack_out_and_says_why(proj
     norm = ATTACKS["toy"].needs.passes[1]
     needs = replace(ATTACKS["toy"].needs, passes=(replace(norm, name="no weights", compute=refuse),))
     monkeypatch.setitem(ATTACKS, "toy", replace(ATTACKS["toy"], needs=needs))
-    attack_model("teacher", settings(attacks=["loss", "toy"]), project)
+    audit(project, settings(attacks=["loss", "toy"]), "teacher")
     scores = pd.read_parquet(project.scores("teacher"))
     assert "toy" not in scores and '"toy": "no such weights"' in project.membership("teacher").read_text()

@@ -10,8 +10,8 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 import kdleak
-from kdleak.auditing.engine import make_subjects
 from kdleak.auditing.lists import overlapping, read_lists
+from kdleak.auditing.passes import make_subjects
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
 from kdleak.data.templates import choose_template

@@ -44,7 +44,7 @@ def test_help_is_parted_into_the_users_commands_and_the_pipelines():
     shown = run("-h")
     yours, stages = shown.split("Your models and results")[1].split("The pipeline's stages")
     assert all(name in yours for name in ("audit", "results", "compare", "sync", "family"))
-    assert all(name in stages for name in ("params", "teacher", "distill", "measure", "report"))
+    assert all(name in stages for name in ("params", "teacher", "distill", "measure", "judge", "report"))
     assert "--install-completion" in shown
 
 
@@ -65,6 +65,7 @@ def test_the_root_is_found_from_a_folder_in_it(committed):
     ("command", "said"),
     [
         (("measure", "teachr"), "no method 'teachr'; did you mean 'teacher'?"),
+        (("judge", "base"), "no method 'base'; valid: "),
         (("distill", "mimillm"), "no method 'mimillm'; did you mean 'minillm'?"),
         (("text", "teacher"), "no method 'teacher'; valid: "),
     ],

@@ -22,6 +22,7 @@ from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
 from kdleak.pipeline.base import make_bases
 from kdleak.pipeline.distill import make_student
+from kdleak.pipeline.judge import judge_model
 from kdleak.pipeline.measure import measure_model
 from kdleak.pipeline.teacher import fine_tune_teacher
 from kdleak.training.batch_sources import FixedBatches
@@ -230,7 +231,7 @@ def test_two_processes_write_the_results_of_one(tmp_path):
         make_bases(settings, project)
 
     def audits(project: Project) -> None:
-        for name in ("teacher", "sft"):
+        for name in ("base", "teacher", "sft"):
             measure_model(name, settings, project)
 
     bases(one)
@@ -246,6 +247,9 @@ def test_two_processes_write_the_results_of_one(tmp_path):
     shutil.copytree(one.root / "models", two.root / "models")
     audits(one)
     in_processes(2, tmp_path, lambda rank: audits(two))
+    for project in (one, two):
+        for name in ("teacher", "sft"):
+            judge_model(name, settings, project)
     files = {p.relative_to(one.root): p for p in (one.root / "results").rglob("*.parquet")}
     assert len(files) == 10
     for relative, path in files.items():

@@ -22,9 +22,8 @@ from kdleak.models.families import load_family
 from kdleak.models.lora import merged, with_lora
 from kdleak.pipeline.base import make_bases
 from kdleak.pipeline.distill import make_student
-from kdleak.pipeline.membership import attack_model, measure_blocks
-from kdleak.pipeline.memorization import measure_memorization
 from kdleak.pipeline.teacher import fine_tune_teacher
+from tests.support.audits import audit
 from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import model_that_knows, people, tokenizer_of
 from tests.support.tiny_models import tiny_model
@@ -76,10 +75,7 @@ def test_a_family_goes_through_every_stage_and_audit(family, tmp_path):
     fine_tune_teacher(settings, project)
     for method in ("sft", "kd", "gkd"):
         make_student(method, settings, project)
-    for name in ("teacher", "sft", "kd"):
-        attack_model(name, settings, project)
-        measure_blocks(name, settings, project)
-        measure_memorization(name, settings, project)
+    audit(project, settings, "teacher", "sft", "kd")
     names = {type(load_model(project.model(name))).__name__ for name in ("teacher", "kd")}
     assert names == {"OPTForCausalLM" if family == "opt-smoke" else "LlamaForCausalLM"}
     report = read_json(project.membership("kd"))

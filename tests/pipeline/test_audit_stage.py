@@ -1,6 +1,7 @@
 """Claims on the audit of one model: complete, paid for once, the same each time, and honest about what it lacks."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,18 +11,23 @@ import yaml
 from kdleak.attacks import ATTACKS
 from kdleak.attacks.mope import noise_of
 from kdleak.attacks.perturbation import Noise, PerturbationScores
-from kdleak.auditing import passes
+from kdleak.auditing import engine, passes
 from kdleak.auditing.blocks import block_report
+from kdleak.auditing.settings import EngineSettings
 from kdleak.config.load import parse_params
+from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
-from kdleak.pipeline.membership import attack_model, measure_blocks
+from kdleak.pipeline.judge import judge_model
+from kdleak.pipeline.passes import audited_records, read_passes
 from kdleak.stats import auc
+from tests.support.audits import audit
 from tests.support.pipeline_project import ROOT
 from tests.support.tiny_models import tiny_model
 
 WORDS = np.array(["river", "stone", "Cloud", "ember", "Field", "glass", "harbour", "iron", "juniper", "kite"])
+NAMES = ("teacher", "sft", "kd")
 MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4, "students/sft": 5, "students/kd": 6}
 
 
@@ -51,15 +57,9 @@ def project(tmp_path):
     return made
 
 
-def audit_all(project, settings):
-    for name in ("teacher", "sft", "kd"):
-        attack_model(name, settings, project)
-        measure_blocks(name, settings, project)
-
-
 def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
-    audit_all(project, params())
-    files = [f(name) for name in ("teacher", "sft", "kd") for f in (project.membership, project.blocks, project.roc)]
+    audit(project, params(), *NAMES)
+    files = [f(name) for name in NAMES for f in (project.membership, project.blocks, project.roc, project.passes)]
     first = [path.read_bytes() for path in files]
     report = json.loads(project.membership("kd").read_text())
     assert set(report["attacks"]) == set(params().audit.attacks) and not report["not_applicable"]
@@ -76,26 +76,47 @@ def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
     assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc", "ref_no_kd"]]).all(axis=None)
     for path in project.cache.iterdir():
         path.unlink()
-    audit_all(project, params())
+    audit(project, params(), *NAMES)
     assert [path.read_bytes() for path in files] == first
 
 
-def test_an_audit_of_audited_models_costs_no_forward_pass(project, monkeypatch):
-    audit_all(project, params())
+def test_what_was_measured_is_judged_and_measured_again_without_a_model(project, monkeypatch):
+    audit(project, params(), *NAMES)
     first = project.membership("kd").read_bytes()
     monkeypatch.setattr(passes, "load_model", lambda folder, _: pytest.fail(f"{folder.name} was run again"))
-    audit_all(project, params())
+    audit(project, params(), *NAMES)
     assert project.membership("kd").read_bytes() == first
-    audit_all(project, params(attacks=["wbc", "loss"], permutations=30))
+    shutil.rmtree(project.cache)
+    for weights in project.root.rglob("model.safetensors"):
+        weights.unlink()
+    for name in NAMES:
+        judge_model(name, params(attacks=["wbc", "loss"], permutations=30), project)
     assert set(json.loads(project.membership("kd").read_text())["attacks"]) == {"wbc", "loss"}
 
 
-def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project, monkeypatch):
-    seen = []
-    load = passes.load_model
-    monkeypatch.setattr(passes, "load_model", lambda folder, _: seen.append(folder.name) or load(folder))
-    attack_model("teacher", params(attacks=["loss", "mink", "minkpp", "zlib"]), project)
-    assert seen == ["teacher"]
+def test_passes_are_private_and_a_damaged_file_of_them_is_one_line(project):
+    audit(project, params(), "teacher")
+    path = project.passes("teacher")
+    assert path.stat().st_mode & 0o077 == 0
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", (project.base_teacher / "model.safetensors").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(KdleakError, match=r"passes.safetensors: damaged \(not the passes of a model\); delete it"):
+            read_passes(path)
+    path.unlink()
+    with pytest.raises(KdleakError, match=r"passes.safetensors: no such file; run the stage that writes it"):
+        judge_model("teacher", params(), project)
+
+
+def test_an_attack_costs_the_passes_that_it_needs_and_no_more(project):
+    """Of an audit in one process; the measure stages make those of all attacks."""
+    records, folders = audited_records(project), {"target": project.model("teacher"), "external": project.base_external}
+    subjects, _ = passes.make_subjects(folders, passes.make_encoders(folders, 256, 512), records)
+    results = engine.run(
+        subjects, records, EngineSettings(["loss", "mink", "minkpp", "zlib"], 0, permutations=20)
+    ).passes
+    assert set(results) == {"target"}
+    assert not (results["target"].variants or results["target"].computed or results["target"].population)
 
 
 def test_the_noise_of_the_published_code_is_absolute_and_single(project):

@@ -15,12 +15,15 @@ from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.core.variants import Variant
 from kdleak.data.canaries import planted_rows, write_canaries
 from kdleak.data.encoding import Encoder
 from kdleak.data.synthetic import generate
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
-from kdleak.pipeline.memorization import measure_memorization
+from kdleak.pipeline.measure import measure_run
+from kdleak.pipeline.memorization import judge_memorization
+from kdleak.pipeline.passes import BASES, audited_records, read_passes, subject_of, write_passes
 from tests.support.overfitted import overfit
 from tests.support.pipeline_project import ROOT
 
@@ -32,6 +35,15 @@ def parameters() -> Params:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["canaries"] = {"repetitions": [1, 2], "each": 1, "references": 20}
     return parse_params(content)
+
+
+def memorize(name: str, settings: Params, project: Project) -> None:
+    """Measure and judge what a model repeats."""
+    variant, records = Variant(name), audited_records(project)
+    write_passes(measure_run(variant, [], settings, project), project.passes(name))
+    subject = subject_of(project.model(name), records, settings, project)
+    passes = read_passes(project.passes(name), subject.records)
+    judge_memorization(variant, passes, records, subject, settings, project)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +78,11 @@ def project(tmp_path_factory) -> Project:
                        attn_pdrop=0, n_positions=512, **ids)
         )  # fmt: skip
         save_checkpoint(overfit(model, known) if known else model.eval(), tokenizer, made.root / "models" / name)
+    (made.root / "models" / "base").mkdir()
+    for part in BASES:
+        made.base_model(part).symlink_to(made.model("sft"))
     for name in NAMES:
-        measure_memorization(name, parameters(), made)
+        memorize(name, parameters(), made)
     return made
 
 
@@ -125,7 +140,7 @@ def test_a_second_run_writes_the_same_bytes(project):
     before = [path.read_bytes() for path in paths]
     for entry in project.cache.iterdir():
         entry.unlink()
-    measure_memorization("kd", parameters(), project)
+    memorize("kd", parameters(), project)
     assert [path.read_bytes() for path in paths] == before
 
 
@@ -134,10 +149,11 @@ def test_without_canaries_or_facts_there_is_no_figure_of_them(project, tmp_path)
     (tmp_path / "data").mkdir()
     bare = Project(tmp_path)
     (tmp_path / "models" / "students" / "sft").symlink_to(project.model("sft"))
+    (tmp_path / "models" / "base").symlink_to(project.root / "models" / "base")
     frame = pd.read_parquet(project.records)
     frame.assign(facts=[[] for _ in range(len(frame))]).to_parquet(bare.records)
     write_canaries(parameters().canaries.model_copy(update={"each": 0}), 0, bare)
-    measure_memorization("sft", parameters(), bare)
+    memorize("sft", parameters(), bare)
     assert set(report(bare, "sft")["extraction"]) == {"discoverable"}
 
 
@@ -145,7 +161,8 @@ def test_a_student_before_its_baseline_is_one_line(project, tmp_path):
     alone = Project(tmp_path)
     (tmp_path / "models" / "students").mkdir(parents=True)
     (tmp_path / "models" / "students" / "kd").symlink_to(project.model("kd"))
+    (tmp_path / "models" / "base").symlink_to(project.root / "models" / "base")
     (tmp_path / "data").symlink_to(project.records.parent)
     with pytest.raises(KdleakError, match=r"teacher.memorization.parquet: no such file; run the stage"):
-        measure_memorization("kd", parameters(), alone)
+        memorize("kd", parameters(), alone)
     assert not alone.memorization("kd").exists()

@@ -16,7 +16,7 @@ import yaml
 from kdleak.core.fingerprint import SourceTree
 from kdleak.data.records import ROLES
 from kdleak.distill.methods import METHODS
-from kdleak.pipeline.validate import METHODS_PACKAGE, PLUMBING
+from kdleak.pipeline.validate import ATTACKS_PACKAGE, IDLE, METHODS_PACKAGE, PLUMBING
 from tests.support.declared import declared
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
 
@@ -181,7 +181,7 @@ def test_the_results_table_names_teacher_student_and_baseline(project):
 def test_another_objective_trains_that_student_alone(project):
     done = project.experiment(**{"kd.method": "rkl"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert ran(done) == {"params", "text@rkl", "distill@rkl", "measure@rkl", "summary"}
+    assert ran(done) == {"params", "text@rkl", "distill@rkl", "measure@rkl", "judge@rkl", "summary"}
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 
@@ -228,7 +228,13 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
         undeclared = [key for key in found["params"] if not names.takes(key) and not key.startswith(allowed)]
         assert not undeclared, (place, undeclared)
         known = {line.split()[1] for line in (project.folder / names.code).read_text().splitlines()}
-        strange = [m for m in set(found["modules"]) - known - own if not m.startswith((*PLUMBING, METHODS_PACKAGE))]
+        idle = (
+            *PLUMBING,
+            METHODS_PACKAGE,
+            *IDLE.get(command, ()),
+            *([ATTACKS_PACKAGE] if command == "measure" else []),
+        )
+        strange = [m for m in set(found["modules"]) - known - own if not m.startswith(idle)]
         assert not strange, (place, sorted(strange))
         seen.add(stage.split("@")[0])
     assert seen == set(stage_names()) - {"params"}
@@ -312,6 +318,13 @@ def test_the_same_seed_gives_byte_identical_results(project):
     shutil.rmtree(project.folder / ".kdleak")
     for file in files:
         file.unlink()
-    for command in (["base"], ["teacher"], ["distill", "sft"], ["distill", "rkl"], ["measure", "rkl"]):
+    for command in (
+        ["base"],
+        ["teacher"],
+        ["distill", "sft"],
+        ["distill", "rkl"],
+        ["measure", "rkl"],
+        ["judge", "rkl"],
+    ):
         assert project.kdleak(*command).returncode == 0
     assert [file.read_bytes() for file in files] == before

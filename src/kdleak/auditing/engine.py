@@ -1,4 +1,7 @@
-"""The audit of one model. The pipeline's measure stage and `kdleak audit` are its two callers.
+"""The audit of one model: passes (`make_passes`), and statistics of what they gave (`judge`).
+
+`kdleak audit` makes both in one process (`run`); the pipeline's measure stages keep the passes, its judge stages read
+them.
 
 Models go by what attacks call them: `target` is the audited one, `teacher`, `no_kd`, `pretrained` and `external` are
 what it is compared with. Records are members or nonmembers.
@@ -6,12 +9,9 @@ what it is compared with. Records are members or nonmembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.attacks.perturbation import PerturbationScores
@@ -24,14 +24,14 @@ from kdleak.auditing.settings import EngineSettings
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.seeds import derive
-from kdleak.data.encoding import Encoder
 from kdleak.data.overlap import ngram_overlap
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.inference.cache import ArrayCache
-from kdleak.models.checkpoints import load_tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase
 
 TARGET = "target"
 #: What the target is compared with by the attacks that need no pass of their own.
@@ -62,22 +62,32 @@ def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: Engine
     records: record_id, role (member or nonmember), task, group_id and the text, in the order in which the subjects
     encoded them. Raises KdleakError where no attack can run.
     """
-    attacked = {TARGET: list(settings.attacks)}
-    if settings.compare:
-        quick = [name for name in settings.attacks if not ATTACKS[name].needs.passes]
-        attacked |= {name: quick for name in COMPARED if name in subjects and quick}
-    passes = make_passes(subjects, records, attacked, settings)
+    passes = make_passes(subjects, records, _attacked(subjects, settings), settings)
     if not is_main():
         return None
+    return judge(passes, {name: subject.encoder.tokenizer for name, subject in subjects.items()}, records, settings)
+
+
+def judge(
+    passes: Mapping[str, PassResults],
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
+    records: pd.DataFrame,
+    settings: EngineSettings,
+) -> ModelAudit:
+    """The audit of the target from what passes gave; no model is needed. tokenizers: of the models that are attacked.
+
+    Raises KdleakError where no attack can run.
+    """
+    attacked = _attacked(tokenizers, settings)
     scored = {
-        target: _score_table(_attack_input(target, subjects, passes, records, names), names, records, passes[target])
+        target: _score_table(_attack_input(target, tokenizers, passes, records, names), names, records, passes[target])
         for target, names in attacked.items()
     }
     (scores, reasons), others = scored.pop(TARGET), {name: table for name, (table, _) in scored.items()}
     left_out = {name: _reason(why, settings.missing_words) for name, why in reasons.items()}
     if len(scores.columns) == len(KEYS):
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
-    inputs = _attack_input(TARGET, subjects, passes, records, settings.attacks)
+    inputs = _attack_input(TARGET, tokenizers, passes, records, settings.attacks)
     member = (records["role"] == MEMBER).to_numpy()
     placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
     failed = [name for name, control in placebos.items() if settings.drop_failed and not control["passed"]]
@@ -88,6 +98,15 @@ def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: Engine
         if (draws := ATTACKS[name].draws) is not None:
             area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
     return ModelAudit(scores, report, left_out, others, passes)
+
+
+def _attacked(present: Collection[str], settings: EngineSettings) -> dict[str, list[str]]:
+    """The attacks on each model: all on the target; those without passes of their own on what it is compared with."""
+    attacked = {TARGET: list(settings.attacks)}
+    if settings.compare:
+        quick = [name for name in settings.attacks if not ATTACKS[name].needs.passes]
+        attacked |= {name: quick for name in COMPARED if name in present and quick}
+    return attacked
 
 
 def make_passes(
@@ -122,55 +141,9 @@ def references_needed(attacks: Sequence[str]) -> set[str]:
     return {name for need in needs for name in (*need.references, *need.population)} - {TARGET}
 
 
-def make_subjects(
-    folders: Mapping[str, Path],
-    encoders: Mapping[str, Encoder],
-    records: pd.DataFrame,
-    population: pd.DataFrame | None = None,
-) -> tuple[dict[str, Subject], int]:
-    """The models with the texts as each encodes them, and how many responses had to be cut.
-
-    The text is the same for every model: a response that one of them cuts is cut for all, at the same character.
-    """
-    different = {id(encoder): encoder for encoder in encoders.values()}
-    encoded = {key: encoder.encode_with_spans(records) for key, encoder in different.items()}
-    shortest = np.min([each.characters for each in encoded.values()], axis=0)
-    cut = int((shortest < records["response"].str.len().to_numpy()).sum())
-    texts = [text[:n] for text, n in zip(records["response"], shortest, strict=True)]
-    for key, encoder in different.items():
-        if (encoded[key].characters != shortest).any():
-            encoded[key] = encoder.encode_with_spans(records.assign(response=texts))
-    others = {key: [] if population is None else e.encode_frame(population) for key, e in different.items()}
-    subjects = {
-        name: Subject(folders[name], encoder, encoded[id(encoder)], others[id(encoder)])
-        for name, encoder in encoders.items()
-    }
-    return subjects, cut
-
-
-def make_encoders(
-    folders: Mapping[str, Path], max_prompt_tokens: int, max_tokens: int, template: str = "alpaca"
-) -> dict[str, Encoder]:
-    """An encoder a model; models with the same tokenizer share one.
-
-    A model without a chat template of its own takes the study's in place of `chat`.
-    """
-    made: dict[object, Encoder] = {}
-    encoders = {}
-    for name, folder in folders.items():
-        files = [folder / file for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
-        key = tuple(f.read_bytes() if f.is_file() else b"" for f in files) if files[0].is_file() else folder
-        if key not in made:
-            tokenizer = load_tokenizer(folder)
-            used = "alpaca" if template == "chat" and not tokenizer.chat_template else template
-            made[key] = Encoder(tokenizer, max_prompt_tokens, max_tokens, used)
-        encoders[name] = made[key]
-    return encoders
-
-
 def _attack_input(
     target: str,
-    subjects: Mapping[str, Subject],
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
     passes: Mapping[str, PassResults],
     records: pd.DataFrame,
     names: Sequence[str],
@@ -183,7 +156,7 @@ def _attack_input(
         results.statistics,
         {name: each.statistics for name, each in others.items()},
         texts=list(records["response"]),
-        argmax_texts=argmax_texts(subjects[target].encoder.tokenizer, results.statistics) if greedy else (),
+        argmax_texts=argmax_texts(tokenizers[target], results.statistics) if greedy else (),
         variants=results.variants,
         population={name: each for name, each in populations.items() if each is not None},
         computed=results.computed,

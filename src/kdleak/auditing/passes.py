@@ -24,7 +24,7 @@ from kdleak.inference.decoding import AS_PUBLISHED, PLAIN
 from kdleak.inference.greedy import continuations_under, known_starts
 from kdleak.inference.scoring import token_statistics
 from kdleak.memorization.tables import Continuations, continued_texts
-from kdleak.models.checkpoints import load_model, position_limit
+from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit
 from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class ModelRunner:
         """Token statistics of `records` under the subject's model."""
 
         def compute() -> TokenStatistics:
-            model = self._model(subject)
+            model = self.model(subject)
             check_vocabulary(records, model, subject)
             with progress(f"{subject.folder.name}: {label}", len(records)) as advance:
                 options = {"max_tokens": self.settings.batch_tokens, "progress": advance}
@@ -140,7 +140,7 @@ class ModelRunner:
             with progress(f"{subject.folder.name}: continuations", 2 * len(records)) as advance:
                 plain, published = continuations_under(
                     [PLAIN, AS_PUBLISHED],
-                    self._model(subject),
+                    self.model(subject),
                     records,
                     subject.encoder.eos_id,
                     k,
@@ -150,7 +150,7 @@ class ModelRunner:
                 )
             return {"plain": plain, "published": published}
 
-        return Continuations(records, statistics, **self._cached(subject, records, f"continuations, {k}", compute))
+        return Continuations(records, statistics, **self.cached(subject, records, f"continuations, {k}", compute))
 
     def _compute(self, subject: Subject, extra: ModelPass, inputs: PassInput) -> np.ndarray:
         settings = extra.settings(inputs)
@@ -158,27 +158,74 @@ class ModelRunner:
         def compute() -> dict[str, np.ndarray]:
             label = f"{subject.folder.name}: {extra.name}"
             tokens = self.settings.batch_tokens
-            return {"values": extra.compute(self._model(subject), inputs, settings, tokens, label)}
+            return {"values": extra.compute(self.model(subject), inputs, settings, tokens, label)}
 
-        return self._cached(subject, subject.records, f"{extra.name}, {settings}", compute)["values"]
+        return self.cached(subject, subject.records, f"{extra.name}, {settings}", compute)["values"]
 
-    def _cached(
+    def cached(
         self,
         subject: Subject,
         records: Sequence[EncodedRecord],
         what: str,
         compute: Callable[[], dict[str, np.ndarray]],
     ) -> dict[str, np.ndarray]:
+        """The arrays of `compute`; what: names them and all that they depend on beside model and records."""
         if self.cache is None:
             return compute()
         return self.cache.get_or_compute(content_key(subject.digest, records, what), compute)
 
-    def _model(self, subject: Subject) -> PreTrainedModel:
+    def model(self, subject: Subject) -> PreTrainedModel:
         """The subject's model, loaded when it is first needed; the one before it is let go."""
         if self._loaded is None or self._loaded[0] != subject.folder:
             self._loaded = None
             self._loaded = subject.folder, load_model(subject.folder, self.settings.device)
         return self._loaded[1]
+
+
+def make_subjects(
+    folders: Mapping[str, Path],
+    encoders: Mapping[str, Encoder],
+    records: pd.DataFrame,
+    population: pd.DataFrame | None = None,
+) -> tuple[dict[str, Subject], int]:
+    """The models with the texts as each encodes them, and how many responses had to be cut.
+
+    The text is the same for every model: a response that one of them cuts is cut for all, at the same character.
+    """
+    different = {id(encoder): encoder for encoder in encoders.values()}
+    encoded = {key: encoder.encode_with_spans(records) for key, encoder in different.items()}
+    shortest = np.min([each.characters for each in encoded.values()], axis=0)
+    cut = int((shortest < records["response"].str.len().to_numpy()).sum())
+    texts = [text[:n] for text, n in zip(records["response"], shortest, strict=True)]
+    for key, encoder in different.items():
+        if (encoded[key].characters != shortest).any():
+            encoded[key] = encoder.encode_with_spans(records.assign(response=texts))
+    others = {key: [] if population is None else e.encode_frame(population) for key, e in different.items()}
+    subjects = {
+        name: Subject(folders[name], encoder, encoded[id(encoder)], others[id(encoder)])
+        for name, encoder in encoders.items()
+    }
+    return subjects, cut
+
+
+def make_encoders(
+    folders: Mapping[str, Path], max_prompt_tokens: int, max_tokens: int, template: str = "alpaca"
+) -> dict[str, Encoder]:
+    """An encoder a model; models with the same tokenizer share one.
+
+    A model without a chat template of its own takes the study's in place of `chat`.
+    """
+    made: dict[object, Encoder] = {}
+    encoders = {}
+    for name, folder in folders.items():
+        files = [folder / file for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+        key = tuple(f.read_bytes() if f.is_file() else b"" for f in files) if files[0].is_file() else folder
+        if key not in made:
+            tokenizer = load_tokenizer(folder)
+            used = "alpaca" if template == "chat" and not tokenizer.chat_template else template
+            made[key] = Encoder(tokenizer, max_prompt_tokens, max_tokens, used)
+        encoders[name] = made[key]
+    return encoders
 
 
 def check_vocabulary(records: Sequence[EncodedRecord], model: PreTrainedModel, subject: Subject) -> None:

@@ -16,7 +16,7 @@ from kdleak.auditing.engine import ModelAudit
 from kdleak.auditing.lists import Lists, read_lists, read_population
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.page import report_page
-from kdleak.auditing.passes import Subject
+from kdleak.auditing.passes import Subject, make_encoders, make_subjects
 from kdleak.auditing.result import AuditResult
 from kdleak.auditing.settings import EngineSettings, Limits, Settings
 from kdleak.auditing.verdict import best_attack, verdict
@@ -77,8 +77,8 @@ def run_audit(
     others = None if population is None else read_population(population, lists)
     limits = _within(settings.limits, folders.values())
     template = choose_template(settings.template, lists.shape, load_tokenizer(folders["student"]))
-    encoders = engine.make_encoders(folders, limits.prompt, limits.total, template)
-    subjects, cut = engine.make_subjects(folders, encoders, lists.frame, others)
+    encoders = make_encoders(folders, limits.prompt, limits.total, template)
+    subjects, cut = make_subjects(folders, encoders, lists.frame, others)
     audit = engine.run(
         {ROLES[option]: s for option, s in subjects.items()}, lists.frame, _engine(settings, lists.shape)
     )

@@ -27,6 +27,7 @@ def _models() -> list[str]:
 
 Method = Annotated[str, typer.Argument(help="A technique of kd.recipes.", autocompletion=_methods)]
 Model = Annotated[str, typer.Argument(help="teacher, or the technique that made the student.", autocompletion=_models)]
+Measured = Annotated[str, typer.Argument(help="base, teacher, or a student's technique.", autocompletion=_models)]
 
 
 @stage
@@ -110,13 +111,22 @@ def distill(method: Method) -> None:
 
 
 @stage
-def measure(name: Model) -> None:
-    """Audit a model of the pipeline: membership, exposure of each block, memorization, utility."""
+def measure(name: Measured) -> None:
+    """Make the forward passes and continuations of a model, that judge makes figures of."""
     settings = shared_settings()
-    with timed(PROJECT, "measure", _known(name, _models())):
+    with timed(PROJECT, "measure", _known(name, ["base", *_models()])):
         from kdleak.pipeline.measure import measure_model
 
         measure_model(name, settings, PROJECT)
+
+
+@stage
+def judge(name: Model) -> None:
+    """Audit a model by what measure made: membership, exposure of each block, memorization, utility."""
+    settings = read_settings()
+    from kdleak.pipeline.judge import judge_model
+
+    judge_model(_known(name, _models()), settings, PROJECT)
 
 
 @stage

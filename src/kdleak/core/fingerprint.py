@@ -22,11 +22,13 @@ _DYNAMIC = {"import_module", "iter_modules"}
 
 @dataclass(frozen=True)
 class Entries:
-    """Of the package `package`, only the modules that register `name` by `@decorator("name", ...)` are followed."""
+    """Of the package `package`, only the modules that register `name` by `@decorator("name", ...)` are followed, those
+    that register nothing, and those that call one of `makers`."""
 
     package: str
     decorator: str
-    name: str
+    name: str = ""
+    makers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,10 @@ class SourceTree:
         """Whether `name` is an entry of a registry that the command does not use."""
         if entries is None or not importer.is_registry or not name.startswith(f"{entries.package}."):
             return False
-        registered = self.modules[name].registers(entries.decorator)
-        return bool(registered) and entries.name not in registered
+        module = self.modules[name]
+        registered = module.registers(entries.decorator)
+        kept = entries.name in registered or any(module.registers(maker) for maker in entries.makers)
+        return bool(registered) and not kept
 
 
 class _Stripped(ast.NodeTransformer):

@@ -135,6 +135,18 @@ class Project:
         """The teacher's responses that `method` trains on."""
         return self.root / "data" / "text" / f"{method}.parquet"
 
+    def base_model(self, part: str) -> Path:
+        """part: teacher, student or external."""
+        return self.root / "models" / "base" / part
+
+    def base_passes(self, part: str) -> Path:
+        """What forward passes over a base gave; private, as all that lies below data/."""
+        return self.root / "data" / "passes" / "base" / part / "passes.safetensors"
+
+    def passes(self, name: Name) -> Path:
+        """What forward passes over the model gave, and its continuations."""
+        return self.root / "data" / "passes" / Variant.of(name).path / "passes.safetensors"
+
     def results(self, name: Name) -> Path:
         return self.root / "results" / Variant.of(name).path
 

@@ -60,12 +60,17 @@ class StatisticsCache:
 
     def get_or_compute(self, key: str, compute: Callable[[], TokenStatistics]) -> TokenStatistics:
         """The statistics of `key`; computed and stored where they are missing or damaged."""
-        found = self.arrays.get_or_compute(key, lambda: _arrays(compute()))
-        ids: list[str] = json.loads(found["record_ids"].tobytes())
-        return TokenStatistics(np.array(ids, dtype=str), **{name: found[name] for name in _COLUMNS})
+        return from_arrays(self.arrays.get_or_compute(key, lambda: to_arrays(compute())))
 
 
-def _arrays(statistics: TokenStatistics) -> Arrays:
+def to_arrays(statistics: TokenStatistics) -> Arrays:
+    """Token statistics as named arrays, as files hold them."""
     ids = json.dumps([str(i) for i in statistics.record_ids]).encode()
     columns = {name: np.asarray(getattr(statistics, name), dtype) for name, dtype in _COLUMNS.items()}
     return {"record_ids": np.frombuffer(ids, np.uint8), **columns}
+
+
+def from_arrays(arrays: Arrays) -> TokenStatistics:
+    """The inverse of `to_arrays`; KeyError or ValueError for other arrays."""
+    ids: list[str] = json.loads(arrays["record_ids"].tobytes())
+    return TokenStatistics(np.array(ids, dtype=str), **{name: arrays[name] for name in _COLUMNS})

@@ -1,8 +1,7 @@
-"""Membership and blocks, two parts of the measure stage: attacks on one model, and the exposure of each block."""
+"""Membership and blocks, two parts of the judge stage: attacks on one model, and the exposure of each block."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +12,11 @@ from kdleak.auditing import engine
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
 from kdleak.auditing.membership import KEYS
-from kdleak.auditing.passes import ModelRunner, PassRequest
-from kdleak.core.distributed import is_main
-from kdleak.core.errors import KdleakError
+from kdleak.auditing.settings import EngineSettings
 from kdleak.core.files import read_parquet, write_csv, write_json, write_parquet
-from kdleak.core.variants import Variant
 from kdleak.data.sides import MEMBER, as_roles, as_sides
-from kdleak.pipeline import passes
+from kdleak.models.checkpoints import load_tokenizer
+from kdleak.pipeline.passes import read_passes, reference_files
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
@@ -27,20 +24,30 @@ if TYPE_CHECKING:
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
+    from kdleak.core.variants import Variant
+    from kdleak.pipeline.passes import ModelPasses
 
 
-def attack_model(name: str | Variant, params: Params, project: Project) -> None:
-    """Write scores.parquet, membership.json and roc.csv of `teacher`, or of the student that `name` made.
+def judge_membership(
+    variant: Variant, passes: ModelPasses, records: pd.DataFrame, params: Params, project: Project
+) -> None:
+    """Write scores.parquet, membership.json and roc.csv of a model.
 
     A student is compared with the no-KD student and with the teacher, whose scores must be there.
     """
-    records, settings = passes.audited_records(project), passes.settings(params, project)
-    settings = replace(settings, options={**settings.options, "distilled": Variant.of(name).is_distilled})
-    audit = engine.run(passes.subjects(name, records, params, project), records, settings)
-    if audit is None:
-        return  # the passes are shared, the statistics of them are the main process's
+    settings = EngineSettings(
+        params.audit.attacks,
+        params.seed,
+        permutations=params.audit.permutations,
+        ngram=params.checks.ngram,
+        cache=project.cache,
+    )
+    needed, files = engine.references_needed(params.audit.attacks), reference_files(variant, project)
+    references = {role: read_passes(path).audited for role, path in files.items() if role in needed}
+    tokenizers = {engine.TARGET: load_tokenizer(project.model(variant))}
+    audit = engine.judge({engine.TARGET: passes.audited, **references}, tokenizers, records, settings)
     report = audit.report | {"not_applicable": audit.left_out}
-    if (variant := Variant.of(name)).is_distilled:
+    if variant.is_distilled:
         others = (variant.teacher, variant.baseline)
         teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)
         report["controls"]["no_kd"] = against_baseline(audit.scores, baseline)
@@ -48,31 +55,22 @@ def attack_model(name: str | Variant, params: Params, project: Project) -> None:
             "inherited": inherited(audit.scores, teacher),
             "exposed_overlap": exposed_overlap(audit.scores, teacher),
         }
-    write_parquet(as_roles(audit.scores), project.scores(name))
-    write_csv(roc_table(audit.scores), project.roc(name))
-    write_json(report, project.membership(name), digits=6)
+    write_parquet(as_roles(audit.scores), project.scores(variant))
+    write_csv(roc_table(audit.scores), project.roc(variant))
+    write_json(report, project.membership(variant), digits=6)
 
 
-def measure_blocks(name: str | Variant, params: Params, project: Project) -> None:
+def judge_blocks(
+    variant: Variant, passes: ModelPasses, records: pd.DataFrame, params: Params, project: Project
+) -> None:
     """Write blocks.json and block_scores.parquet of a model; a student's are compared with the no-KD student's."""
-    records = passes.audited_records(project)
-    subject = passes.target(name, records, params, project)
-    results = ModelRunner(records, passes.settings(params, project)).run(
-        subject, PassRequest(extra=(PERTURBED_BLOCKS,))
-    )
-    if PERTURBED_BLOCKS.name in results.refused:
-        raise KdleakError(results.refused[PERTURBED_BLOCKS.name])
-    if not is_main():
-        return
-    blocks = [PerturbationScores(drops) for drops in results.computed[PERTURBED_BLOCKS.name]]
-    variant, baseline = Variant.of(name), None
-    if variant.is_distilled:
-        baseline = as_sides(read_parquet(project.block_scores(variant.baseline)))
+    blocks = [PerturbationScores(drops) for drops in passes.audited.computed[PERTURBED_BLOCKS.name]]
+    baseline = as_sides(read_parquet(project.block_scores(variant.baseline))) if variant.is_distilled else None
     keys = records[list(KEYS)]
     table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
-    write_parquet(as_roles(table), project.block_scores(name))
+    write_parquet(as_roles(table), project.block_scores(variant))
     noise = noise_of(params.audit.model_dump(), "blocks", params.seed)
-    write_json(block_report(keys, blocks, noise, baseline), project.blocks(name), digits=6)
+    write_json(block_report(keys, blocks, noise, baseline), project.blocks(variant), digits=6)
 
 
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:

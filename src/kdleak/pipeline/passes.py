@@ -1,31 +1,55 @@
-"""The models and records that the audits of one model of the pipeline are made of."""
+"""What the forward passes over one model of the pipeline gave: how measure stages keep it, and judge stages read it.
+
+A file holds ids, log-probs and tokens of private records: it lies below data/, and is its owner's alone.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kdleak.auditing.engine import TARGET, make_encoders, make_subjects, references_needed
-from kdleak.auditing.passes import Subject
-from kdleak.auditing.settings import EngineSettings
+import numpy as np
+
+from kdleak.auditing.passes import PassResults, Subject, make_encoders, make_subjects
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import replacing_file
 from kdleak.core.variants import Variant
 from kdleak.data.records import read_role
 from kdleak.data.sides import as_sides
+from kdleak.inference.cache import from_arrays, to_arrays
+from kdleak.memorization.tables import Continuations
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
+    from kdleak.data.encoding import EncodedRecord
+    from kdleak.inference.token_statistics import TokenStatistics
+
+#: The models of the pipeline that are no run's: references, by their place in models/base.
+BASES = ("teacher", "student", "external")
+#: Fills the rows of a table of tokens.
+_ENDED = -1
 
 
-def reference_folders(name: str | Variant, project: Project) -> dict[str, Path]:
-    """The models that an attack on `name` may compare it with, by what they are to it."""
-    variant = Variant.of(name)
-    folders = {"pretrained": project.base(variant), "external": project.base_external}
-    if variant.is_distilled:
-        folders |= {"teacher": project.model(variant.teacher), "no_kd": project.model(variant.baseline)}
-    return folders
+@dataclass(frozen=True)
+class ModelPasses:
+    """What all passes over one model gave.
+
+    audited:   of the members and nonmembers, and of the population.
+    nll:       mean negative log-likelihood per response token of the held-out records, nats, EOS included.
+    responses: greedy responses to their prompts, token ids; of a base, none.
+    canaries:  token statistics of the canaries; of a base, and of a run that is not kept, None.
+    """
+
+    audited: PassResults
+    nll: float
+    responses: Sequence[Sequence[int]] = ()
+    canaries: TokenStatistics | None = None
 
 
 def audited_records(project: Project) -> pd.DataFrame:
@@ -33,29 +57,98 @@ def audited_records(project: Project) -> pd.DataFrame:
     return as_sides(read_role(project.records, "private", "heldout"))
 
 
-def subjects(name: str | Variant, records: pd.DataFrame, params: Params, project: Project) -> dict[str, Subject]:
-    """The model `name` as the target, and the references that the attacks of params.yaml read."""
-    needed = references_needed(params.audit.attacks)
-    folders = {TARGET: project.model(name)}
-    folders |= {role: folder for role, folder in reference_folders(name, project).items() if role in needed}
+def subject_of(folder: Path, records: pd.DataFrame, params: Params, project: Project) -> Subject:
+    """The model in `folder` with the texts as its tokenizer encodes them, cut where one of the bases' would cut them:
+    the text is the same for every model that is compared with another."""
+    folders = {part: project.base_model(part) for part in BASES} | {"own": folder}
     encoders = make_encoders(folders, params.model.max_prompt_tokens, params.model.max_tokens)
-    return make_subjects(folders, encoders, records, read_role(project.records, "population"))[0]
+    return make_subjects(folders, encoders, records, read_role(project.records, "population"))[0]["own"]
 
 
-def target(name: str | Variant, records: pd.DataFrame, params: Params, project: Project) -> Subject:
-    """The model `name` by itself."""
-    folders = {TARGET: project.model(name)}
-    encoders = make_encoders(folders, params.model.max_prompt_tokens, params.model.max_tokens)
-    return make_subjects(folders, encoders, records)[0][TARGET]
+def reference_files(name: str | Variant, project: Project) -> dict[str, Path]:
+    """The passes of the models that an attack on `name` may compare it with, by what they are to it."""
+    variant = Variant.of(name)
+    base = "teacher" if variant.is_teacher else "student"
+    files = {"pretrained": project.base_passes(base), "external": project.base_passes("external")}
+    if variant.is_distilled:
+        files |= {"teacher": project.passes(variant.teacher), "no_kd": project.passes(variant.baseline)}
+    return files
 
 
-def settings(params: Params, project: Project) -> EngineSettings:
-    return EngineSettings(
-        params.audit.attacks,
-        params.seed,
-        batch_tokens=params.compute.batch_tokens,
-        options=params.audit.model_dump(),
-        permutations=params.audit.permutations,
-        ngram=params.checks.ngram,
-        cache=project.cache,
-    )
+def write_passes(passes: ModelPasses, path: Path) -> None:
+    """Write one safetensors file, the same bytes for the same content."""
+    from safetensors.numpy import save_file
+
+    audited = passes.audited
+    tensors = {
+        **_named("records", to_arrays(audited.statistics)),
+        **_named("population", {} if audited.population is None else to_arrays(audited.population)),
+        **_named("canaries", {} if passes.canaries is None else to_arrays(passes.canaries)),
+        **_named("computed", audited.computed),
+        "nll": np.array([passes.nll]),
+        "responses": pad(passes.responses),
+        "refused": np.frombuffer(json.dumps(dict(audited.refused), sort_keys=True).encode(), np.uint8),
+    }
+    for name, statistics in audited.variants.items():
+        tensors |= _named(f"variants/{name}", to_arrays(statistics))
+    if audited.continuations is not None:
+        continued = audited.continuations
+        tensors |= {"continuations/plain": continued.plain, "continuations/published": continued.published}
+    with replacing_file(path) as fresh:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, fresh)
+        fresh.chmod(0o600)
+
+
+def read_passes(path: Path, records: Sequence[EncodedRecord] = ()) -> ModelPasses:
+    """What `write_passes` wrote. records: those that were continued, for whoever needs the continuations.
+
+    Raises KdleakError for a file that is not there or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+        statistics = from_arrays(_below("records", tensors))
+        continued = _below("continuations", tensors)
+        variants = dict.fromkeys(name.split("/")[1] for name in tensors if name.startswith("variants/"))
+        audited = PassResults(
+            statistics,
+            _statistics("population", tensors),
+            {name: from_arrays(_below(f"variants/{name}", tensors)) for name in variants},
+            _below("computed", tensors),
+            Continuations(records, statistics, **continued) if continued else None,
+            json.loads(tensors["refused"].tobytes()),
+        )
+        responses = unpad(tensors["responses"])
+        return ModelPasses(audited, tensors["nll"].item(), responses, _statistics("canaries", tensors))
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
+    except (SafetensorError, KeyError, ValueError):
+        raise KdleakError(f"{path}: damaged (not the passes of a model); delete it and run 'dvc repro'") from None
+
+
+def _named(place: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{place}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _below(place: str, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{place}/"): t for name, t in tensors.items() if name.startswith(f"{place}/")}
+
+
+def _statistics(place: str, tensors: Mapping[str, np.ndarray]) -> TokenStatistics | None:
+    arrays = _below(place, tensors)
+    return from_arrays(arrays) if arrays else None
+
+
+def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """(n, longest) int64, each row ended by `_ENDED` where it is shorter."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), _ENDED, np.int64)
+    for row, tokens in zip(padded, rows, strict=True):
+        row[: len(tokens)] = tokens
+    return padded
+
+
+def unpad(rows: np.ndarray) -> list[list[int]]:
+    """The inverse of `pad`."""
+    return [row[row != _ENDED].tolist() for row in rows]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from kdleak.attacks import ATTACKS
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.variants import Variant
 from kdleak.distill.recipes import recipe
+from kdleak.models.checkpoints import load_tokenizer
 from kdleak.pipeline.distill import make_student
-from kdleak.pipeline.membership import attack_model
-from kdleak.pipeline.utility import measure_utility
+from kdleak.pipeline.measure import measure_run
+from kdleak.pipeline.membership import judge_membership
+from kdleak.pipeline.passes import audited_records
+from kdleak.pipeline.utility import judge_utility
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -26,9 +30,11 @@ def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
     multiplier = _multiplier(method, rate, params)
     variant, settings = Variant(method, rate=multiplier), at_rate(params, method, multiplier)
     make_student(variant, settings, project)
-    attack_model(variant, settings, project)
-    measure_utility(variant, settings, project)
+    declared = [each for name in params.audit.attacks for each in ATTACKS[name].needs.passes]
+    passes = measure_run(variant, declared, settings, project, memorization=False)
     if is_main():
+        judge_membership(variant, passes, audited_records(project), settings, project)
+        judge_utility(variant, passes, load_tokenizer(project.model(variant)), project)
         project.roc(variant).unlink()  # the curves of the sweep are drawn nowhere
         shutil.rmtree(project.model(variant))
 

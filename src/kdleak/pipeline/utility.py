@@ -1,4 +1,4 @@
-"""Utility: perplexity and ROUGE-L on records that no model has been trained on."""
+"""The utility part of the judge stage: perplexity and ROUGE-L on records that no model has been trained on."""
 
 from __future__ import annotations
 
@@ -7,66 +7,44 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
-from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
-from kdleak.inference.generation import Sampling, generate
-from kdleak.models.checkpoints import load_model, load_tokenizer
-from kdleak.training.finetune import evaluate
+from kdleak.pipeline.passes import read_passes, reference_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-    from kdleak.config.schema import Params
     from kdleak.core.paths import Project
     from kdleak.core.variants import Variant
+    from kdleak.pipeline.passes import ModelPasses
 
 
-def measure_utility(name: str | Variant, params: Params, project: Project) -> None:
-    """Write results/<name>/utility.json for `teacher`, or for the student that `name` made:
+def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTokenizerBase, project: Project) -> None:
+    """Write results/<name>/utility.json: {perplexity, perplexity_of_base, rouge_l, rouge_l_ci95, records}.
 
-    {perplexity, perplexity_of_base, rouge_l, rouge_l_ci95, records}. Perplexity is exp of the mean negative
-    log-likelihood per response token, EOS included; the base is what the model was before it saw public or private.
+    Perplexity is exp of the mean negative log-likelihood per response token, EOS included; the base is what the model
+    was before it saw public or private.
     """
-    base, folder = project.base(name), project.model(name)
-    tokenizer, model = load_tokenizer(folder), load_model(folder)
     heldout = read_role(project.records, "heldout")
-    limits = (params.model.max_prompt_tokens, params.model.max_tokens)
-    records = Encoder(tokenizer, *limits).encode_frame(heldout)
-    sampling = Sampling(
-        params.generation.max_new_tokens,
-        params.model.max_tokens,
-        temperature=0.0,
-        batch_size=params.compute.generation_batch,
-    )
-    scores = rouge_l(model, tokenizer, records, list(heldout["response"]), sampling)
+    scores = rouge_l(tokenizer, passes.responses, list(heldout["response"]))
     mean = sum(scores) / len(scores)
     error = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(1, len(scores) - 1) / len(scores))
+    base = read_passes(reference_files(variant, project)["pretrained"])
     figures = {
-        "perplexity": perplexity(model, records, params.compute.batch_tokens),
-        "perplexity_of_base": perplexity(load_model(base), records, params.compute.batch_tokens),
+        "perplexity": math.exp(passes.nll),
+        "perplexity_of_base": math.exp(base.nll),
         "rouge_l": mean,
         "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
-        "records": len(records),
+        "records": len(heldout),
     }
-    write_json(figures, project.utility(name), digits=6)
-
-
-def perplexity(model: PreTrainedModel, records: Sequence[EncodedRecord], batch_tokens: int) -> float:
-    """exp of the mean negative log-likelihood over all response tokens."""
-    return math.exp(evaluate(model, records, batch_tokens))
+    write_json(figures, project.utility(variant), digits=6)
 
 
 def rouge_l(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[EncodedRecord],
-    references: Sequence[str],
-    sampling: Sampling,
+    tokenizer: PreTrainedTokenizerBase, responses: Sequence[Sequence[int]], references: Sequence[str]
 ) -> list[float]:
-    """ROUGE-L (F1, stemmed words; Lin 2004) of each record's continuation against its reference, in [0, 1]."""
+    """ROUGE-L (F1, stemmed words; Lin 2004) of each response (token ids) against its reference, in [0, 1]."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    continuations = generate(model, [r.prompt for r in records], sampling, tokenizer.eos_token_id)
-    texts = tokenizer.batch_decode([list(c) for c in continuations], skip_special_tokens=True)
+    texts = tokenizer.batch_decode([list(r) for r in responses], skip_special_tokens=True)
     return [scorer.score(ref, text)["rougeL"].fmeasure for ref, text in zip(references, texts, strict=True)]

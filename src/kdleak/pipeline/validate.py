@@ -32,6 +32,7 @@ ENTRIES = {
     "text": "kdleak.pipeline.text",
     "distill": "kdleak.pipeline.distill",
     "measure": "kdleak.pipeline.measure",
+    "judge": "kdleak.pipeline.judge",
     "rates": "kdleak.pipeline.trial",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
@@ -40,6 +41,10 @@ ENTRIES = {
 BY_METHOD = ("text", "distill", "rates")
 #: Where methods register; one file need not know of another.
 METHODS_PACKAGE = "kdleak.distill.methods"
+#: Where attacks register. Of those files, the measure stages run the ones that make a pass.
+ATTACKS_PACKAGE = "kdleak.attacks"
+#: Code that a stage imports and makes no figure with.
+IDLE = {"measure": ("kdleak.stats", "kdleak.memorization")}
 #: Code that no figure passes through: the command line, MLflow, what is shown on a terminal or said of an error, and
 #: the settings and paths, which dvc.yaml declares by name.
 PLUMBING = (
@@ -88,4 +93,6 @@ def check_environment(params: Params, project: Project) -> None:
 def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:
     """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module."""
     entries = Entries(METHODS_PACKAGE, "method", method) if method else None
-    return source.fingerprint(source.closure(ENTRIES[stage], PLUMBING, entries))
+    if stage == "measure":
+        entries = Entries(ATTACKS_PACKAGE, "attack", makers=("TextPass", "ModelPass"))
+    return source.fingerprint(source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries))

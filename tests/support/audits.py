@@ -1,0 +1,19 @@
+"""The measure and judge stages of a test's project, as DVC runs them."""
+
+from __future__ import annotations
+
+from kdleak.config.schema import Params
+from kdleak.core.paths import Project
+from kdleak.data.canaries import write_canaries
+from kdleak.pipeline.judge import judge_model
+from kdleak.pipeline.measure import measure_model
+
+
+def audit(project: Project, params: Params, *names: str) -> None:
+    """Measure the bases and the models `names`, then judge these in their order; canaries are drawn where none are."""
+    if not project.canaries.is_file():
+        write_canaries(params.canaries.model_copy(update={"each": 1, "references": 20}), params.seed, project)
+    for name in ("base", *names):
+        measure_model(name, params, project)
+    for name in names:
+        judge_model(name, params, project)
