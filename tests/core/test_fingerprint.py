@@ -136,3 +136,13 @@ def test_every_stage_has_an_entry_and_no_fingerprint_takes_the_code_in():
         text = fingerprint(source, stage, "kd" if stage in BY_METHOD else None)
         assert ENTRIES[stage] in text and "kdleak.cli" not in text and "kdleak.tracking" not in text
     assert set(sys.modules) == before
+
+
+def test_code_that_makes_no_pass_is_that_of_the_judge_stages_alone():
+    source = SourceTree(ROOT / "src")
+    measure, judge = (
+        {line.split()[1] for line in fingerprint(source, stage).splitlines()} for stage in ("measure", "judge")
+    )
+    assert {"kdleak.attacks.mope", "kdleak.attacks.variants", "kdleak.inference.scoring"} <= measure
+    assert {"kdleak.attacks.rmia", "kdleak.stats.delong", "kdleak.memorization.report"} <= judge - measure
+    assert not {name for name in judge if name.startswith("kdleak.report")}
