@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def attack_model(name: str | Variant, params: Params, project: Project) -> None:
     audit = engine.run(passes.subjects(name, records, params, project), records, settings)
     if audit is None:
         return  # the passes are shared, the statistics of them are the main process's
-    report = audit.report | {"not_applicable": audit.left_out}
+    report: dict[str, Any] = audit.report | {"not_applicable": audit.left_out}
     if (variant := Variant.of(name)).is_distilled:
         others = (variant.teacher, variant.baseline)
         teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)

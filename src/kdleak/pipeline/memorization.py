@@ -31,6 +31,7 @@ def measure_memorization(name: str | Variant, params: Params, project: Project) 
     of_canaries = runner.statistics(subject, subject.encoder.encode_frame(canaries), "canaries")
     if not is_main():
         return
+    assert results.continuations is not None and results.statistics is not None  # as asked for
     own = Memorization(
         record_table(frame, results.continuations, subject.encoder.tokenizer, params.memorization.shortest),
         fact_table(frame, subject.encoded, subject.encoder, results.statistics),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
-from kdleak.data.encoding import EncodedRecord, Encoder
+from kdleak.data.encoding import EncodedRecord, Encoder, eos_id
 from kdleak.data.records import read_role
 from kdleak.inference.generation import Sampling, generate
 from kdleak.models.checkpoints import load_model, load_tokenizer
@@ -67,6 +67,6 @@ def rouge_l(
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    continuations = generate(model, [r.prompt for r in records], sampling, tokenizer.eos_token_id)
+    continuations = generate(model, [r.prompt for r in records], sampling, eos_id(tokenizer))
     texts = tokenizer.batch_decode([list(c) for c in continuations], skip_special_tokens=True)
     return [scorer.score(ref, text)["rougeL"].fmeasure for ref, text in zip(references, texts, strict=True)]
