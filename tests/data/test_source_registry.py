@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from kdleak.config.load import check_environment, parse_params
+from kdleak.config.load import parse_params
 from kdleak.config.schema import Data, Params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.data.records import ROLES, Record
 from kdleak.data.sources import Source, SourceRow, find_source, registry, source, sources
 from kdleak.pipeline.data import write_records
+from kdleak.pipeline.validate import check_environment
 from tests.config.test_config import DEFAULT, changed
 from tests.support.pipeline_project import ROOT
 

@@ -156,7 +156,7 @@ def block_mope(
     gathered = np.zeros((*drops.shape[:2], len(records)))
     gathered[:, :, shard] = drops
     distributed.all_reduce_sum_(gathered)
-    return [PerturbationScores(block) for block in gathered]
+    return [PerturbationScores(gathered[block]) for block in range(len(gathered))]
 
 
 def _block_drops(

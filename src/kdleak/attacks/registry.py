@@ -188,7 +188,7 @@ def attack(
     whose: str = ATTACKER,
     draws: Callable[[AttackInput], np.ndarray] | None = None,
     placebo: Callable[[AttackInput], AttackInput] | None = None,
-    **needs: object,
+    **needs: Any,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the attack `name`; further keyword arguments are the fields of `Needs`."""
 

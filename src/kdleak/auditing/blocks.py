@@ -68,7 +68,7 @@ def _spread(scores: list[np.ndarray], areas: list[float], is_member: np.ndarray)
     highest, lowest = int(np.argmax(areas)), int(np.argmin(areas))
     defined = np.isfinite(scores[highest]) & np.isfinite(scores[lowest])
     pair = [(s[defined & is_member], s[defined & ~is_member]) for s in (scores[highest], scores[lowest])]
-    difference = stats.auc_difference(*pair, LEVEL)
+    difference = stats.auc_difference(pair[0], pair[1], LEVEL)
     pairs = len(scores) * (len(scores) - 1) / 2
     return {
         "highest": highest,

@@ -145,6 +145,7 @@ def overlap_control(scores: pd.DataFrame, overlap: Mapping[str, float]) -> dict[
         report[stratum] = {"n_nonmembers": int(rows.sum()), "attacks": {}}
         for name in names:
             column = scores[name].to_numpy(np.float64)
-            area = stats.auc(*(column[side & np.isfinite(column)] for side in (is_member, rows)), LEVEL)
+            members, others = (column[side & np.isfinite(column)] for side in (is_member, rows))
+            area = stats.auc(members, others, LEVEL)
             report[stratum]["attacks"][name] = {"auc": area.value, "auc_ci95": [area.low, area.high]}
     return report

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.attacks.perturbation import PerturbationScores
-from kdleak.attacks.registry import Attack
 from kdleak.attacks.variants import argmax_texts
 from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.auditing.membership import KEYS, membership_report
@@ -191,8 +190,12 @@ def _reason(why: str | list[str], words: Mapping[str, str]) -> str:
 
 def _placebos(inputs: AttackInput, names: Sequence[str], member: np.ndarray) -> dict[str, dict[str, Any]]:
     """The negative controls of the attacks that have a placebo."""
-    attacks: list[Attack] = [ATTACKS[name] for name in names if ATTACKS[name].placebo is not None]
-    return {attack.name: placebo_control(attack.score(attack.placebo(inputs)), member) for attack in attacks}
+    placebos = {name: ATTACKS[name].placebo for name in names}
+    return {
+        name: placebo_control(ATTACKS[name].score(placebo(inputs)), member)
+        for name, placebo in placebos.items()
+        if placebo is not None
+    }
 
 
 def _controls(

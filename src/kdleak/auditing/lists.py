@@ -188,8 +188,8 @@ def _read(source: Records, option: str, role: str) -> tuple[pd.DataFrame, str]:
 def _rows(source: Records, option: str) -> tuple[str, Iterable[tuple[str, Mapping[str, Any]]]]:
     if isinstance(source, str | Path):
         return str(source), raw_rows(Path(source), f"--{option}")
-    rows = source.to_dict("records") if hasattr(source, "to_dict") else source
-    return option, _numbered(rows)
+    table: Any = source  # pandas is not imported to ask whether this is one of its tables
+    return option, _numbered(table.to_dict("records") if hasattr(table, "to_dict") else table)
 
 
 def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -14,6 +14,7 @@ from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
 from kdleak.render.blocks import (
     Absent,
+    Block,
     Bullets,
     Callout,
     Chart,
@@ -142,7 +143,7 @@ def _memorization(report: Mapping[str, Any] | None) -> Section:
         gap = report[name]
         row = [title_, number(gap["members"]), number(gap["nonmembers"]), _gap(gap)]
         rows.append(row + ([_gap(gap["no_kd"]), _gap(gap["excess"])] if beside else []))
-    blocks = [Table(header, rows)]
+    blocks: list[Block] = [Table(header, rows)]
     if "inherited" in report:
         hits = report["inherited"]["records"]
         blocks.append(

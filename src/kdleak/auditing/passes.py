@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -230,7 +230,8 @@ def make_encoders(
 
 def check_vocabulary(records: Sequence[EncodedRecord], model: PreTrainedModel, subject: Subject) -> None:
     """Refuse a tokenizer with token ids that the model has no embedding for."""
-    size = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    size = embeddings.weight.shape[0]
     highest = max((max(r.prompt + r.response) for r in records), default=0)
     if highest >= size:
         tokenizer = subject.encoder.tokenizer

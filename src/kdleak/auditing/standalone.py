@@ -82,6 +82,7 @@ def run_audit(
     audit = engine.run(
         {ROLES[option]: s for option, s in subjects.items()}, lists.frame, _engine(settings, lists.shape)
     )
+    assert audit is not None  # one process runs it
 
     membership = audit.report | _compared(audit)
     memorization, tables = _memorization(audit, subjects, lists)
@@ -147,10 +148,9 @@ def _memorization(
     }
     if "student" not in tables:
         return None, tables
-    own, teacher, no_kd = (
-        Memorization(tables[option]) if option in tables else None for option in ("student", "teacher", "baseline")
-    )
-    return {"tokens": CONTINUED, **memorization_report(own, teacher=teacher, no_kd=no_kd)}, tables
+    teacher, no_kd = (Memorization(tables[each]) if each in tables else None for each in ("teacher", "baseline"))
+    report = memorization_report(Memorization(tables["student"]), teacher=teacher, no_kd=no_kd)
+    return {"tokens": CONTINUED, **report}, tables
 
 
 def most_exposed(

@@ -67,7 +67,7 @@ def best_attack(scores: pd.DataFrame, fpr: float) -> BestAttack:
         values = scores[name].to_numpy(np.float64)
         sides = [values[rows & np.isfinite(values)] for rows in (member, ~member)]
         if len(sides[0]) and len(sides[1]):
-            areas[name] = (sides, stats.auc(*sides, level))
+            areas[name] = (sides, stats.auc(sides[0], sides[1], level))
     name = max(areas, key=lambda n: (abs(areas[n][1].value - 0.5), n))
     if areas[name][1].low <= 0.5 <= areas[name][1].high:  # nothing is shown either way: the attacker's best
         name = max(areas, key=lambda n: (areas[n][1].value, n))

@@ -66,7 +66,7 @@ def explain(error: ValidationError, section: type[BaseModel], above: str = "") -
     """
     # A mistyped key also leaves the right one missing: the typo is what the user wants to hear of.
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = problems[0]
+    first: Any = problems[0]  # whether it has `ctx` depends on its type
     key = ".".join(str(part) for part in (above, *first["loc"]) if part != "")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     match first["type"]:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 #: Names whose presence makes a module a registry.
 _DYNAMIC = {"import_module", "iter_modules"}
@@ -40,7 +41,9 @@ class Module:
 
     @cached_property
     def tree(self) -> ast.Module:
-        return _Stripped().visit(ast.parse(self.path.read_bytes()))
+        stripped = _Stripped().visit(ast.parse(self.path.read_bytes()))
+        assert isinstance(stripped, ast.Module)
+        return stripped
 
     @property
     def is_package(self) -> bool:
@@ -140,7 +143,7 @@ class SourceTree:
 class _Stripped(ast.NodeTransformer):
     """Takes docstrings and `if TYPE_CHECKING:` away."""
 
-    def visit(self, node: ast.AST) -> ast.AST:
+    def visit(self, node: ast.AST) -> Any:  # a node, a list of nodes or None, as NodeTransformer takes them
         self.generic_visit(node)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:

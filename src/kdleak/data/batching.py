@@ -45,11 +45,9 @@ class Batch:
         return torch.full((len(self.targets),), 1 / max(self.whole, 1), device=self.targets.device)
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = (
-            t.to(device, non_blocking=True)
-            for t in (self.input_ids, self.positions, self.targets, self.rows, self.scored)
-        )
-        return Batch(*moved, self.indices, self.whole)
+        columns = (self.input_ids, self.positions, self.targets, self.rows, self.scored)
+        input_ids, positions, targets, rows, scored = (t.to(device, non_blocking=True) for t in columns)
+        return Batch(input_ids, positions, targets, rows, scored, self.indices, self.whole)
 
 
 def collate(records: Sequence[EncodedRecord], indices: Sequence[int], pad_id: int = 0) -> Batch:

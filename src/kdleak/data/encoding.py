@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -47,6 +47,11 @@ class Encoded:
     characters: np.ndarray
 
 
+def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a response; `Encoder` refuses a tokenizer that has none."""
+    return cast("int", tokenizer.eos_token_id)
+
+
 class Encoder:
     """Encodes records with one tokenizer, within `max_prompt_tokens`, and `max_tokens` of prompt and response.
 
@@ -78,7 +83,7 @@ class Encoder:
 
     @property
     def eos_id(self) -> int:
-        return self.tokenizer.eos_token_id
+        return eos_id(self.tokenizer)
 
     def prompt(self, instruction: str, context: str, turns: Sequence[Turn] = ()) -> str:
         """The text that the model reads before the response (`kdleak.data.templates.render_prompt`)."""
@@ -120,8 +125,10 @@ class Encoder:
         return Encoded([r for r, _ in pairs], [s for _, s in pairs], np.array(covered, dtype=np.int64))
 
     def _tokenize(self, texts: list[str]) -> dict[str, list]:
-        options = {"add_special_tokens": False, "return_offsets_mapping": True}
-        return self.tokenizer(texts, split_special_tokens=self.template != "chat", **options)
+        split = self.template != "chat"
+        return dict(
+            self.tokenizer(texts, split_special_tokens=split, add_special_tokens=False, return_offsets_mapping=True)
+        )
 
     def _split(
         self, record_id: str, n_prompt: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]], tail: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kdleak.core.errors import KdleakError, nearest
 
@@ -92,7 +92,8 @@ def _chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template([*map(dict, turns)], tokenize=False, add_generation_prompt=True)
+        return cast("str", text)  # as tokenize=False gives it
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)
         reason = " ".join(str(error).split())[:100]

@@ -65,12 +65,13 @@ class Context:
         """The public records to train on, and those kept for validation: whole groups, about that share of them."""
         held_out = held_out_part(self._public, validation_share, derive(self.params.seed, "validation"))
         training, validation = self._public[~held_out], self._public[held_out]
-        return tuple(self._admitted(self.encoder.encode_frame(part)) for part in (training, validation))
+        admitted = [self._admitted(self.encoder.encode_frame(part)) for part in (training, validation)]
+        return admitted[0], admitted[1]
 
     def teacher_text(self) -> list[EncodedRecord]:
         """The public records with the responses that the text stage had the teacher write."""
         path = self.project.training_text(self.variant.method)
-        return with_teacher_text(self.references(), path, self.tokenizer.eos_token_id)
+        return with_teacher_text(self.references(), path, self.encoder.eos_id)
 
     def private_prompts(self) -> list[EncodedRecord]:
         """The teacher's members; never under the corrected protocol."""
@@ -95,7 +96,7 @@ class Context:
     def rollouts(self, teacher_share: float = 0.0) -> Rollouts:
         """Writes responses by the student; by its mixture with that share of what the teacher releases."""
         mixture = TeacherMixture(self._teacher, teacher_share, self._release) if teacher_share else None
-        return Rollouts(sampling(self.params), self.tokenizer.eos_token_id, self.seed, mixture)
+        return Rollouts(sampling(self.params), self.encoder.eos_id, self.seed, mixture)
 
     def validation_loss(self, model: PreTrainedModel, records: Sequence[EncodedRecord]) -> float:
         """Mean cross-entropy over the response tokens of `records`, nats."""

@@ -14,13 +14,15 @@ from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text
 from kdleak.distill.rollouts import ConstantShare, RolloutBatches
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
-from kdleak.models.output_head import output_head
+from kdleak.models.output_head import OutputHead, output_head
 from kdleak.training.batch_sources import BatchSource, FixedBatches
 from kdleak.training.chunked_loss import CHUNK, chunked_loss
 from kdleak.training.finetune import with_corpus_loss
 from kdleak.training.loop import Objective
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kdleak.distill.context import Context
 
 #: Defects of the study's published code in every method that learns from its own text.
@@ -29,7 +31,7 @@ ON_POLICY_DEFECTS = INIT_IGNORED | {4: "the first token of student-written respo
 
 def divergence_loss(
     student_hidden: torch.Tensor,
-    student_head: torch.nn.Linear,
+    student_head: torch.nn.Linear | OutputHead,
     teacher_states: torch.Tensor,
     teacher_logits: Callable[[torch.Tensor], torch.Tensor],
     divergence: Divergence,
@@ -54,7 +56,7 @@ def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight:
     """Mean divergence between teacher and student over the response positions, and `lm_weight` times the
     cross-entropy of the corpus beside the batch, if there is one."""
 
-    def objective(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    def objective(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
         hidden, head = hidden_states(student, batch), output_head(student)
         return divergence_loss(hidden, head, signal.states(batch), signal.logits, divergence, batch.weights)
 

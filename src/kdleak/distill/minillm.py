@@ -9,9 +9,11 @@ weight q/p̃ of the token (eq. 7, per step), the second is divided by the remain
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
+from kdleak.data.batching import Batch
 from kdleak.distill.divergences import reverse_kl
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
@@ -20,6 +22,9 @@ from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import chunked_loss
 from kdleak.training.finetune import with_corpus_loss
 from kdleak.training.loop import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,21 @@ def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Ob
     `clip` is PPO's ε.
     """
 
-    def objective(student: torch.nn.Module, batch: PolicyBatch) -> torch.Tensor:
+    def objective(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        assert isinstance(batch, PolicyBatch)
+        advantages, old_log_probs = batch.advantages, batch.log_probs
+        whole_importance = batch.importance
+        assert advantages is not None and old_log_probs is not None and whole_importance is not None
         teacher_states = signal.states(batch)
 
         def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
             with torch.no_grad():
                 teacher_logits = signal.logits(teacher_states[positions])
-            importance = batch.importance[positions]
+            importance = whole_importance[positions]
             single_step = importance * reverse_kl(logits, teacher_logits)
             log_probs = target_log_probs(logits, batch.targets[positions])
             return single_step + policy_gradient_loss(
-                log_probs, batch.log_probs[positions], importance, batch.advantages[positions], clip
+                log_probs, old_log_probs[positions], importance, advantages[positions], clip
             )
 
         hidden, head = hidden_states(student, batch), output_head(student)

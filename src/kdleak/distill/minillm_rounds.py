@@ -21,6 +21,8 @@ from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.chunked_loss import CHUNK
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kdleak.distill.methods.minillm import MiniLLM
 
 
@@ -56,17 +58,23 @@ class PolicyBatches:
         self._inner: FixedBatches | None = None
         self._seen: list[float] = []
 
-    def batch(self, model: torch.nn.Module, step: int) -> PolicyBatch:
+    def batch(self, model: PreTrainedModel, step: int) -> PolicyBatch:
         if step >= self._ends:
             self._begin_round(model, step)
+        assert self._inner is not None  # a round has begun
         indices = self._inner.indices(step - self._begun)
         scored = [self._scored[i] for i in indices]
         advantages = [self._advantages[i] for i in indices]
         plain = collate([s.record for s in scored], range(len(scored)))
-        columns = {name: _joined([getattr(s, name) for s in scored]) for name in ("log_probs", "importance")}
-        return PolicyBatch(**vars(plain), written_by_student=True, **columns, advantages=torch.cat(advantages))
+        return PolicyBatch(
+            **vars(plain),
+            written_by_student=True,
+            log_probs=_joined([s.log_probs for s in scored]),
+            importance=_joined([s.importance for s in scored]),
+            advantages=torch.cat(advantages),
+        )
 
-    def _begin_round(self, model: torch.nn.Module, step: int) -> None:
+    def _begin_round(self, model: PreTrainedModel, step: int) -> None:
         self._round += 1
         records = [self.prompts.records[i] for i in self.prompts.indices(self._round)]
         written = [r for r in self.rollouts.write(model, records, self._round) if r.response]
@@ -87,7 +95,7 @@ class PolicyBatches:
         followed = whitened(torch.cat([r[:-1] for r in returns])).split([len(r) - 1 for r in returns])
         self._advantages = [torch.cat([a, torch.zeros(1)]) for a in followed]
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         return dict(zip(("importance", "reward", "rollout_tokens"), self._seen, strict=True))
 
     def state(self) -> dict[str, Any]:
@@ -102,7 +110,7 @@ class PolicyBatches:
 
 @torch.no_grad()
 def score_rollouts(
-    student: torch.nn.Module,
+    student: PreTrainedModel,
     signal: TeacherSignal,
     records: Sequence[EncodedRecord],
     options: MiniLLM,
@@ -130,7 +138,7 @@ def score_rollouts(
     return [_Scored(r, *place.tolist()) for r, place in zip(records, places, strict=True)]
 
 
-def _both_log_probs(student: torch.nn.Module, signal: TeacherSignal, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _both_log_probs(student: PreTrainedModel, signal: TeacherSignal, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """log q and log p of the batch's targets, (m,) each, in float32."""
     pieces = []
     states = hidden_states(student, batch), signal.states(batch)

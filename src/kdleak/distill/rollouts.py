@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -16,6 +16,9 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.generation import Sampling, TeacherMixture, generate
 from kdleak.inference.release import Release, identity
 from kdleak.training.batch_sources import DistillationBatch, FixedBatches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def continued(record: EncodedRecord, response: tuple[int, ...], eos_id: int) -> EncodedRecord:
@@ -48,7 +51,7 @@ class Rollouts:
     mixture: TeacherMixture | None = None
     release: Release = identity
 
-    def write(self, model: torch.nn.Module, records: Sequence[EncodedRecord], step: int) -> list[EncodedRecord]:
+    def write(self, model: PreTrainedModel, records: Sequence[EncodedRecord], step: int) -> list[EncodedRecord]:
         """`records` with responses that `model` samples."""
         streams = [derive(self.seed, f"rollout/{step}/{r.record_id}") for r in records]
         prompts = [r.prompt for r in records]
@@ -95,12 +98,14 @@ class Share(Protocol):
 
     def origin(self, r: float, progress: float) -> Origin:
         """The origin of a batch, for `r` uniform in [0, 1) and the share of the steps done."""
+        ...
 
-    def begin(self, model: torch.nn.Module) -> None:
+    def begin(self, model: PreTrainedModel) -> None:
         """Called before the first step."""
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         """Adapt to how the student does; returns figures for the history."""
+        ...
 
     def state(self) -> dict[str, Any]: ...
 
@@ -119,10 +124,10 @@ class ConstantShare:
             return Origin.FIXED
         return Origin.THROUGH_BUFFER if self.through_buffer else Origin.FRESH
 
-    def begin(self, model: torch.nn.Module) -> None:
+    def begin(self, model: PreTrainedModel) -> None:
         pass
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +156,7 @@ class RolloutBatches:
         self._steps = fixed.steps_per_epoch * epochs
         self._written, self._batches = 0, 0
 
-    def batch(self, model: torch.nn.Module, step: int) -> DistillationBatch:
+    def batch(self, model: PreTrainedModel, step: int) -> DistillationBatch:
         if step == 0:
             self.share.begin(model)
         indices = self.fixed.indices(step)
@@ -170,7 +175,7 @@ class RolloutBatches:
         return DistillationBatch(**vars(batch), written_by_student=True)
 
     def _student_text(
-        self, origin: Origin, model: torch.nn.Module, records: list[EncodedRecord], step: int
+        self, origin: Origin, model: PreTrainedModel, records: list[EncodedRecord], step: int
     ) -> list[EncodedRecord]:
         if origin is Origin.REPLAYED:
             return self._replayed(len(records), step)
@@ -180,9 +185,10 @@ class RolloutBatches:
         return self._replayed(len(records), step) if origin is Origin.THROUGH_BUFFER else fresh
 
     def _replayed(self, n: int, step: int) -> list[EncodedRecord]:
+        assert self.buffer is not None  # a share that replays comes with one
         return self.buffer.sample(n, derive(self.rollouts.seed, f"replay/{step}"))
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         figures = {"student_written": self._written / self._batches}
         self._written, self._batches = 0, 0
         return figures | self.share.end_epoch(model)

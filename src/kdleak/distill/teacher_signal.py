@@ -35,9 +35,11 @@ class TeacherSignal(Protocol):
 
     def states(self, batch: Batch) -> torch.Tensor:
         """Hidden states (m, d_t) at the response positions of `batch`."""
+        ...
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """What the teacher releases at positions with these states: (c, d_t) -> (c, V); −inf where left out."""
+        ...
 
 
 class LiveTeacher:
@@ -104,7 +106,7 @@ def cached_teacher(
         return live
     key = _key(teacher_digest, dtype, records)
     hidden = cache.get(key)
-    if not distributed.all_agree(hidden is not None):
+    if not distributed.all_agree(hidden is not None) or hidden is None:
         hidden = teacher_hidden_states(live, records, batch_tokens)
         cache.put(key, hidden)
     return CachedTeacher(live, hidden, lengths)
@@ -130,6 +132,7 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
 def _state_shape(live: LiveTeacher) -> tuple[int, torch.dtype]:
     """Width and dtype of the states that the teacher's output head takes."""
     output = live.teacher.get_output_embeddings()
+    assert isinstance(output, torch.nn.Linear)  # as `output_head` has seen
     return output.in_features, output.weight.dtype
 
 

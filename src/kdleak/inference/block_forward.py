@@ -52,7 +52,7 @@ def hidden_states_from_block(
 
 def block_output(model: PreTrainedModel, batch: Batch, block: int, states: torch.Tensor | None) -> torch.Tensor:
     """(n, t, hidden_size): what `block`, any but the topmost, makes of its input `states` (block 0: None)."""
-    sink = _Sink(states, _blocks_give_tuples(model))
+    sink = _Sink(torch.empty(0), _blocks_give_tuples(model))  # what it is for is what will reach it
     with _starting_at(model, block, states), _stopping_after(model, block, sink):
         hidden_states(model, batch)
     return sink.states
@@ -82,6 +82,7 @@ def _starting_at(model: PreTrainedModel, first: int, states: torch.Tensor | None
     if first == 0:
         yield
         return
+    assert states is not None  # a block above the lowest has an input
     source = _Source(states, _blocks_give_tuples(model))
     with _blocks_as(model, lambda blocks: [source] * first + blocks[first:]):
         yield

@@ -45,8 +45,8 @@ class ArrayCache(TensorStore):
     def get_or_compute(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The entry of `key`; computed and stored where it is missing or damaged."""
         entry = self.get(key)
-        missing = entry is None if not self.together else not distributed.all_agree(entry is not None)
-        if missing:
+        known = entry is not None if not self.together else distributed.all_agree(entry is not None)
+        if entry is None or not known:
             entry = compute()
             self.put(key, entry)
         return entry

@@ -30,6 +30,7 @@ class DecodeState(Protocol):
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Let each row grow by one of `tokens` (n,)."""
+        ...
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keep the rows of the batch of these indices alone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -171,9 +172,10 @@ def _choose(
     heat = temperature or 1.0
     scaled = [x.float() if heat == 1 else x.float() / heat for x in logits]
     parts = [x.softmax(-1) for x in scaled]
-    probs = parts[0] if len(parts) == 1 else sum(share * x for x, share in zip(parts, shares, strict=True))
+    probs = parts[0] if len(parts) == 1 else reduce(torch.add, (s * x for x, s in zip(parts, shares, strict=True)))
     if temperature == 0:
         return probs.argmax(-1)
+    assert u is not None  # drawn wherever the temperature is above zero
     cumulative = probs.cumsum(-1)
     passed = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)
     return passed[:, 0].clamp_(max=cumulative.shape[-1] - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import DynamicCache
@@ -13,18 +13,19 @@ from kdleak.models.architecture import decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.utils import ModelOutput
+    from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
 def prefix_cache(model: PreTrainedModel, prefix: Sequence[int]) -> DynamicCache:
     """Keys and values of one row that reads `prefix`."""
-    return _read(model, prefix).past_key_values
+    return cast("DynamicCache", _read(model, prefix).past_key_values)
 
 
 def repeated(cache: DynamicCache, n: int) -> DynamicCache:
     """`n` rows that all have read what the one row of `cache` has."""
     rows = DynamicCache()
-    for i, layer in enumerate(cache.layers):
+    layers: Any = cache.layers  # of keys and values: `keeps_all_keys` has looked
+    for i, layer in enumerate(layers):
         rows.update(layer.keys.expand(n, -1, -1, -1), layer.values.expand(n, -1, -1, -1), i)
     return rows
 
@@ -42,7 +43,8 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], shortest: int = 16) -> lis
     others: list[int] = []
     for members in groups.values():
         # What the first and the last in alphabetical order share, all between them share too.
-        first, last = min(prompts[i] for i in members), max(prompts[i] for i in members)
+        ordered = [tuple(prompts[i]) for i in members]
+        first, last = min(ordered), max(ordered)
         n = min(common_prefix(first, last), min(len(prompts[i]) for i in members) - 1)
         if len(members) > 1 and n >= shortest:
             shared.append((first[:n], members))
@@ -58,7 +60,7 @@ def keeps_all_keys(model: PreTrainedModel) -> bool:
     return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def _read(model: PreTrainedModel, tokens: Sequence[int]) -> ModelOutput:
+def _read(model: PreTrainedModel, tokens: Sequence[int]) -> BaseModelOutputWithPast:
     """What the decoder gives for one row of `tokens`, its cache included."""
     ids = torch.tensor([list(tokens)], device=next(model.parameters()).device)
     with torch.no_grad():

@@ -164,14 +164,14 @@ def plain(gap: Gap) -> dict[str, Any]:
 def _discoverable(figures: _Figures, rows: np.ndarray) -> dict[str, dict[str, Any]]:
     """By n, then p: the share of records whose first tokens n samples contain with probability p."""
 
-    def share(table: pd.DataFrame | None, n: int, p: float) -> np.ndarray | None:
-        if table is None:
-            return None
+    no_kd = figures.no_kd
+
+    def share(table: pd.DataFrame, n: int, p: float) -> np.ndarray:
         return np.where(table["reproduced"].notna(), discoverable(table["log_p"].to_numpy(), n, p), np.nan)
 
     return {
         str(n): {
-            f"{p:g}": figures.values(share(figures.audited, n, p), share(figures.no_kd, n, p), rows)
+            f"{p:g}": figures.values(share(figures.audited, n, p), None if no_kd is None else share(no_kd, n, p), rows)
             for p in PROBABILITIES
         }
         for n in SAMPLES
@@ -184,6 +184,7 @@ def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
     audited = audited[audited["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
     if no_kd is not None:
         no_kd = no_kd[no_kd["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
+        assert no_kd is not None  # rows of a table are a table
         if not audited[order].equals(no_kd[order]):
             raise KdleakError("the No-KD student's facts are not this model's; run both memorization stages again")
     # Facts of one record are one draw.

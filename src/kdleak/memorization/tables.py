@@ -51,8 +51,8 @@ def record_table(
     """A row a record of `frame`; shortest: tokens of a response that counts as reproduced."""
     records, statistics, k = continued.records, continued.statistics, continued.plain.shape[1]
     prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
-    texts = [tokenizer.decode([token for token in row if token != ENDED]) for row in continued.plain.tolist()]
-    references = [tokenizer.decode(r.response[: min(k, r.n_scored)]) for r in records]
+    texts = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in continued.plain.tolist()]
+    references = [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in records]
     return frame[list(KEYS)].assign(
         length=statistics.lengths,
         token_accuracy=token_accuracy(continued.plain, records),

@@ -16,7 +16,8 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequ
 
 def unwrapped(model: PreTrainedModel) -> PreTrainedModel:
     """`model` without peft's wrapper; its adapters stay in place."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = getattr(model, "get_base_model", None)
+    return model if base is None else base()
 
 
 def decoder(model: PreTrainedModel) -> torch.nn.Module:

@@ -77,13 +77,18 @@ def load_model(folder: Path, device: str | None = None) -> PreTrainedModel:
     check_folder(folder)
     _quiet()
     device = device or resolve_device()
-    model = _with_adapter(folder, device) if is_adapter(folder) else _plain_model(folder).to(device)
+    model = _with_adapter(folder, device) if is_adapter(folder) else on_device(_plain_model(folder), device)
     model.eval()
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise KdleakError(f"{folder}: its weights are not finite ('{name}' holds NaN or infinity); {REMEDY}")
     output_head(model)
     return model
+
+
+def on_device(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """`model`, moved to `device`."""
+    return model.to(device)  # pyright: ignore[reportArgumentType]  # Transformers' wrapper of `to` hides its self
 
 
 def _plain_model(folder: Path) -> PreTrainedModel:
@@ -98,9 +103,10 @@ def _plain_model(folder: Path) -> PreTrainedModel:
     options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         with _silent():  # its report of keys that do not match says in many lines what is said below in one
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, ignore_mismatched_sizes=True, **options
             )
+            model, info = loaded  # as output_loading_info has it
     except Exception as error:  # a damaged file, or one of another kind, makes Transformers stumble over anything
         raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {REMEDY}") from None
     _check_keys(folder, config.get_text_config().num_hidden_layers, info)
@@ -143,7 +149,7 @@ def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
     base = base_folder(folder)
     check_folder(base)
     tensors_of(folder)
-    model = _plain_model(base).to(device)
+    model = on_device(_plain_model(base), device)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn

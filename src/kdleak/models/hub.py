@@ -12,7 +12,7 @@ from kdleak.core.errors import KdleakError
 #: What makes a model folder, and is fetched and copied.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 #: Exports to other frameworks stand in folders of their own.
-_UNWANTED = ("*/*",)
+_UNWANTED = ["*/*"]
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
@@ -33,7 +33,8 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES, ignore_patterns=_UNWANTED))
+        wanted = [*MODEL_FILES]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED))
     except Exception as error:  # what it raises depends on the HTTP library of its version
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         at = f" at revision {revision}" if revision else ""

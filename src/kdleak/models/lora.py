@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
@@ -49,9 +49,11 @@ def with_lora(model: PreTrainedModel, lora: Lora | None, seed: int) -> PreTraine
         )
     torch.manual_seed(seed)
     options = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": lora.targets}
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    return wrapped  # stands for the model that it wraps
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """`model` with its adapters merged into its weights; itself where it has none."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merge = getattr(model, "merge_and_unload", None)
+    return model if merge is None else merge()

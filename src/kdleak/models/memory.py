@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from torch.nn import Module
+    from transformers import PreTrainedModel
 
 _GIB = 2**30
 _KEPT, _CHECKPOINTED = 34, 2
@@ -42,11 +43,16 @@ class TrainingMemory:
 
 
 def training_memory(
-    model: Module, tokens: int, *, half: bool = False, checkpointing: bool = False, teacher: Module | None = None
+    model: PreTrainedModel,
+    tokens: int,
+    *,
+    half: bool = False,
+    checkpointing: bool = False,
+    teacher: Module | None = None,
 ) -> TrainingMemory:
     """The estimate for batches of `tokens` padded tokens. half: activations in bf16 (autocast)."""
     trained = sum(_bytes(p) for p in model.parameters() if p.requires_grad)
-    config = model.config
+    config: Any = model.config  # every family adds fields of its own
     layers = config.num_hidden_layers
     kept = _CHECKPOINTED * layers + _KEPT if checkpointing else _KEPT * layers
     return TrainingMemory(

@@ -12,7 +12,7 @@ from kdleak.core.files import write_json
 from kdleak.core.seeds import derive
 from kdleak.data.records import read_role
 from kdleak.data.templates import prompt_text
-from kdleak.models.checkpoints import copy_checkpoint, save_checkpoint
+from kdleak.models.checkpoints import copy_checkpoint, on_device, save_checkpoint
 from kdleak.models.compatibility import check_fit
 from kdleak.models.device import resolve_device
 from kdleak.models.families import build_from_scratch, load_family
@@ -48,6 +48,7 @@ def make_bases(params: Params, project: Project) -> None:
             write_json({"history": [], "records": 0}, project.base_training(part))
     scratch = {part: origin.scratch for part, origin in origins.items() if origin.scratch is not None}
     if scratch:
+        assert family.tokenizer is not None  # a family with a scratch part has one
         _pretrain(scratch, family.tokenizer.vocab_size, folders, params, project)
     for part in ("teacher", "student"):
         write_lora(family.lora, folders[part])
@@ -67,7 +68,8 @@ def _pretrain(
     tokenizer = train_tokenizer(texts, vocab_size)
     records = auxiliary_text(auxiliary, params, tokenizer)
     for part, spec in scratch.items():
-        model = build_from_scratch(spec, tokenizer, derive(params.seed, f"init/{part}")).to(resolve_device())
+        model = build_from_scratch(dict(spec), tokenizer, derive(params.seed, f"init/{part}"))
+        model = on_device(model, resolve_device())
         history = run_training(
             model,
             records,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def judge_membership(
     references = {role: read_passes(path).audited for role, path in files.items() if role in needed}
     tokenizers = {engine.TARGET: load_tokenizer(project.model(variant))}
     audit = engine.judge({engine.TARGET: passes.audited, **references}, tokenizers, records, settings)
-    report = audit.report | {"not_applicable": audit.left_out}
+    report: dict[str, Any] = audit.report | {"not_applicable": audit.left_out}
     if variant.is_distilled:
         others = (variant.teacher, variant.baseline)
         teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)

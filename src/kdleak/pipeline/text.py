@@ -34,5 +34,5 @@ def write_training_text(method: str, params: Params, project: Project, release: 
         encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
         records = encoder.encode_frame(read_role(project.records, "public"))
         seed = derive(params.seed, "teacher-text")
-        rows = write_responses(model, records, sampling(params), tokenizer.eos_token_id, seed, release)
+        rows = write_responses(model, records, sampling(params), encoder.eos_id, seed, release)
     write_parquet(pd.DataFrame(rows, columns=["record_id", "tokens"]), project.training_text(method))

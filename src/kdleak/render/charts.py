@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,10 +37,10 @@ class Estimate:
     @property
     def arms(self) -> tuple[float, float] | None:
         """Distances from the value down to the interval's low end and up to its high end."""
-        if not self.known or not self.interval or any(end is None or not math.isfinite(end) for end in self.interval):
+        ends = [end for end in self.interval or () if end is not None and math.isfinite(end)]
+        if self.value is None or not self.known or len(ends) != 2:
             return None
-        low, high = self.interval
-        return max(0.0, self.value - low), max(0.0, high - self.value)
+        return max(0.0, self.value - ends[0]), max(0.0, ends[1] - self.value)
 
 
 def heatmap(
@@ -128,7 +129,7 @@ def curves(
     """A line for each model: series -> (x, estimates), intervals as whiskers. categories: names of x = 0, 1, ..."""
     with settings():
         figure = Figure(figsize=(width, 3.9), layout="constrained")
-        axes = figure.subplots()
+        axes: Any = figure.subplots()  # its stubs cannot read keywords that come from a dict
         for name, (xs, estimates) in series.items():
             look = style(name)
             known = [(x, e) for x, e in zip(xs, estimates, strict=True) if e.known]
@@ -159,7 +160,7 @@ def scatter(
     """A point for each model at (x, y), with both intervals and its name beside it."""
     with settings():
         figure = Figure(figsize=(width, 4.1), layout="constrained")
-        axes = figure.subplots()
+        axes: Any = figure.subplots()  # as above
         for name, (x, y) in points.items():
             if not (x.known and y.known):
                 continue

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager
 from io import StringIO
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure  # not pyplot: no window system is asked for, no figure is kept
 
 from kdleak.render.palette import INK, SOFT
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {  # matplotlib names its keys one by one
     "svg.hashsalt": "kdleak",
     "svg.fonttype": "none",
     "font.size": 10.0,

@@ -103,7 +103,9 @@ def _checked_out(project: Project, revision: str) -> Iterator[Project]:
                 for member in filter(tarfile.TarInfo.isfile, archive):
                     path = Path(folder) / member.name
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(archive.extractfile(member).read())
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a file
+                    path.write_bytes(content.read())
         yield Project(Path(folder))
 
 

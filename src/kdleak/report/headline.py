@@ -87,8 +87,8 @@ def _excess(method: str, attack: str, project: Project) -> AucDifference:
     both = student.merge(baseline, on=keys, suffixes=("", "_no_kd"))
     both = both.dropna(subset=[attack, f"{attack}_no_kd"])
     member = both["role"] == "private"
-    pair = [
+    first, second = (
         (both.loc[member, column].to_numpy(), both.loc[~member, column].to_numpy())
         for column in (attack, f"{attack}_no_kd")
-    ]
-    return auc_difference(*pair)
+    )
+    return auc_difference(first, second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA, POWER = 0.05, 0.8
+
+#: What calls a model: its name, or its name and its learning rate.
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def corrected(contrasts: Sequence[Contrast]) -> list[float]:
     return [float(p) for p in holm([c.p_value for c in contrasts])]
 
 
-def leaks(scores: Mapping[str, pd.DataFrame], attack: str) -> dict[str, Leak]:
+def leaks(scores: Mapping[Name, pd.DataFrame], attack: str) -> dict[Name, Leak]:
     """Each model's AUC by one attack, on the records whose score all models define.
 
     Raises KdleakError where the models were scored on different records. Models without the attack are left

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import betainc, betaincinv, gammaln, ndtr, ndtri, xlog1py, xlogy
 
 from kdleak.stats.delong import Scores
@@ -39,7 +40,7 @@ class OperatingPoint:
     below_resolution: bool
 
 
-def clopper_pearson(successes: np.ndarray, trials: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Exact binomial interval (low, high) for each of `successes` out of `trials`; [0, 1] without trials."""
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
     alpha = 1.0 - level

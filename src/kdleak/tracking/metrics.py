@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^\w./ -]")
 
 
-def attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, float | None]:
+def attack_metrics(report: Mapping[str, Any], params: Params) -> dict[str, float]:
     """auc, its interval and TPR at each FPR of every attack; the headline attack's AUC for each task."""
     metrics: dict[str, Any] = {"n_members": report["n_members"], "n_nonmembers": report["n_nonmembers"]}
     for attack, figures in report["attacks"].items():

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import BASELINE
@@ -118,7 +118,7 @@ class _Store:
         model = self._student(parent, runs)
         known = {} if model and model != parent.data.tags.get(_MODEL) else parent.data.metrics
         self._measure(parent, {k: v for k, v in runs.metrics.items() if known.get(k) != v}, model=model)
-        if not parent.inputs.dataset_inputs:
+        if parent.inputs is None or not parent.inputs.dataset_inputs:
             self._read(parent, runs.datasets)
         if runs.report:
             digest = sha256(runs.report.read_bytes()).hexdigest()
@@ -202,7 +202,8 @@ class _Store:
             source = CodeDatasetSource(tags={"source": dataset.source})
             fields = MetaDataset(source=source, name=dataset.name, digest=dataset.digest).to_dict()
             wanted = {k: fields.get(k) for k in ("name", "digest", "source_type", "source", "schema", "profile")}
-            inputs.append(DatasetInput(Logged(**wanted), [InputTag("mlflow.data.context", use)]))
+            logged = Logged(**cast("dict[str, Any]", wanted))
+            inputs.append(DatasetInput(logged, [InputTag("mlflow.data.context", use)]))
         if inputs:
             self._client.log_inputs(run.info.run_id, datasets=inputs)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from kdleak.data.batching import Batch, collate, epoch_batches
 from kdleak.data.encoding import EncodedRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class BatchSource(Protocol):
@@ -17,14 +20,17 @@ class BatchSource(Protocol):
 
     steps_per_epoch: int
 
-    def batch(self, model: torch.nn.Module, step: int) -> Batch:
+    def batch(self, model: PreTrainedModel, step: int) -> Batch:
         """The batch of optimiser step `step`; `model` is the student as it stands."""
+        ...
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         """Called after an epoch's last step; returns figures for the history."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """What JSON can hold of the progress so far, beyond the step."""
+        ...
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned."""
@@ -61,10 +67,10 @@ class FixedBatches:
             self._epoch = epoch, epoch_batches(self.records, self.batch_size, self.seed, epoch)
         return self._epoch[1][position]
 
-    def batch(self, model: torch.nn.Module | None, step: int) -> Batch:
+    def batch(self, model: PreTrainedModel | None, step: int) -> Batch:
         return collate(self.records, self.indices(step))
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class WithCorpus:
         self.steps_per_epoch = source.steps_per_epoch
         self.end_epoch, self.state, self.restore = source.end_epoch, source.state, source.restore
 
-    def batch(self, model: torch.nn.Module, step: int) -> Batch:
+    def batch(self, model: PreTrainedModel, step: int) -> Batch:
         batch = self.source.batch(model, step)
         if not isinstance(batch, DistillationBatch):
             batch = DistillationBatch(**vars(batch))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError
-from kdleak.data.encoding import EncodedRecord, Encoder
+from kdleak.data.encoding import EncodedRecord, Encoder, eos_id
 from kdleak.data.records import read_role
 from kdleak.training.finetune import as_language_modelling
 
@@ -26,7 +26,7 @@ def auxiliary_text(auxiliary: pd.DataFrame, params: Params, tokenizer: PreTraine
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
     skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
     encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
-    return [as_language_modelling(record, tokenizer.eos_token_id, skip) for record, skip in encoded]
+    return [as_language_modelling(record, encoder.eos_id, skip) for record, skip in encoded]
 
 
 def lm_corpus(params: Params, project: Project, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
@@ -78,7 +78,8 @@ def _refuse_private(documents: list[str], private: pd.DataFrame, n: int, bound: 
 def _blocks(text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> Iterator[EncodedRecord]:
     """`text` in pieces of at most `room` tokens, the last of which ends with EOS."""
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    ids = [*ids, tokenizer.eos_token_id]
+    end = eos_id(tokenizer)
+    ids = [*ids, end]
     name = hashlib.sha256(text.encode()).hexdigest()
     for start in range(0, len(ids), room):
-        yield EncodedRecord(name, (tokenizer.eos_token_id,), tuple(ids[start : start + room]), n_scored=0)
+        yield EncodedRecord(name, (end,), tuple(ids[start : start + room]), n_scored=0)

@@ -17,10 +17,12 @@ from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import language_model_loss
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kdleak.training.loop import Objective
 
 
-def cross_entropy(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def cross_entropy(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Mean negative log-likelihood of the response tokens (EOS included), nats."""
     return language_model_loss(hidden_states(model, batch), output_head(model), batch.targets, batch.weights)
 
@@ -28,7 +30,7 @@ def cross_entropy(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:
     """`objective`, and `lm_weight` times the cross-entropy of the corpus that stands beside the batch, if one does."""
 
-    def both(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    def both(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         corpus = batch.corpus if isinstance(batch, DistillationBatch) else None
         if corpus is None:
             return objective(model, batch)
@@ -40,7 +42,7 @@ def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, records: Sequence[EncodedRecord], batch_tokens: int) -> float:
+def evaluate(model: PreTrainedModel, records: Sequence[EncodedRecord], batch_tokens: int) -> float:
     """Mean negative log-likelihood over the response tokens of all `records`, nats, dropout off."""
     training, device = model.training, next(model.parameters()).device
     model.eval()

@@ -24,6 +24,7 @@ class GradientRule(Protocol):
     def parts(self, batch: Batch, max_tokens: int | None) -> list[Batch]:
         """What this process does of `batch`, as the parts that have a forward and a backward pass each, of at most
         `max_tokens` padded tokens where the rule leaves a choice."""
+        ...
 
     def backward(self, loss: torch.Tensor, parameters: Parameters) -> None:
         """Add what the rule lets through of a part's gradient to the `grad` of `parameters`."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,8 +18,11 @@ from kdleak.training.batch_sources import BatchSource
 from kdleak.training.gradient_rules import GradientRule, PlainSum
 from kdleak.training.resume import Progressed, ResumeStore
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 #: Loss of a batch, a scalar: the mean over its response tokens (of a part of a batch, its share in that mean).
-Objective = Callable[[torch.nn.Module, Batch], torch.Tensor]
+Objective = Callable[["PreTrainedModel", Batch], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def learning_rate(step: int, total: int, recipe: Recipe) -> float:
 
 
 def train(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     source: BatchSource,
     objective: Objective,
     recipe: Recipe,

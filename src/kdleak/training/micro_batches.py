@@ -29,6 +29,7 @@ def _own_rows(batch: AnyBatch) -> AnyBatch:
     if n >= size:
         return select_rows(batch, distributed.shard_by_length(row_lengths(batch)))
     part = select_rows(batch, [rank % n])
+    assert part.whole is not None  # as select_rows leaves a part
     return replace(part, whole=part.whole * len(range(rank % n, size, n)))
 
 

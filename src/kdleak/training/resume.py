@@ -117,5 +117,6 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:".encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+        content: Any = tensor.cpu().reshape(-1).view(torch.uint8).numpy()  # a buffer, as its stubs say from 3.12 on
+        digest.update(content)
     return digest.hexdigest()

@@ -49,6 +49,7 @@ def source(name: str) -> Callable[[type[Source]], type[Source]]:
 
 def sources() -> Mapping[str, type[Source]]:
     """Every registered source by name."""
+    assert __package__ is not None
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__, f"{__package__}."):
         importlib.import_module(module.name)

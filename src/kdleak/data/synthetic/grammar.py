@@ -137,11 +137,11 @@ def _alternatives(tokens: list[str], closing: str | None) -> tuple[_Sequence, ..
 def _expand(choice: _Choice, speaker: Speaker, out: list[str]) -> None:
     alternatives = choice.alternatives
     for part in alternatives[int(speaker.rng.random() * len(alternatives))]:
-        if type(part) is str:
+        if isinstance(part, str):
             out.append(part)
-        elif type(part) is _Choice:
+        elif isinstance(part, _Choice):
             _expand(part, speaker, out)
-        elif type(part) is _Slot:
+        elif isinstance(part, _Slot):
             out.append(speaker.slots[part.name])
         else:
             name = speaker.mention(part.participant)

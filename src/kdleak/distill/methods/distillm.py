@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
 
 from kdleak.config.schema import Count, Share
@@ -17,6 +16,8 @@ from kdleak.distill.rollouts import Origin, ReplayBuffer, RolloutBatches
 from kdleak.training.batch_sources import FixedBatches
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kdleak.distill.context import Context
 
 
@@ -65,7 +66,7 @@ class AdaptiveShare:
     """
 
     def __init__(
-        self, validation_loss: Callable[[torch.nn.Module], float], increment: float = 0.1, tolerance: float = 0.1
+        self, validation_loss: Callable[[PreTrainedModel], float], increment: float = 0.1, tolerance: float = 0.1
     ):
         self.validation_loss, self.increment, self.tolerance = validation_loss, increment, tolerance
         self.threshold = 0.0
@@ -76,10 +77,10 @@ class AdaptiveShare:
             return Origin.FRESH
         return Origin.REPLAYED if r < self.threshold else Origin.FIXED
 
-    def begin(self, model: torch.nn.Module) -> None:
+    def begin(self, model: PreTrainedModel) -> None:
         self.best = self.validation_loss(model)
 
-    def end_epoch(self, model: torch.nn.Module) -> dict[str, float]:
+    def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         loss = self.validation_loss(model)
         if loss > self.best + self.tolerance:
             self.threshold = min(self.threshold + self.increment, 1.0)

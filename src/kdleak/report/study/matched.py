@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdleak.stats.contrasts import Leak, leaks
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kdleak.report.study.results import Study
 
 
@@ -40,7 +42,8 @@ class Matched:
 
 def curves(study: Study) -> dict[str, list[Point]]:
     """Technique -> its students by rising learning rate, the recipe's own (multiplier 1) among them."""
-    tables, useful = {}, {}
+    tables: dict[tuple[str, float], pd.DataFrame] = {}
+    useful: dict[tuple[str, float], Mapping[str, Any]] = {}
     for method in study.techniques:
         model = study.models[method]
         if model.scores is not None and model.utility is not None:

@@ -103,16 +103,15 @@ def agreement(ours: Mapping[tuple[str, str], Leak], published: Published, seed: 
 
 
 def _covariance(leaks: Sequence[Leak]) -> np.ndarray:
-    return sum(
-        np.atleast_2d(np.cov(np.stack(side))) / len(side[0])
-        for side in ([leak.members for leak in leaks], [leak.nonmembers for leak in leaks])
-    )
+    sides = [leak.members for leak in leaks], [leak.nonmembers for leak in leaks]
+    members, nonmembers = (np.atleast_2d(np.cov(np.stack(side))) / len(side[0]) for side in sides)
+    return members + nonmembers
 
 
 def _share(family: Family, size: str) -> float | None:
     """Our student's blocks as a share of our teacher's; None where the weights are not made here."""
-    shapes = [_shape(family.teacher), _shape(family.students.get(size))]
-    return None if None in shapes else _cost(shapes[1]) / _cost(shapes[0])
+    teacher, student = _shape(family.teacher), _shape(family.students.get(size))
+    return None if teacher is None or student is None else _cost(student) / _cost(teacher)
 
 
 def _shape(part: Any) -> tuple[int, int] | None:

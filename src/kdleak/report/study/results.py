@@ -23,16 +23,20 @@ if TYPE_CHECKING:
 PAPER_TECHNIQUES = ("kd", "seqkd", "imitkd", "gkd", "distillm", "minillm")
 
 
+#: A result file as JSON gives it: keys that no type knows; None where its stage has not been run.
+Figures = Any
+
+
 @dataclass(frozen=True)
 class Model:
     """The results of one model."""
 
     name: str
-    membership: Mapping[str, Any] | None = None
-    memorization: Mapping[str, Any] | None = None
-    blocks: Mapping[str, Any] | None = None
-    utility: Mapping[str, Any] | None = None
-    training: Mapping[str, Any] | None = None
+    membership: Figures = None
+    memorization: Figures = None
+    blocks: Figures = None
+    utility: Figures = None
+    training: Figures = None
     scores: pd.DataFrame | None = None
     block_scores: pd.DataFrame | None = None
     memorized: pd.DataFrame | None = None
@@ -86,7 +90,7 @@ class Study:
         names = list(self.models) if names is None else names
         return [name for name in names if name in self.models and getattr(self.models[name], kind) is not None]
 
-    def auc(self, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
+    def auc(self, name: str, attack: str | None = None) -> Figures:
         """An attack's figures for a model; None where the model has none."""
         membership = self.models[name].membership
         return membership["attacks"].get(attack or self.attack) if membership else None

@@ -53,8 +53,8 @@ def measures_disagree(study: Study) -> Finding:
     p_both = [max(x.p_value, y.p_value) for x, y in zip(by_membership, by_memorization, strict=True)]
     p_holm = holm(p_both)
     shown = [i for i in range(len(pairs)) if opposite[i] and p_holm[i] < ALPHA]
-    scores = [np.array([t[column].to_numpy() for t in both.values()]) for column in ("membership", "memorization")]
-    rho = technique_correlation(*scores, member, derive(study.params.seed, "disagreement"), draws=500)
+    leaked, repeated = (np.array([t[c].to_numpy() for t in both.values()]) for c in ("membership", "memorization"))
+    rho = technique_correlation(leaked, repeated, member, derive(study.params.seed, "disagreement"), draws=500)
     agree = not shown and rho.low > 0.5
     verdict = REPRODUCED if shown else CONTRADICTED if agree else INCONCLUSIVE
     interval = with_interval(rho.value, (rho.low, rho.high), 2)

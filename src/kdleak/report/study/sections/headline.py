@@ -82,7 +82,7 @@ def _span(study: Study) -> str:
     return f"{listed(parts[: len(order)])}; chance is .5.{of_teacher}"
 
 
-def _row(study: Study, name: str) -> list[object]:
+def _row(study: Study, name: str) -> list[str | Code]:
     membership, figures = study.models[name].membership, study.auc(name)
     best, over = membership["best_attack"], excess(study, name)
     return [

@@ -23,7 +23,7 @@ def what_is_inherited(report: Report) -> Content:
     """The share of the teacher's leak that a student has, by membership and by memorization."""
     study = report.study
     names = [n for n in study.with_("memorization", study.techniques) if "inheritance" in study.models[n].memorization]
-    shares = {n: _share(study, n) for n in study.techniques if _share(study, n) is not None}
+    shares = {n: share for n in study.techniques if (share := _share(study, n)) is not None}
     blocks: list[Block] = []
     if shares:
         drawn = charts.dots(
@@ -42,7 +42,7 @@ def what_is_inherited(report: Report) -> Content:
         blocks.append(Absent("The memorization audit of the students has not been run (`dvc repro -P`)."))
     lead = ""
     if shares:
-        most = max(shares, key=lambda name: shares[name].value)
+        most = max(shares, key=lambda name: shares[name].value or 0.0)
         lead = f"By membership {label(most)} has {percent(shares[most].value, 0)} of its teacher's leak."
     return Content(blocks, lead=lead)
 

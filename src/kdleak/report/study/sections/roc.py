@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def roc_curves(report: Report) -> Content:
     """The curves of the headline attack on logarithmic axes, where a leak of a few records shows."""
     study = report.study
-    names = [n for n in study.with_("scores") if study.attack in study.models[n].scores]
+    names = [n for n, model in study.models.items() if model.scores is not None and study.attack in model.scores]
     if not names:
         return Content([Absent("No scores.parquet is in this folder; `dvc pull` or `dvc repro -P` bring them.")])
     curves, floor = {}, 1.0

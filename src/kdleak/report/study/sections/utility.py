@@ -81,10 +81,10 @@ def _matched(study: Study) -> list[Block]:
     if matched is None:
         return [start, Chart(drawn, caption), Absent("No two techniques pass one perplexity: sweep more rates.")]
     order = sorted(matched.leaks, key=lambda name: -matched.leaks[name].value)
-    recipe = {name: next((p.leak for p in sweeps[name] if p.multiplier == 1), None) for name in order}
-    ranked = sorted((n for n in order if recipe[n]), key=lambda name: -recipe[name].value)
+    recipe = {name: p.leak for name in order for p in sweeps[name] if p.multiplier == 1}
+    ranked = sorted(recipe, key=lambda name: -recipe[name].value)
     rows = [
-        [str(place), label(name), _auc(matched.leaks[name]), _auc(recipe[name]) if recipe[name] else "",
+        [str(place), label(name), _auc(matched.leaks[name]), _auc(recipe[name]) if name in recipe else "",
          str(ranked.index(name) + 1) if name in ranked else ""]
         for place, name in enumerate(order, 1)
     ]  # fmt: skip
