@@ -75,7 +75,7 @@ def test_no_number_is_negative_and_no_count_beyond_what_a_library_can_count():
     numbers = {key for key, value in LEAVES.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     assert not taken((-1, -0.5), numbers)
     assert not taken((10**30,), {key for key in numbers if isinstance(LEAVES[key], int)})
-    assert not taken((2.5,), {key for key in numbers if isinstance(LEAVES[key], int)} - {"kd.recipes.imitkd.lm_weight"})
+    assert not taken((2.5,), {key for key in numbers if isinstance(LEAVES[key], int)} - {"kd.lm_weight"})
 
 
 def test_nothing_is_left_empty_that_must_be_there():

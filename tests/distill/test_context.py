@@ -1,4 +1,4 @@
-"""What reaches a student: the door that lets no member through, the teacher's text, the validation split."""
+"""What reaches a student: the door that lets no member through, the teacher's text, what is watched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdleak.core.files import write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.encoding import EncodedRecord
 from kdleak.data.records import read_role
-from kdleak.distill.context import Context, held_out_part
+from kdleak.distill.context import Context
 from kdleak.distill.guard import refuse_members
 from kdleak.distill.methods import METHODS
 from kdleak.distill.teacher_text import with_teacher_text
@@ -92,16 +92,12 @@ def test_a_teacher_with_another_vocabulary_is_refused(project, tmp_path):
         for folder in folders:
             save_checkpoint(build_from_scratch(sizes, tokenizer, 0), tokenizer, folder)
     with pytest.raises(KdleakError, match="the student predicts 300 tokens, the teacher 320"):
-        make_student("kd", params(), mixed)
+        make_student("kd", params(**{"kd.start": "base"}), mixed)
 
 
-def test_distillm_keeps_whole_groups_of_public_for_validation(project):
-    public = read_role(project.records, "public")
-    kept = held_out_part(public, 0.3, seed=5)
-    assert 0 < kept.sum() < len(public)
-    assert not set(public["group_id"][kept]) & set(public["group_id"][~kept])
-    assert not held_out_part(public, 0.0, seed=5).any()
-    assert held_out_part(public, 1e-6, seed=5).sum() == 2  # one group at least
+def test_distillm_trains_on_all_of_public_and_watches_the_loss_of_records_that_no_training_has_seen(project):
+    validation = Context("distillm", params(), project, load_model(project.base_student)).validation()
+    assert {r.record_id for r in validation} == set(read_role(project.records, "population")["record_id"])
     record = made("distillm", project)
-    assert record["records"] < len(public)
+    assert record["records"] == len(read_role(project.records, "public"))
     assert {"threshold", "validation_loss", "student_written"} <= set(record["history"][0])

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from kdleak.data.batching import collate
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.divergences import reverse_kl
+from kdleak.distill.divergences import forward_kl, reverse_kl
 from kdleak.distill.matching import matching_objective
 from kdleak.distill.methods.minillm import MiniLLM
-from kdleak.distill.minillm import future_returns, policy_gradient_loss, policy_objective, whitened
+from kdleak.distill.minillm import corpus_loss, future_returns, policy_gradient_loss, policy_objective, whitened
 from kdleak.distill.minillm_rounds import PolicyBatches, score_rollouts
 from kdleak.distill.rollouts import ConstantShare, RolloutBatches, Rollouts
 from kdleak.distill.teacher_signal import LiveTeacher
 from kdleak.inference.forward import response_logits
 from kdleak.inference.generation import Sampling, TeacherMixture
 from kdleak.training.batch_sources import FixedBatches, WithCorpus
-from kdleak.training.finetune import cross_entropy
+from kdleak.training.finetune import cross_entropy, with_corpus_loss
 from kdleak.training.loop import Recipe, train
 from kdleak.training.resume import ResumeStore
 from tests.support.counted import counted
@@ -121,8 +121,12 @@ def test_the_lm_loss_is_added_to_the_policy_loss():
     source = WithCorpus(batches(student, teacher), FixedBatches(RECORDS, 3, seed=2))
     batch = source.batch(student, 0)
     signal = LiveTeacher(teacher)
-    alone, half = (policy_objective(signal, SETTINGS.ppo_clip, weight)(student, batch) for weight in (0.0, 0.5))
+    objective = policy_objective(signal, SETTINGS.ppo_clip)
+    alone, half = objective(student, batch), with_corpus_loss(objective, 0.5)(student, batch)
     torch.testing.assert_close(half - alone, 0.5 * cross_entropy(student, batch.corpus))
+    published = with_corpus_loss(objective, 0.5, corpus_loss(signal))(student, batch)
+    kl = matching_objective(signal, forward_kl)(student, batch.corpus)
+    torch.testing.assert_close(published - alone, 0.25 * (cross_entropy(student, batch.corpus) + kl))
 
 
 class Stopped(Exception):
@@ -132,7 +136,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("stop", [1, 4, 5])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, stop):
     teacher, recipe = tiny_model("llama", seed=4), Recipe(lr=3e-3, epochs=3, batch_size=4, schedule="constant")
-    objective = policy_objective(LiveTeacher(teacher), SETTINGS.ppo_clip, 0.0)
+    objective = policy_objective(LiveTeacher(teacher), SETTINGS.ppo_clip)
 
     def interrupt(done: int) -> None:
         if done == stop + 1:
@@ -187,11 +191,11 @@ def towards(teacher, technique: str):
     """Batches and objective of the technique, on the toy language."""
     signal = LiveTeacher(teacher)
     if technique == "rkl":
-        rollouts = RolloutBatches(FixedBatches(PROMPTS, 128, 1), ConstantShare(1.0), Rollouts(SHORT, 0, 3), 40)
+        rollouts = RolloutBatches(FixedBatches(PROMPTS, 128, 1), ConstantShare(1.0), Rollouts(SHORT, 0, 3), 160)
         return rollouts, matching_objective(signal, reverse_kl)
     settings = MiniLLM(rollouts=512, inner_epochs=2)
     mixed = Rollouts(SHORT, 0, 3, TeacherMixture(teacher, settings.teacher_share))
-    return PolicyBatches(PROMPTS, 128, mixed, signal, settings, 4096), policy_objective(signal, settings.ppo_clip, 0.0)
+    return PolicyBatches(PROMPTS, 128, mixed, signal, settings, 4096), policy_objective(signal, settings.ppo_clip)
 
 
 @pytest.mark.parametrize("technique", ["minillm", "rkl"])

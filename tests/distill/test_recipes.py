@@ -100,13 +100,14 @@ PUBLISHED = {"kd.protocol": "as_published"}
 def test_each_published_defect_is_reproduced_and_named(project, monkeypatch):
     seqkd, kd = run("seqkd", **PUBLISHED), run("kd", **PUBLISHED)
     assert (seqkd.text, seqkd.loss, set(seqkd.defects)) == (Text.REFERENCES, "fkl", {1})
-    assert seqkd.lr == pytest.approx(10 * kd.lr) and not kd.defects
-    assert set(run("minillm", **PUBLISHED).defects) == {2, 3}
+    assert seqkd.lr == run("seqkd").lr and not kd.defects and kd.starts_from == "base"
+    assert set(run("minillm", **PUBLISHED).defects) == {2, 3, *range(18, 23)}
     private = {r.prompt for r in encoded(project, "private")}
     assert private <= {r.prompt for r in trained_on("minillm", project, monkeypatch, **PUBLISHED)}
     for method in ("imitkd", "gkd", "distillm"):
         published = run(method, **PUBLISHED)
-        assert set(published.defects) == {3, 4} and published.starts_from == "base"
+        assert set(published.defects) == {3, 4} | {"imitkd": {17}, "gkd": {16}}.get(method, set())
+        assert published.starts_from == "base"
         assert run(method).starts_from == "sft" and not run(method).defects
     sft = run("sft", **PUBLISHED)
     assert (set(sft.defects), sft.epochs, sft.lr) == ({7}, 1, kd.lr)
@@ -115,7 +116,82 @@ def test_each_published_defect_is_reproduced_and_named(project, monkeypatch):
 def test_the_runs_record_names_its_defects(project):
     record = made("gkd", project, **PUBLISHED)
     assert record["protocol"] == "as_published" and record["starts_from"] == "base"
-    assert set(record["defects"]) == {"3", "4"} and "init checkpoint" in record["defects"]["3"]
+    assert set(record["defects"]) == {"3", "4", "16"} and "init checkpoint" in record["defects"]["3"]
+
+
+def test_what_the_published_code_does_otherwise_is_what_runs():
+    published = {m: run(m, **PUBLISHED) for m in ("gkd", "imitkd", "distillm", "minillm", "kd")}
+    assert [published[m].replay_capacity for m in ("gkd", "imitkd")] == [1000, 1000]
+    assert {m: options.lm_weight for m, options in published.items()} == {
+        "gkd": 0.0, "imitkd": 1.0, "distillm": 1.0, "minillm": 1.0, "kd": 0.0
+    }  # fmt: skip
+    assert published["minillm"].steps == 5000 and published["minillm"].optimizer["weight_decay"] == 1e-6
+    assert run("minillm").optimizer == {"betas": (0.9, 0.95), "schedule": "constant", "warmup": 0.02, "dropout": False}
+    swept = run("rkl", **PUBLISHED, **{"kd.student_fraction": 0.5})
+    assert swept.replay_capacity == 1000 and run("rkl", **{"kd.student_fraction": 0.5}).replay_capacity is None
+
+
+# The grids.
+
+
+def test_in_the_controlled_grid_start_steps_and_corpus_are_the_same_for_all():
+    runs = [run(m) for m in METHODS if m != "sft"]
+    assert {(r.starts_from, r.lm_weight, r.epochs, r.batch_size, r.steps) for r in runs} == {("sft", 0.0, 2, 4, None)}
+    assert run("sft").starts_from == "base" and run("sft", **{"kd.start": "baseline"}).starts_from == "base"
+
+
+def test_in_the_papers_grid_each_has_its_own():
+    paper = {m: run(m, **{"kd.grid": "paper"}) for m in METHODS}
+    assert {m for m, r in paper.items() if r.starts_from == "sft"} == {"imitkd", "gkd", "distillm", "minillm"}
+    assert {m for m, r in paper.items() if r.lm_weight} == {"distillm", "minillm"}
+
+
+@pytest.mark.parametrize("grid", ["controlled", "paper"])
+def test_a_factor_that_is_set_holds_for_every_method_in_both_grids(grid):
+    for m in METHODS.keys() - {"sft"}:
+        swept = run(m, **{"kd.grid": grid, "kd.start": "base", "kd.lm_weight": 0.25})
+        assert (swept.starts_from, swept.lm_weight) == ("base", 0.25)
+        assert run(m, **{"kd.grid": grid, "kd.lm_weight": 0.0}).lm_weight == 0
+
+
+def test_unequal_budgets_are_refused_in_the_controlled_grid_alone():
+    unequal = {"kd.recipes.gkd.epochs": 3}
+    words = r"kd.grid controlled: 'gkd' and 'kd' differ in epochs, batch_size or steps of kd.recipes"
+    with pytest.raises(KdleakError, match=words):
+        check_methods(params(**unequal))
+    check_methods(params(**unequal, **{"kd.grid": "paper"}))
+    check_methods(params(**unequal, **PUBLISHED))
+
+
+def test_a_training_ends_after_its_steps(project):
+    record = made("kd", project, **{"kd.recipes.kd.steps": 4})
+    assert [(e["step"], e["epoch"]) for e in record["history"]] == [(3, 1), (4, 2)] and record["steps"] == 4
+
+
+def test_a_corpus_stands_beside_any_method(project):
+    record = made("kd", project, **{"kd.lm_weight": 0.5})
+    assert record["lm_weight"] == 0.5 and record["corpus_records"] == 12
+    assert made("kd", project)["corpus_records"] == 0
+
+
+# SeqKD's text.
+
+
+def test_seqkd_trains_on_the_mode_of_the_teacher_or_on_samples_of_it(project, monkeypatch):
+    def texts(**changes):
+        return [r.response for r in trained_on("seqkd", project, monkeypatch, **changes)]
+
+    greedy = texts()
+    assert greedy == texts(**{"seed": 5}) and len(greedy) == 12
+    drawn = texts(**{"kd.recipes.seqkd.decoding": "sample", "kd.recipes.seqkd.samples": 3})
+    assert len(drawn) == 36 and len(set(drawn)) > 12
+    with pytest.raises(KdleakError, match="samples: greedy decoding writes the same response each time"):
+        check_methods(params(**{"kd.recipes.seqkd.samples": 3}))
+
+
+def test_minillm_takes_no_other_temperature(project):
+    with pytest.raises(KdleakError, match=r"generation.temperature: 'minillm' takes 1 alone"):
+        made("minillm", project, **{"generation.temperature": 0.7})
 
 
 def test_the_corrected_no_kd_baseline_has_the_budget_of_kd():

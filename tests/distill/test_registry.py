@@ -57,7 +57,7 @@ def test_a_file_makes_a_method_and_params_need_not_know_it(toy, tmp_path):
     check_methods(params)
     assert recipe(toy, params.kd) == METHODS[toy]()
     record = made(toy, untrained(tmp_path / "project"))
-    assert (record["loss"], record["text"], record["starts_from"]) == ("toy", "references", "base")
+    assert (record["loss"], record["text"], record["starts_from"]) == ("toy", "references", "sft")
     assert record["options"] == {"balance": 0.5} and len(record["history"]) == 2
     assert record["history"][1]["loss"] < record["history"][0]["loss"]
 

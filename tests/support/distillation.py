@@ -27,7 +27,6 @@ DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
 SMALL = {
     "generation.max_new_tokens": 12,
     "kd.recipes.minillm.rollouts": 8,
-    "kd.recipes.distillm.validation_share": 0.3,
 }
 SIZES = {"private": 10, "public": 12, "heldout": 6, "auxiliary": 12, "population": 2}
 VERBS = "sort describe explain name translate count".split()  # noqa: SIM905

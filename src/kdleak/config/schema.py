@@ -135,12 +135,17 @@ class Generation(_Section):
 class Distillation(_Section):
     """Which method under which protocol.
 
+    grid: what the methods have in common under the corrected protocol; `kdleak.distill.recipes` makes it so.
+    start, lm_weight, student_fraction: of every method, whatever grid and recipe say; None leaves it to them.
     recipes: by method, what its options set otherwise than their defaults; `kdleak.distill.recipes` checks them.
     """
 
     method: Method
     protocol: Literal["corrected", "as_published"]
+    grid: Literal["controlled", "paper"]
+    start: Literal["base", "baseline"] | None
     student_fraction: Share | None
+    lm_weight: Annotated[float, Field(ge=0)] | None
     lm_corpus: Annotated[str, Field(min_length=1)]
     recipes: dict[str, dict[str, Any]]
 

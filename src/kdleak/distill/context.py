@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError
-from kdleak.core.seeds import derive
 from kdleak.core.variants import Variant
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.records import read_role
@@ -24,7 +23,6 @@ from kdleak.inference.release import Release, identity
 from kdleak.models.checkpoints import load_model, load_tokenizer
 from kdleak.models.model_files import content_hash
 from kdleak.models.output_head import output_head
-from kdleak.training.batch_sources import BatchSource, FixedBatches, WithCorpus
 from kdleak.training.corpus import lm_corpus
 from kdleak.training.finetune import evaluate
 from kdleak.training.run import training_seed
@@ -61,12 +59,9 @@ class Context:
         """The public records with their own responses."""
         return self._admitted(self.encoder.encode_frame(self._public))
 
-    def split_references(self, validation_share: float) -> tuple[list[EncodedRecord], list[EncodedRecord]]:
-        """The public records to train on, and those kept for validation: whole groups, about that share of them."""
-        held_out = held_out_part(self._public, validation_share, derive(self.params.seed, "validation"))
-        training, validation = self._public[~held_out], self._public[held_out]
-        admitted = [self._admitted(self.encoder.encode_frame(part)) for part in (training, validation)]
-        return admitted[0], admitted[1]
+    def validation(self) -> list[EncodedRecord]:
+        """The records of the role population: seen by no training, the baseline's included."""
+        return self.encoder.encode_frame(read_role(self.project.records, "population"))
 
     def teacher_text(self) -> list[EncodedRecord]:
         """The public records with the responses that the text stage had the teacher write."""
@@ -77,13 +72,9 @@ class Context:
         """The teacher's members; never under the corrected protocol."""
         return self._admitted(self._members)
 
-    def corpus(self) -> list[EncodedRecord]:
-        """The records of kd.lm_corpus, with a loss on all of their tokens."""
-        return self._admitted(lm_corpus(self.params, self.project, self.tokenizer))
-
-    def with_corpus(self, batches: BatchSource, corpus: Sequence[EncodedRecord], batch_size: int) -> BatchSource:
-        """`batches`, each with one of `corpus` beside it."""
-        return WithCorpus(batches, FixedBatches(corpus, batch_size, derive(self.seed, "corpus"))) if corpus else batches
+    def corpus(self, most: int) -> list[EncodedRecord]:
+        """The records of kd.lm_corpus, with a loss on all of their tokens; of a file, `most` at most."""
+        return self._admitted(lm_corpus(self.params, self.project, self.tokenizer, most))
 
     def signal(self, records: Sequence[EncodedRecord] = ()) -> TeacherSignal:
         """What the teacher releases; its hidden states for `records` are computed once and cached."""
@@ -141,12 +132,3 @@ def sampling(params: Params) -> Sampling:
     """How students and the teacher write."""
     limits = {"max_tokens": params.model.max_tokens, "batch_size": params.compute.generation_batch}
     return Sampling(**params.generation.model_dump(), **limits)
-
-
-def held_out_part(public: pd.DataFrame, share: float, seed: int) -> pd.Series:
-    """Which rows of `public` are kept for validation: whole groups, drawn by a hash of (seed, group_id)."""
-    chosen = public["group_id"].map(lambda group: derive(seed, str(group)) < share * 2**31)
-    if share > 0 and not 0 < chosen.sum() < len(chosen):
-        order = public["group_id"].map(lambda group: derive(seed, str(group)))
-        chosen = order == order.min()
-    return chosen.astype(bool)

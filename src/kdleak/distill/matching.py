@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from kdleak.config.schema import Share
+from kdleak.config.schema import Count, Share
 from kdleak.data.batching import Batch
 from kdleak.distill.divergences import DIVERGENCES, Divergence
 from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text
-from kdleak.distill.rollouts import ConstantShare, RolloutBatches
+from kdleak.distill.rollouts import ConstantShare, ReplayBuffer, RolloutBatches
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
 from kdleak.models.output_head import OutputHead, output_head
 from kdleak.training.batch_sources import BatchSource, FixedBatches
 from kdleak.training.chunked_loss import CHUNK, chunked_loss
-from kdleak.training.finetune import with_corpus_loss
 from kdleak.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Defects of the study's published code in every method that learns from its own text.
 ON_POLICY_DEFECTS = INIT_IGNORED | {4: "the first token of student-written responses is never distilled"}
+THROUGH_BUFFER = {16: "student-written batches are drawn from a replay buffer of 1,000 texts, GKD's too"}
 
 
 def divergence_loss(
@@ -52,25 +52,26 @@ def divergence_loss(
     return chunked_loss(student_hidden, student_head, position_loss, weights, chunk)
 
 
-def matching_objective(signal: TeacherSignal, divergence: Divergence, lm_weight: float = 0.0) -> Objective:
-    """Mean divergence between teacher and student over the response positions, and `lm_weight` times the
-    cross-entropy of the corpus beside the batch, if there is one."""
+def matching_objective(signal: TeacherSignal, divergence: Divergence) -> Objective:
+    """Mean divergence between teacher and student over the response positions."""
 
     def objective(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
         hidden, head = hidden_states(student, batch), output_head(student)
         return divergence_loss(hidden, head, signal.states(batch), signal.logits, divergence, batch.weights)
 
-    return with_corpus_loss(objective, lm_weight)
+    return objective
 
 
 class DivergenceMethod(Method):
     """Minimises a divergence on the references or, with probability `student_fraction`, on the student's own text.
 
     A student with a fraction starts from the baseline, a fraction of 0 included, so that a sweep changes data alone.
+    With a replay_capacity its own text goes into a buffer of so many, and its batches are drawn from that.
     """
 
     loss: ClassVar[str]
     student_fraction: Share | None = None
+    replay_capacity: Count | None = None
 
     def divergence(self) -> Divergence:
         """(student_logits, teacher_logits) -> nats at each position."""
@@ -86,9 +87,10 @@ class DivergenceMethod(Method):
         if self.student_fraction is not None:
             batches = RolloutBatches(
                 batches,
-                ConstantShare(self.student_fraction),
+                ConstantShare(self.student_fraction, through_buffer=self.replay_capacity is not None),
                 context.rollouts(),
-                self.epochs,
+                self.total_steps(batches.steps_per_epoch),
+                None if self.replay_capacity is None else ReplayBuffer(self.replay_capacity),
                 drop_first_token=4 in self.defects,
             )
         return Run(matching_objective(context.signal(records), self.divergence()), batches, records)
@@ -97,4 +99,8 @@ class DivergenceMethod(Method):
         return self.model_copy(update={"student_fraction": fraction})
 
     def as_published(self) -> Method:
-        return self if self.student_fraction is None else self.departing(ON_POLICY_DEFECTS)
+        if self.student_fraction is None:
+            return self
+        if self.replay_capacity is not None:
+            return self.departing(ON_POLICY_DEFECTS)
+        return self.departing(ON_POLICY_DEFECTS | THROUGH_BUFFER, replay_capacity=1000)

@@ -8,19 +8,21 @@ weight q/p̃ of the token (eq. 7, per step), the second is divided by the remain
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from kdleak.data.batching import Batch
-from kdleak.distill.divergences import reverse_kl
+from kdleak.distill.divergences import forward_kl, reverse_kl
+from kdleak.distill.matching import matching_objective
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
 from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import chunked_loss
-from kdleak.training.finetune import with_corpus_loss
+from kdleak.training.finetune import cross_entropy
 from kdleak.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -54,9 +56,33 @@ def future_returns(rewards: torch.Tensor, discount: float) -> torch.Tensor:
     return returns
 
 
+def published_returns(rewards: torch.Tensor, discount: float) -> torch.Tensor:
+    """The same as the published code has it: with token t's own reward, over the T − t + 1 tokens from t on."""
+    later = future_returns(torch.cat([torch.zeros(1, dtype=rewards.dtype), rewards]), discount)
+    return later[:-1]
+
+
 def whitened(values: torch.Tensor) -> torch.Tensor:
     """Zero mean, unit variance; zeros stay where there is no spread."""
     return (values - values.mean()) * torch.rsqrt(values.var(correction=0) + 1e-8)
+
+
+def published_advantages(rewards: Sequence[torch.Tensor], discount: float) -> list[torch.Tensor]:
+    """The published code's advantages of a mini-batch: returns whitened over the padded table, its zeros included,
+    with the variance that its scripts get under torch.distributed (divided by n)."""
+    returns = [published_returns(r, discount) for r in rewards]
+    padded = whitened(torch.nn.utils.rnn.pad_sequence(returns, batch_first=True))
+    return [row[: len(r)] for row, r in zip(padded, rewards, strict=True)]
+
+
+def corpus_loss(signal: TeacherSignal) -> Objective:
+    """½ cross-entropy + ½ forward KL to the teacher: the corpus term of the published code (kd-ratio .5)."""
+    matching = matching_objective(signal, forward_kl)
+
+    def half(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return 0.5 * cross_entropy(student, batch) + 0.5 * matching(student, batch)
+
+    return half
 
 
 def policy_gradient_loss(
@@ -71,11 +97,9 @@ def policy_gradient_loss(
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
-def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Objective:
-    """Policy gradient + single-step reverse KL + `lm_weight` · cross-entropy on the batch's corpus, token means.
-
-    `clip` is PPO's ε.
-    """
+def policy_objective(signal: TeacherSignal, clip: float, weighted: bool = True) -> Objective:
+    """Policy gradient + single-step reverse KL, token means. `clip` is PPO's ε. `weighted`: the single step carries
+    the importance weight too (in the published code it does not)."""
 
     def objective(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert isinstance(batch, PolicyBatch)
@@ -88,7 +112,9 @@ def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Ob
             with torch.no_grad():
                 teacher_logits = signal.logits(teacher_states[positions])
             importance = whole_importance[positions]
-            single_step = importance * reverse_kl(logits, teacher_logits)
+            single_step = reverse_kl(logits, teacher_logits)
+            if weighted:
+                single_step = importance * single_step
             log_probs = target_log_probs(logits, batch.targets[positions])
             return single_step + policy_gradient_loss(
                 log_probs, old_log_probs[positions], importance, advantages[positions], clip
@@ -97,7 +123,7 @@ def policy_objective(signal: TeacherSignal, clip: float, lm_weight: float) -> Ob
         hidden, head = hidden_states(student, batch), output_head(student)
         return chunked_loss(hidden, head, position_loss, batch.weights)
 
-    return with_corpus_loss(objective, lm_weight)
+    return objective
 
 
 def target_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from kdleak.core import distributed
 from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
-from kdleak.distill.minillm import PolicyBatch, future_returns, target_log_probs, whitened
+from kdleak.distill.mechanism import Tally
+from kdleak.distill.minillm import PolicyBatch, future_returns, published_advantages, target_log_probs, whitened
 from kdleak.distill.rollouts import Rollouts, from_row, to_row
 from kdleak.distill.teacher_signal import TeacherSignal
 from kdleak.inference.forward import hidden_states
@@ -47,8 +48,12 @@ class PolicyBatches:
         signal: TeacherSignal,
         options: MiniLLM,
         batch_tokens: int,
+        published: bool = False,
     ):
-        """`rollouts` must sample from the mixture of student and teacher with `options.teacher_share`."""
+        """`rollouts` must sample from the mixture of student and teacher with `options.teacher_share`. `published`:
+        advantages are those of the published code, made of each mini-batch."""
+        self.published = published
+        self._tally = Tally()
         self.rollouts, self.signal, self.options, self.batch_tokens = rollouts, signal, options, batch_tokens
         self.batch_size = batch_size
         self.prompts = FixedBatches(records, options.rollouts, derive(rollouts.seed, "prompts"))
@@ -64,8 +69,9 @@ class PolicyBatches:
         assert self._inner is not None  # a round has begun
         indices = self._inner.indices(step - self._begun)
         scored = [self._scored[i] for i in indices]
-        advantages = [self._advantages[i] for i in indices]
+        advantages = self._advantages_of(indices)
         plain = collate([s.record for s in scored], range(len(scored)))
+        self._tally.add(len(plain.targets), [step - self._begun] * len(scored))
         return PolicyBatch(
             **vars(plain),
             written_by_student=True,
@@ -74,8 +80,14 @@ class PolicyBatches:
             advantages=torch.cat(advantages),
         )
 
+    def _advantages_of(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        if not self.published:
+            return [self._advantages[i] for i in indices]
+        return published_advantages([torch.tensor(self._scored[i].rewards) for i in indices], self.options.discount)
+
     def _begin_round(self, model: PreTrainedModel, step: int) -> None:
         self._round += 1
+        self._tally.rounds += 1
         records = [self.prompts.records[i] for i in self.prompts.indices(self._round)]
         written = [r for r in self.rollouts.write(model, records, self._round) if r.response]
         self._scored = score_rollouts(model, self.signal, written, self.options, self.batch_tokens)
@@ -98,13 +110,23 @@ class PolicyBatches:
     def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         return dict(zip(("importance", "reward", "rollout_tokens"), self._seen, strict=True))
 
+    def realised(self) -> dict[str, float | None]:
+        return self._tally.figures()
+
     def state(self) -> dict[str, Any]:
         rows = [[to_row(s.record), s.log_probs, s.importance, s.rewards] for s in self._scored]
-        return {"round": self._round, "begun": self._begun, "seen": self._seen, "rollouts": rows}
+        return {
+            "round": self._round,
+            "begun": self._begun,
+            "seen": self._seen,
+            "rollouts": rows,
+            "tally": vars(self._tally),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._round, self._begun, self._seen = state["round"], state["begun"], state["seen"]
         self._scored = [_Scored(from_row(row), *columns) for row, *columns in state["rollouts"]]
+        self._tally = Tally(**state["tally"])
         self._arrange()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -30,11 +30,23 @@ def recipe(method: str, kd: Distillation) -> Method:
 
 
 def run_options(method: str, kd: Distillation) -> Method:
-    """The options that a run of `method` goes by: its recipe under kd.student_fraction and kd.protocol."""
+    """The options that a run of `method` goes by: its recipe under protocol, grid and factors of `kd`.
+
+    The controlled grid has one start for all, the baseline: a technique that learns from its own text is defined from a
+    fine-tuned student alone, one that does not works from it as well; and no corpus. The published code has starts
+    and a corpus of its own. The baseline itself is the same in both grids.
+    """
     options = recipe(method, kd)
-    if kd.student_fraction is not None:
+    if method != BASELINE and kd.student_fraction is not None:
         options = options.with_student_fraction(kd.student_fraction)
-    return options.as_published() if kd.protocol == "as_published" else options
+    if kd.protocol == "as_published":
+        options = options.as_published()
+    if method == BASELINE:
+        return options
+    factors: dict[str, Any] = {"start": kd.start, "lm_weight": kd.lm_weight}
+    if kd.grid == "controlled" and kd.protocol == "corrected":
+        factors = {"start": kd.start or "baseline", "lm_weight": kd.lm_weight or 0.0}
+    return options.model_copy(update={name: value for name, value in factors.items() if value is not None})
 
 
 def check_methods(params: Params, origin: str = "params.yaml") -> None:
@@ -68,4 +80,21 @@ def _check(params: Params) -> None:
                     f"study.lr_multipliers: {multiple:g} times the lr of '{name}' is out of bounds; "
                     "it must lie between optimizer.min_lr and 1"
                 )
+    if kd.grid == "controlled" and kd.protocol == "corrected":
+        _check_equal_budgets(params)
     run_options(kd.method, kd)
+
+
+def _check_equal_budgets(params: Params) -> None:
+    """The controlled grid compares trainings of as many steps on batches as large."""
+    budgets = {}
+    for name in (*params.study.methods, params.kd.method):
+        options = recipe(name, params.kd)
+        budgets[name] = (options.epochs, options.batch_size, options.steps)
+    first = params.study.methods[0]
+    for name, budget in budgets.items():
+        if budget != budgets[first]:
+            raise KdleakError(
+                f"kd.grid controlled: '{name}' and '{first}' differ in epochs, batch_size or steps of kd.recipes; "
+                "make them equal, or set kd.grid to paper"
+            )

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from kdleak.config.schema import Count, Rate, Training
 from kdleak.core.errors import KdleakError
+from kdleak.core.seeds import derive
 from kdleak.core.variants import BASELINE
+from kdleak.training.batch_sources import FixedBatches, WithCorpus
+from kdleak.training.finetune import cross_entropy, with_corpus_loss
+from kdleak.training.loop import total_steps
 
 if TYPE_CHECKING:
     from kdleak.data.encoding import EncodedRecord
@@ -45,38 +49,63 @@ class Run:
 
     objective, batches: what the training loop is given.
     records:            what the batches are made of.
-    corpus:             records of the language-modelling loss beside them.
+    corpus_loss:        what is taken of a batch of kd.lm_corpus, where a weight asks for it.
+    corpus:             the records of it that stand beside the batches; `Method.training` adds them.
     """
 
     objective: Objective
     batches: BatchSource
     records: Sequence[EncodedRecord]
+    corpus_loss: Objective = cross_entropy
     corpus: Sequence[EncodedRecord] = ()
 
 
 class Method(Training):
     """Base of every method's options: a recipe, checked.
 
+    steps:        optimizer steps at most; None: as many as `epochs` hold.
+    lm_weight:    of a loss on kd.lm_corpus, a batch of which then stands beside each batch (0: none).
+    start:        the student's first checkpoint, "base" or "baseline"; None: as the method defines it.
     name, source: what `@method` was given.
     loss:         label of the objective in results: "ce", "policy" or a key of `divergences.DIVERGENCES`.
-    optimizer:    fields of `kdleak.training.loop.Recipe` that the method sets itself.
     renamed:      former names of options -> what to write now.
     """
 
     lr: Rate = 0.001
     epochs: Count = 4
     batch_size: Count = 8
+    steps: Count | None = None
+    lm_weight: Annotated[float, Field(ge=0)] = 0.0
+    start: Literal["base", "baseline"] | None = None
 
     name: ClassVar[str]
     source: ClassVar[str]
     loss: ClassVar[str] = "ce"
-    optimizer: ClassVar[Mapping[str, Any]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
     _defects: Mapping[int, str] = PrivateAttr(default_factory=dict)
 
     def build(self, context: Context) -> Run:
-        """The training of this method on what `context` gives out."""
+        """The training of this method on what `context` gives out, its corpus left out."""
         raise NotImplementedError
+
+    def training(self, context: Context) -> Run:
+        """What `build` makes, and `lm_weight` times the loss on kd.lm_corpus beside it."""
+        run = self.build(context)
+        if not self.lm_weight:
+            return run
+        corpus = context.corpus(self.batch_size * self.total_steps(run.batches.steps_per_epoch))
+        beside = WithCorpus(run.batches, FixedBatches(corpus, self.batch_size, derive(context.seed, "corpus")))
+        objective = with_corpus_loss(run.objective, self.lm_weight, run.corpus_loss)
+        return replace(run, objective=objective, batches=beside, corpus=corpus)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole training."""
+        return total_steps(steps_per_epoch, self.epochs, self.steps)
+
+    @property
+    def optimizer(self) -> Mapping[str, Any]:
+        """Fields of `kdleak.training.loop.Recipe` that the method sets itself."""
+        return {}
 
     @property
     def text(self) -> Text:
@@ -85,7 +114,9 @@ class Method(Training):
 
     @property
     def starts_from(self) -> str:
-        """The student's first checkpoint: the baseline where it is to learn from its own text, else "base"."""
+        """The student's first checkpoint: `start`, else the baseline where it learns from its own text, else "base"."""
+        if self.start is not None:
+            return BASELINE if self.start == "baseline" else "base"
         on_policy = self.text in (Text.MIXED, Text.ADAPTIVE, Text.POLICY)
         return BASELINE if on_policy and 3 not in self.defects else "base"
 
@@ -96,7 +127,7 @@ class Method(Training):
 
     def options(self) -> dict[str, Any]:
         """What is set of the method's own options."""
-        return self.model_dump(exclude=set(Training.model_fields), exclude_none=True)
+        return self.model_dump(exclude=set(Method.model_fields), exclude_none=True)
 
     def with_student_fraction(self, fraction: float) -> Method:
         """The same objective on student-written data with probability `fraction` (kd.student_fraction)."""

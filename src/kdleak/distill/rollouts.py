@@ -13,6 +13,7 @@ import torch
 from kdleak.core.seeds import derive
 from kdleak.data.batching import Batch, collate
 from kdleak.data.encoding import EncodedRecord
+from kdleak.distill.mechanism import Tally
 from kdleak.inference.generation import Sampling, TeacherMixture, generate
 from kdleak.inference.release import Release, identity
 from kdleak.training.batch_sources import DistillationBatch, FixedBatches
@@ -60,28 +61,32 @@ class Rollouts:
 
 
 class ReplayBuffer:
-    """The latest `capacity` rollouts."""
+    """The latest `capacity` rollouts, each with the step at which it was written."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
-        self._records: list[EncodedRecord] = []
+        self._texts: list[tuple[int, EncodedRecord]] = []
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._texts)
 
-    def add(self, records: Sequence[EncodedRecord]) -> None:
+    @property
+    def full(self) -> bool:
+        return len(self) == self.capacity
+
+    def add(self, records: Sequence[EncodedRecord], step: int) -> None:
         """Take `records` in; the oldest make room."""
-        self._records = [*self._records, *records][-self.capacity :]
+        self._texts = [*self._texts, *((step, r) for r in records)][-self.capacity :]
 
-    def sample(self, n: int, seed: int) -> list[EncodedRecord]:
-        """`n` different records, uniformly (all of them where there are no more)."""
-        return random.Random(seed).sample(self._records, min(n, len(self)))
+    def sample(self, n: int, seed: int) -> list[tuple[int, EncodedRecord]]:
+        """`n` different texts, uniformly (all of them where there are no more): (step, record)."""
+        return random.Random(seed).sample(self._texts, min(n, len(self)))
 
     def state(self) -> list[list]:
-        return [to_row(r) for r in self._records]
+        return [[step, to_row(r)] for step, r in self._texts]
 
     def restore(self, state: list[list]) -> None:
-        self._records = [from_row(row) for row in state]
+        self._texts = [(step, from_row(row)) for step, row in state]
 
 
 class Origin(Enum):
@@ -97,7 +102,7 @@ class Share(Protocol):
     """A rule for the share of student-written batches."""
 
     def origin(self, r: float, progress: float) -> Origin:
-        """The origin of a batch, for `r` uniform in [0, 1) and the share of the steps done."""
+        """The origin of a batch, for `r` uniform in [0, 1) and the share of the steps done, this one included."""
         ...
 
     def begin(self, model: PreTrainedModel) -> None:
@@ -145,63 +150,77 @@ class RolloutBatches:
         fixed: FixedBatches,
         share: Share,
         rollouts: Rollouts,
-        epochs: int,
+        steps: int,
         buffer: ReplayBuffer | None = None,
         drop_first_token: bool = False,
     ):
-        """`drop_first_token` reproduces the published code, whose rollouts never distil their first token."""
+        """`steps` of the whole training. `drop_first_token` reproduces the published code, whose rollouts never distil
+        their first token."""
         self.fixed, self.share, self.rollouts, self.buffer = fixed, share, rollouts, buffer
         self.drop_first_token = drop_first_token
-        self.steps_per_epoch = fixed.steps_per_epoch
-        self._steps = fixed.steps_per_epoch * epochs
+        self.steps_per_epoch, self._steps = fixed.steps_per_epoch, steps
+        #: Of the latest batch.
+        self.origin = Origin.FIXED
         self._written, self._batches = 0, 0
+        self._tally = Tally()
 
     def batch(self, model: PreTrainedModel, step: int) -> DistillationBatch:
         if step == 0:
             self.share.begin(model)
         indices = self.fixed.indices(step)
         r = random.Random(derive(self.rollouts.seed, f"origin/{step}")).random()
-        origin = self.share.origin(r, step / self._steps)
-        if origin is Origin.REPLAYED and len(self.buffer or ()) < len(indices):
+        origin = self.share.origin(r, (step + 1) / self._steps)
+        if origin is Origin.REPLAYED and not (self.buffer and self.buffer.full):
             origin = Origin.FRESH
+        self.origin = origin
         self._batches += 1
         if origin is Origin.FIXED:
-            return DistillationBatch(**vars(collate(self.fixed.records, indices)))
+            batch = collate(self.fixed.records, indices)
+            self._tally.add(len(batch.targets))
+            return DistillationBatch(**vars(batch))
         self._written += 1
-        written = self._student_text(origin, model, [self.fixed.records[i] for i in indices], step)
-        batch = collate(written, range(len(written)))
+        texts = self._student_text(origin, model, [self.fixed.records[i] for i in indices], step)
+        batch = collate([record for _, record in texts], range(len(texts)))
         if self.drop_first_token:
             batch = without_first_tokens(batch)
+        self._tally.add(len(batch.targets), [step - written for written, _ in texts])
         return DistillationBatch(**vars(batch), written_by_student=True)
 
     def _student_text(
         self, origin: Origin, model: PreTrainedModel, records: list[EncodedRecord], step: int
-    ) -> list[EncodedRecord]:
+    ) -> list[tuple[int, EncodedRecord]]:
+        """(step of writing, record) of the texts of a batch."""
         if origin is Origin.REPLAYED:
             return self._replayed(len(records), step)
         fresh = self.rollouts.write(model, records, step)
+        self._tally.rounds += 1
         if self.buffer is not None:
-            self.buffer.add(fresh)
-        return self._replayed(len(records), step) if origin is Origin.THROUGH_BUFFER else fresh
+            self.buffer.add(fresh, step)
+        return self._replayed(len(records), step) if origin is Origin.THROUGH_BUFFER else [(step, r) for r in fresh]
 
-    def _replayed(self, n: int, step: int) -> list[EncodedRecord]:
+    def _replayed(self, n: int, step: int) -> list[tuple[int, EncodedRecord]]:
         assert self.buffer is not None  # a share that replays comes with one
         return self.buffer.sample(n, derive(self.rollouts.seed, f"replay/{step}"))
 
     def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
-        figures = {"student_written": self._written / self._batches}
+        figures = {"student_written": self._written / max(1, self._batches)}
         self._written, self._batches = 0, 0
         return figures | self.share.end_epoch(model)
+
+    def realised(self) -> dict[str, float | None]:
+        return self._tally.figures() | {"threshold": self.share.state().get("threshold")}
 
     def state(self) -> dict[str, Any]:
         return {
             "counts": [self._written, self._batches],
+            "tally": vars(self._tally),
             "share": self.share.state(),
             "buffer": [] if self.buffer is None else self.buffer.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._written, self._batches = state["counts"]
+        self._tally = Tally(**state["tally"])
         self.share.restore(state["share"])
         if self.buffer is not None:
             self.buffer.restore(state["buffer"])

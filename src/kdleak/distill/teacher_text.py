@@ -25,19 +25,22 @@ def write_responses(
     eos_id: int,
     seed: int,
     release: Release = identity,
+    samples: int = 1,
 ) -> list[tuple[str, list[int]]]:
-    """(record_id, tokens) of what the teacher answers to each prompt, drawn from what it releases."""
-    written = Rollouts(sampling, eos_id, seed, release=release).write(teacher, records, step=0)
+    """(record_id, tokens) of what the teacher answers to each prompt, `samples` times, drawn from what it releases."""
+    rollouts = Rollouts(sampling, eos_id, seed, release=release)
+    written = [r for draw in range(samples) for r in rollouts.write(teacher, records, step=draw)]
     return [(r.record_id, list(r.response)) for r in written if r.response]
 
 
 def with_teacher_text(records: Sequence[EncodedRecord], path: Path, eos_id: int) -> list[EncodedRecord]:
-    """`records` with the responses in `path`; KdleakError where one is missing, so that no reference slips in."""
+    """`records` with the responses in `path`, each as often as it has some; KdleakError where one has none, so that no
+    reference slips in."""
     table = read_parquet(path)
-    responses = {
-        i: tuple(int(t) for t in tokens) for i, tokens in zip(table["record_id"], table["tokens"], strict=True)
-    }
+    responses: dict[str, list[tuple[int, ...]]] = {}
+    for i, tokens in zip(table["record_id"], table["tokens"], strict=True):
+        responses.setdefault(i, []).append(tuple(int(t) for t in tokens))
     missing = [r.record_id for r in records if r.record_id not in responses]
     if missing:
         raise KdleakError(f"{path}: no response to record {missing[0][:12]}; run its stage again ('dvc repro')")
-    return [continued(r, responses[r.record_id], eos_id) for r in records]
+    return [continued(r, response, eos_id) for r in records for response in responses[r.record_id]]

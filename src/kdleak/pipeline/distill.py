@@ -8,6 +8,7 @@ from kdleak.core.files import write_json
 from kdleak.core.seeds import derive
 from kdleak.core.variants import BASELINE, Variant
 from kdleak.distill.context import Context
+from kdleak.distill.mechanism import mechanism_ran, realised
 from kdleak.distill.recipes import run_options
 from kdleak.inference.release import Release, identity, release_name
 from kdleak.models.checkpoints import load_model, save_checkpoint
@@ -27,7 +28,7 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
     start = project.model(variant.baseline) if options.starts_from == BASELINE else project.base_student
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
     context = Context(variant, params, project, student, release)
-    run = options.build(context)
+    run = options.training(context)
     heard = (context.teacher_digest, release_name(release)) if context.loaded_teacher else ()
     history = run_training(
         student,
@@ -39,11 +40,14 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
         state=project.resume(variant),
         identity=(repr(options), repr(options.defects), repr(params.generation), *heard),
         source=run.batches,
+        steps=options.steps,
         optimizer=options.optimizer,
         teacher=context.loaded_teacher,
     )
     save_checkpoint(merged(student), context.tokenizer, project.model(variant))
-    record = describe(variant.method, options, params.kd.protocol)
+    record = describe(variant.method, options, params.kd.protocol) | {"realised": realised(run.batches)}
+    why = mechanism_ran(record)
+    record |= {"mechanism": {"ran": why is None, "why": why or ""}, "corpus_records": len(run.corpus)}
     write_json({**record, "history": history, "records": len(run.records)}, project.training(variant))
 
 
@@ -59,5 +63,7 @@ def describe(method: str, options: Method, protocol: str) -> dict[str, object]:
         "lr": options.lr,
         "epochs": options.epochs,
         "batch_size": options.batch_size,
+        "steps": options.steps,
+        "lm_weight": options.lm_weight,
         "options": options.options(),
     }

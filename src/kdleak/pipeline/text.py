@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_parquet
@@ -10,8 +11,8 @@ from kdleak.core.variants import TEACHER
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
 from kdleak.distill.context import sampling
+from kdleak.distill.methods.seqkd import SeqKD
 from kdleak.distill.recipes import run_options
-from kdleak.distill.registry import Text
 from kdleak.distill.teacher_text import write_responses
 from kdleak.inference.release import Release, identity
 from kdleak.models.checkpoints import load_model, load_tokenizer
@@ -29,10 +30,14 @@ def write_training_text(method: str, params: Params, project: Project, release: 
     import pandas as pd
 
     rows: list[tuple[str, list[int]]] = []
-    if run_options(method, params.kd).text is Text.TEACHER:
+    options = run_options(method, params.kd)
+    if isinstance(options, SeqKD):
         tokenizer, model = load_tokenizer(project.model(TEACHER)), load_model(project.model(TEACHER))
         encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
         records = encoder.encode_frame(read_role(project.records, "public"))
         seed = derive(params.seed, "teacher-text")
-        rows = write_responses(model, records, sampling(params), encoder.eos_id, seed, release)
+        how = sampling(params)
+        if options.decoding == "greedy":
+            how = replace(how, temperature=0.0)
+        rows = write_responses(model, records, how, encoder.eos_id, seed, release, options.samples)
     write_parquet(pd.DataFrame(rows, columns=["record_id", "tokens"]), project.training_text(method))

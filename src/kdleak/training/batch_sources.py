@@ -28,6 +28,9 @@ class BatchSource(Protocol):
         """Called after an epoch's last step; returns figures for the history."""
         ...
 
+    def realised(self) -> dict[str, float | None]:
+        """Of the whole training so far, what its text came from (`kdleak.distill.mechanism.realised`)."""
+
     def state(self) -> dict[str, Any]:
         """What JSON can hold of the progress so far, beyond the step."""
         ...
@@ -73,6 +76,9 @@ class FixedBatches:
     def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         return {}
 
+    def realised(self) -> dict[str, float | None]:
+        return {}
+
     def state(self) -> dict[str, Any]:
         return {}
 
@@ -86,7 +92,8 @@ class WithCorpus:
     def __init__(self, source: BatchSource, corpus: FixedBatches):
         self.source, self.corpus = source, corpus
         self.steps_per_epoch = source.steps_per_epoch
-        self.end_epoch, self.state, self.restore = source.end_epoch, source.state, source.restore
+        self.end_epoch, self.realised = source.end_epoch, source.realised
+        self.state, self.restore = source.state, source.restore
 
     def batch(self, model: PreTrainedModel, step: int) -> Batch:
         batch = self.source.batch(model, step)

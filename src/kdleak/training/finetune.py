@@ -27,16 +27,16 @@ def cross_entropy(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return language_model_loss(hidden_states(model, batch), output_head(model), batch.targets, batch.weights)
 
 
-def with_corpus_loss(objective: Objective, lm_weight: float) -> Objective:
-    """`objective`, and `lm_weight` times the cross-entropy of the corpus that stands beside the batch, if one does."""
+def with_corpus_loss(objective: Objective, lm_weight: float, corpus_loss: Objective = cross_entropy) -> Objective:
+    """`objective`, and `lm_weight` times `corpus_loss` of the corpus that stands beside the batch, if one does."""
 
     def both(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         corpus = batch.corpus if isinstance(batch, DistillationBatch) else None
         if corpus is None:
             return objective(model, batch)
         if not len(batch.input_ids):  # a micro-batch of the corpus alone
-            return lm_weight * cross_entropy(model, corpus)
-        return objective(model, batch) + lm_weight * cross_entropy(model, corpus)
+            return lm_weight * corpus_loss(model, corpus)
+        return objective(model, batch) + lm_weight * corpus_loss(model, corpus)
 
     return both
 

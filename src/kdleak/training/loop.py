@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,22 +29,31 @@ Objective = Callable[["PreTrainedModel", Batch], torch.Tensor]
 @dataclass(frozen=True)
 class Recipe:
     """How to train. AdamW, gradients clipped to `max_grad_norm`; the rate warms up linearly over a share of the steps,
-    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant). `precision` bf16: forward passes
-    run under autocast. `checkpointing`: activations are computed again in the backward pass. `micro_batch_tokens`:
-    padded tokens that a forward and backward pass takes at most; the gradients of a batch accumulate over them."""
+    then falls to `min_lr` along a cosine, or stays (`schedule` cosine or constant). `steps`: at most so many in all.
+    `weight_decay` is not on biases and norms, in the published code neither. `dropout` False: as the model scores.
+    `precision` bf16: forward passes run under autocast. `checkpointing`: activations are computed again in the backward
+    pass (not without dropout, which Transformers ties it to). `micro_batch_tokens`: padded tokens that a forward and
+    backward pass takes at most; the gradients of a batch accumulate over them."""
 
     lr: float
     epochs: int
     batch_size: int
+    steps: int | None = None
     weight_decay: float = 0.01
     warmup: float = 0.05
     min_lr: float = 1e-7
     max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "cosine"
+    dropout: bool = True
     precision: str = "fp32"
     checkpointing: bool = False
     micro_batch_tokens: int | None = None
+
+
+def total_steps(steps_per_epoch: int, epochs: int, most: int | None) -> int:
+    """Optimizer steps of a training of `epochs`, `most` at most."""
+    return min(steps_per_epoch * epochs, most or sys.maxsize)
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -80,10 +90,13 @@ def train(
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
-    total = source.steps_per_epoch * recipe.epochs
+    decayed = {True: recipe.weight_decay, False: 0.0}
+    groups = [
+        {"params": [p for p in parameters if (p.ndim > 1) is matrix], "weight_decay": decay}
+        for matrix, decay in decayed.items()
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+    total = total_steps(source.steps_per_epoch, recipe.epochs, recipe.steps)
     done, history = 0, []
     if resume and (progressed := resume.restore(model, optimizer)):
         done, history = progressed.step, progressed.history
@@ -92,7 +105,7 @@ def train(
             progress(done)
     sums = _Sums(**history.pop()["partial"]) if done % source.steps_per_epoch else _Sums()
     saved_at = time.monotonic()
-    model.train()
+    model.train(recipe.dropout)
     if recipe.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for step in range(done, total):
@@ -115,8 +128,8 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         sums = sums.add(loss, len(batch.targets), norm.item())
         epoch, position = divmod(step + 1, source.steps_per_epoch)
-        if position == 0:
-            history.append(sums.entry(step + 1, epoch, lr) | source.end_epoch(model))
+        if position == 0 or step + 1 == total:
+            history.append(sums.entry(step + 1, epoch + (position > 0), lr) | source.end_epoch(model))
             sums = _Sums()
         if progress:
             progress(loss=loss, lr=lr)

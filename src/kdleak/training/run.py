@@ -18,7 +18,7 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.models.memory import available_memory, training_memory
 from kdleak.training.batch_sources import BatchSource, FixedBatches
 from kdleak.training.gradient_rules import GradientRule, PlainSum
-from kdleak.training.loop import Objective, Recipe, train
+from kdleak.training.loop import Objective, Recipe, total_steps, train
 from kdleak.training.resume import ResumeStore
 
 if TYPE_CHECKING:
@@ -41,18 +41,19 @@ def run_training(
     state: Path,
     identity: tuple[str, ...] = (),
     source: BatchSource | None = None,
+    steps: int | None = None,
     optimizer: Mapping[str, Any] = MappingProxyType({}),
     rule: GradientRule = PlainSum(),  # noqa: B008 - it has no state
     teacher: PreTrainedModel | None = None,
 ) -> list[dict]:
     """Train `model` in place as `training` says; returns the history. An interrupted run goes on from `state`.
 
-    `source` makes the batches, by default of `records` alone; `optimizer` overrides fields of the recipe; `rule` makes
-    a batch's gradient.
+    `source` makes the batches, by default of `records` alone; `steps`: at most so many; `optimizer` overrides fields of
+    the recipe; `rule` makes a batch's gradient.
     A `teacher` that stands beside the model counts in the estimate of memory that a large run prints first.
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
-    settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size}
+    settings = {"lr": training.lr, "epochs": training.epochs, "batch_size": training.batch_size, "steps": steps}
     speed = {"micro_batch_tokens": params.compute.micro_batch_tokens}
     recipe = Recipe(**{**settings, **params.optimizer.model_dump(), **optimizer, **speed})
     seed = training_seed(params, name)
@@ -60,7 +61,7 @@ def run_training(
     if distributed.is_main():
         _announce(name, model, records, recipe, teacher)
     resume = ResumeStore(state, _key(model, records, recipe, seed, (name, repr(rule), *identity)))
-    with progress(name, source.steps_per_epoch * recipe.epochs) as advance:
+    with progress(name, total_steps(source.steps_per_epoch, recipe.epochs, steps)) as advance:
         history = train(model, source, objective, recipe, seed=seed, rule=rule, resume=resume, progress=advance)
     if distributed.is_main():
         resume.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,73 +23,82 @@ if TYPE_CHECKING:
 
 @method("distillm", source="Ko et al. 2024")
 class DistiLLM(Method):
-    """alpha: of the skew. lm_weight: of the cross-entropy on kd.lm_corpus (0: none). replay_capacity: texts of the
-    replay buffer. threshold_step, tolerance: see `AdaptiveShare`. validation_share: of public, kept for its loss."""
+    """alpha: of the skew. replay_capacity: texts that the replay buffer holds before one is replayed. threshold:
+    the initial one; threshold_step, tolerance, replay: see `AdaptiveShare`. The loss that the scheduler watches is
+    that of the population's records, which no training has seen."""
 
     loss = "srkl"
+    renamed: ClassVar = {"validation_share": "the role population: its size is data.sizes.population"}
     alpha: Share = 0.1
     lm_weight: Annotated[float, Field(ge=0)] = 1.0
     replay_capacity: Count = 1000
+    replay: Literal["decreasing", "constant", "increasing"] = "decreasing"
+    threshold: Share = 0.0
     threshold_step: Share = 0.1
-    tolerance: Annotated[float, Field(ge=0)] = 0.1
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    tolerance: Annotated[float, Field(gt=-0.5)] = 0.1
 
     @property
     def text(self) -> Text:
         return Text.ADAPTIVE
 
     def build(self, context: Context) -> Run:
-        records, validation = context.split_references(self.validation_share)
-        corpus = context.corpus() if self.lm_weight else []
-        validation_loss = partial(context.validation_loss, records=validation)
-        batches = RolloutBatches(
-            FixedBatches(records, self.batch_size, context.seed),
-            AdaptiveShare(validation_loss, self.threshold_step, self.tolerance),
-            context.rollouts(),
-            self.epochs,
-            ReplayBuffer(self.replay_capacity),
-            drop_first_token=4 in self.defects,
-        )
-        divergence = partial(skew_reverse_kl, alpha=self.alpha)
-        objective = matching_objective(context.signal(records), divergence, self.lm_weight)
-        return Run(objective, context.with_corpus(batches, corpus, self.batch_size), records, corpus)
+        records = context.references()
+        fixed = FixedBatches(records, self.batch_size, context.seed)
+        validation_loss = partial(context.validation_loss, records=context.validation())
+        share = AdaptiveShare(validation_loss, self.threshold_step, self.tolerance, self.threshold, self.replay)
+        buffer, steps = ReplayBuffer(self.replay_capacity), self.total_steps(fixed.steps_per_epoch)
+        batches = RolloutBatches(fixed, share, context.rollouts(), steps, buffer, drop_first_token=4 in self.defects)
+        objective = matching_objective(context.signal(records), partial(skew_reverse_kl, alpha=self.alpha))
+        return Run(objective, batches, records)
 
     def as_published(self) -> DistiLLM:
         return self.departing(ON_POLICY_DEFECTS)
 
 
 class AdaptiveShare:
-    """DistiLLM's scheduler (Ko et al. 2024, section 3.3).
+    """DistiLLM's scheduler as its authors' code has it (jongwooko/distillm, finetune.py).
 
-    The threshold starts at 0 and rises by `increment` after an epoch whose validation loss lies more than `tolerance`
-    above the best since it last rose. r < threshold · (1 − progress) takes fresh rollouts, r < threshold replayed ones.
+    The threshold starts at `initial` and rises by `increment` after an epoch whose validation loss is at least
+    `tolerance` above the loss at the last rise, at first that of the start; what a loss is compared with moves at a
+    rise alone. (Below 0 a tolerance asks for an improvement: the threshold rises where there was less.) r < threshold
+    takes the student's text: fresh below the threshold times 1 − progress (replay "decreasing"), ½ ("constant") or
+    progress ("increasing"), a replayed one above.
     """
 
     def __init__(
-        self, validation_loss: Callable[[PreTrainedModel], float], increment: float = 0.1, tolerance: float = 0.1
+        self,
+        validation_loss: Callable[[PreTrainedModel], float],
+        increment: float = 0.1,
+        tolerance: float = 0.1,
+        initial: float = 0.0,
+        replay: str = "decreasing",
     ):
         self.validation_loss, self.increment, self.tolerance = validation_loss, increment, tolerance
-        self.threshold = 0.0
-        self.best = float("inf")
+        self.threshold, self.replay = initial, replay
+        self.loss_at_rise = float("inf")
+
+    def fresh_below(self, progress: float) -> float:
+        """Below which `r` a batch is written anew."""
+        fresh = {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}[self.replay]
+        return self.threshold * fresh
 
     def origin(self, r: float, progress: float) -> Origin:
-        if r < self.threshold * (1 - progress):
+        if r < self.fresh_below(progress):
             return Origin.FRESH
         return Origin.REPLAYED if r < self.threshold else Origin.FIXED
 
     def begin(self, model: PreTrainedModel) -> None:
-        self.best = self.validation_loss(model)
+        self.loss_at_rise = self.validation_loss(model)
 
     def end_epoch(self, model: PreTrainedModel) -> dict[str, float]:
         loss = self.validation_loss(model)
-        if loss > self.best + self.tolerance:
+        if loss >= self.loss_at_rise + self.tolerance:
             self.threshold = min(self.threshold + self.increment, 1.0)
-            self.best = loss
-        self.best = min(self.best, loss)
+            self.loss_at_rise = loss
         return {"validation_loss": loss, "threshold": self.threshold}
 
     def state(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "best": self.best}
+        return {"threshold": self.threshold, "loss_at_rise": self.loss_at_rise}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.threshold, self.best = state["threshold"], state["best"]
+        self.threshold, self.loss_at_rise = state["threshold"], state["loss_at_rise"]

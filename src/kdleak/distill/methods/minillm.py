@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from kdleak.config.schema import Count, Rate, Share
-from kdleak.distill.minillm import policy_objective
+from kdleak.core.errors import KdleakError
+from kdleak.distill.minillm import corpus_loss, policy_objective
 from kdleak.distill.minillm_rounds import PolicyBatches
 from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text, method
+from kdleak.training.finetune import cross_entropy
 
 if TYPE_CHECKING:
     from kdleak.distill.context import Context
 
 
+#: What else the published code does otherwise than the paper, beside `INIT_IGNORED`.
+DEFECTS = {
+    2: "MiniLLM rolls out on private prompts too",
+    18: "MiniLLM's return contains the token's own reward, which the single-step term holds already",
+    19: "MiniLLM's single-step term carries no importance weight",
+    20: "MiniLLM's returns are whitened over the padded mini-batch, padding included",
+    21: "MiniLLM's corpus term is half cross-entropy, half forward KL to the teacher",
+    22: "MiniLLM's weight decay is 1e-6, and it ends after 5,000 steps",
+}
+
+
 @method("minillm", source="Gu et al. 2024")
 class MiniLLM(Method):
-    """Options, at the paper's values.
+    """Options, at the paper's values. Neither rollouts nor updates have dropout, so that a ratio starts at 1.
 
-    lm_weight:     of the cross-entropy on kd.lm_corpus (0: none).
     teacher_share: of the teacher in the sampler, p̃ = (1 − share)·q + share·p.
     reward_scale:  rewards are (log p − log q) / scale, clipped at ± `reward_clip`.
     discount:      γ of the return.
     ppo_clip:      ε: the importance ratio counts within [1 − ε, 1 + ε].
-    rollouts:      prompts that are rolled out at once, then trained on for `inner_epochs` epochs.
+    rollouts:      prompts that are rolled out at once, then trained on for `inner_epochs` epochs: no text is ever
+                   older than rollouts · inner_epochs / batch_size steps.
     """
 
     loss = "policy"
-    optimizer: ClassVar = {"betas": (0.9, 0.95), "schedule": "constant", "warmup": 0.02}
     lr: Rate = 0.0003
     lm_weight: Annotated[float, Field(ge=0)] = 1.0
     teacher_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -43,14 +56,25 @@ class MiniLLM(Method):
     def text(self) -> Text:
         return Text.POLICY
 
+    @property
+    def optimizer(self) -> Mapping[str, Any]:
+        own = {"betas": (0.9, 0.95), "schedule": "constant", "warmup": 0.02, "dropout": False}
+        return own | ({"weight_decay": 1e-6} if 22 in self.defects else {})
+
     def build(self, context: Context) -> Run:
-        records, corpus = context.references(), context.corpus() if self.lm_weight else []
+        if context.params.generation.temperature != 1:
+            raise KdleakError(
+                "generation.temperature: 'minillm' takes 1 alone, the temperature that its importance weights and "
+                "rewards are defined at; set it to 1 or leave minillm out of study.methods"
+            )
+        records = context.references()
         if 2 in self.defects:
             records = [*records, *context.private_prompts()]
         signal, rollouts = context.signal(), context.rollouts(self.teacher_share)
-        batches = PolicyBatches(records, self.batch_size, rollouts, signal, self, context.batch_tokens)
-        objective = policy_objective(signal, self.ppo_clip, self.lm_weight)
-        return Run(objective, context.with_corpus(batches, corpus, self.batch_size), records, corpus)
+        published = 20 in self.defects
+        batches = PolicyBatches(records, self.batch_size, rollouts, signal, self, context.batch_tokens, published)
+        objective = policy_objective(signal, self.ppo_clip, weighted=19 not in self.defects)
+        return Run(objective, batches, records, corpus_loss(signal) if 21 in self.defects else cross_entropy)
 
     def as_published(self) -> MiniLLM:
-        return self.departing(INIT_IGNORED | {2: "MiniLLM rolls out on private prompts too"})
+        return self.departing(INIT_IGNORED | DEFECTS, steps=min(5000, self.steps or 5000))
