@@ -1,6 +1,7 @@
 # make repro   set-up and the main job: the headline pipeline, then its table
 # make test    set-up and the tests
 # make lint    set-up, style, spelling, the rooms' order and types
+# make hostile set-up and the hostile inputs of tests/robustness/hostile, with their counts
 # make faults  set-up and the long tests that kill the pipeline and fill its disk
 # make readme  set-up, then the figures in README.md and the picture of the rooms
 # make bench   set-up and the benchmarks (JSON on standard output)
@@ -12,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro study test faults bench lint readme setup clean
+.PHONY: repro study test hostile faults bench lint readme setup clean
 
 repro: setup
 	dvc repro
@@ -23,6 +24,10 @@ study: setup
 
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+hostile: setup
+	OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/robustness/test_hostile.py tests/robustness/test_limits.py \
+		tests/robustness/test_private_text.py tests/robustness/test_private_trace.py
 
 faults: setup
 	OMP_NUM_THREADS=1 python -m pytest -m faults -p no:cacheprovider

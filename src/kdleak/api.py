@@ -53,6 +53,7 @@ def audit(
     that are no records.
     """
     from kdleak.auditing.lists import OverlapError
+    from kdleak.auditing.result import check_out
     from kdleak.auditing.settings import Limits, Settings
     from kdleak.auditing.standalone import run_audit
 
@@ -76,6 +77,8 @@ def audit(
         "baseline": baseline,
         "pretrained": pretrained,
     }
+    if out is not None:
+        check_out(Path(out))
     try:
         result = run_audit(models, members, nonmembers, population, settings)
     except OverlapError as error:

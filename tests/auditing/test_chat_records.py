@@ -105,7 +105,7 @@ USER, ASSISTANT = {"role": "user", "content": "Who?"}, {"role": "assistant", "co
         ([ASSISTANT], "no user turn stands right before"),
         ([USER, ASSISTANT, SYSTEM, ASSISTANT], "no user turn stands right before"),
         ([USER, {"role": "assistant", "content": " "}], "the last assistant turn is empty"),
-        ([{"role": "human", "content": "Who?"}], "message 1: it has the role 'human'; a message needs a role"),
+        ([{"role": "human", "content": "Who?"}], "message 1: it has a role of another name; a message needs a role"),
         ([{"from": "human", "value": "Who?"}], "message 1: it has no role"),
         ([{"role": "user", "content": 3}], "message 1: its content is int, not a text"),
         ([{"role": "user", "content": [{"type": "image"}]}], "message 1: its content has a part that is no text"),
@@ -132,7 +132,7 @@ def test_a_chat_template_that_refuses_a_system_turn_is_one_line(tokenizer):
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
     )
     frame = read_lists(chats(MEMBERS, SYSTEM), chats(NONMEMBERS, SYSTEM)).frame
-    with pytest.raises(KdleakError, match=r"refuses the turns system, user \(no system role\)"):
+    with pytest.raises(KdleakError, match=r"refuses the turns system, user \(TemplateError\)"):
         Encoder(strict, template="chat").encode_frame(frame)
 
 

@@ -152,7 +152,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a role that is none": (
         lambda f: list(read_file(f / "in/role.jsonl", needs_role=True)),
-        "{}/in/role.jsonl, line 1: role is 'privat'; data.roles=column needs one of private, public, heldout, "
+        "{}/in/role.jsonl, line 1: its role is none; data.roles=column needs one of private, public, heldout, "
         "auxiliary, population",
     ),
     "facts that are none": (

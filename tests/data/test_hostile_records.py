@@ -19,7 +19,7 @@ from kdleak.data.checks.validation import run_checks
 from kdleak.data.encoding import Encoder
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES
-from kdleak.data.sources import read_file
+from kdleak.data.sources import is_blank, read_file
 from kdleak.data.templates import TAIL, prompt_text
 from kdleak.inference.greedy import greedy_continuations
 from kdleak.inference.scoring import token_statistics
@@ -74,7 +74,7 @@ def through(rows: list[dict], folder, model, encoder) -> int:
         try:
             (found,) = read_file(path)
         except KdleakError as error:
-            assert "empty" in str(error) and not row["response"].strip()
+            assert "empty" in str(error) and is_blank(row["response"])
             refused += 1
         else:
             kept.append(found.record)

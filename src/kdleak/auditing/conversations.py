@@ -25,7 +25,7 @@ def read_messages(value: Any, place: str) -> tuple[list[Turn], str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, a number of too many digits, or nested too deep
             raise KdleakError(f"{place}: field 'messages' is a text that is no JSON; give a list of messages") from None
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise KdleakError(f"{place}: field 'messages' is {type(value).__name__}, not a list of messages")
@@ -48,7 +48,7 @@ def transcript(turns: Sequence[Turn], system: bool = True) -> str:
 def _turn(message: Any, place: str) -> Turn:
     if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
         role = message.get("role") if isinstance(message, Mapping) else None
-        named = f"the role {str(role)[:40]!r}" if role else "no role"
+        named = "a role of another name" if role else "no role"
         raise KdleakError(f"{place}: it has {named}; a message needs a role ({', '.join(_ROLES)}) and a content")
     content = message.get("content")
     if isinstance(content, Iterable) and not isinstance(content, str | Mapping):

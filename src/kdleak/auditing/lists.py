@@ -19,7 +19,7 @@ from kdleak.core.files import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
 from kdleak.data.sides import MEMBER, NONMEMBER
-from kdleak.data.sources import NO_TASK, raw_rows, well_formed
+from kdleak.data.sources import field_names, is_blank, raw_rows, task_name, well_formed
 from kdleak.data.templates import Turn
 
 if TYPE_CHECKING:
@@ -198,17 +198,16 @@ def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[
 
 def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]]:
     """The row's shape, what it says, and the turns before the response where it is a chat."""
-    task = _text(row, _TASK, place) or NO_TASK
+    task = task_name(_text(row, _TASK, place))
     if _given(row, ("messages",)):
         turns, response = read_messages(row["messages"], place)
         record = Record(task, turns[-1]["content"], transcript(turns[:-1]), response)
         return "messages", _with_response(record, "last assistant turn", place), turns
     shape = next((s for s, sides in _SHAPES.items() if all(_given(row, names) for names in sides if names)), None)
     if shape is None:
-        have = ", ".join(f"'{name}'" for name in list(row)[:8]) or "no field"
         raise KdleakError(
-            f"{place}: it has {have}; a record needs instruction and response (and context), prompt and completion, "
-            "messages, or text"
+            f"{place}: it has {field_names(row)}; a record needs instruction and response (and context), "
+            "prompt and completion, messages, or text"
         )
     prompts, responses = _SHAPES[shape]
     context = _text(row, _CONTEXT, place) if shape == "instruction" else ""
@@ -217,7 +216,7 @@ def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]
 
 
 def _with_response(record: Record, name: str, place: str) -> Record:
-    if not record.response.strip():
+    if is_blank(record.response):
         raise KdleakError(f"{place}: the {name} is empty; give it a text or remove the row")
     return record
 

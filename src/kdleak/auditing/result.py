@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from kdleak.auditing.verdict import LEAK, NONE
-from kdleak.core.files import replacing_file, write_json, write_parquet
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import json_text, replacing_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: What `AuditResult.save` writes.
+FILES = ("audit.json", "report.html", "scores.parquet")
+
+
+def check_out(folder: Path) -> None:
+    """Refuse a folder that cannot take the results, before any pass is made; it is made where it is not there."""
+    try:
+        str(folder).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or "not a name that can be written").lower()
+        raise KdleakError(f"--out {folder}: {why}; name a folder that can be written") from None
+    for name in FILES:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise KdleakError(f"--out {folder}: {name} there is no file; name another folder")
 
 
 @dataclass(frozen=True)
@@ -63,12 +85,14 @@ class AuditResult:
         return pd.DataFrame(rows).sort_values("auc", ascending=False, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Write audit.json, scores.parquet and report.html into `folder`; returns it."""
+        """Write audit.json, scores.parquet and report.html into `folder`, all or none; returns it."""
         folder = Path(folder)
-        write_json(self.figures, folder / "audit.json", digits=6)
-        with replacing_file(folder / "report.html") as fresh:
-            fresh.write_text(self.report, encoding="utf-8")
-        write_parquet(self.table, folder / "scores.parquet")
+        check_out(folder)
+        with ExitStack() as together:  # all three are whole before the first takes its place
+            figures, report, table = (together.enter_context(replacing_file(folder / name)) for name in FILES)
+            figures.write_text(json_text(self.figures, digits=6), encoding="utf-8")
+            report.write_text(self.report, encoding="utf-8")
+            self.table.to_parquet(table, index=False)
         return folder
 
     def __repr__(self) -> str:

@@ -74,6 +74,11 @@ class Settings:
         for name in self.attacks or ():
             if name not in ATTACKS:
                 raise KdleakError(f"--attacks: '{name}' is unknown; {nearest(name, ATTACKS)}")
+        if not self.running:
+            named = ", ".join(self.chosen)
+            raise KdleakError(f"--quick leaves out all that --attacks names ({named}); take back one of the two")
+        if self.batch_tokens < 1:
+            raise KdleakError(f"--batch-tokens {self.batch_tokens}: a forward pass needs one token at least")
         if not 0 < self.limits.prompt < self.limits.total:
             raise KdleakError("--max-prompt-tokens must lie between 0 and --max-tokens; a response needs room")
 

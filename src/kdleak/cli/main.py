@@ -18,10 +18,12 @@ import typer
 from kdleak.cli import pipeline, results
 from kdleak.cli.audit import audit
 from kdleak.core.distributed import RENDEZVOUS, is_main
-from kdleak.core.errors import KdleakError
+from kdleak.core.errors import KdleakError, place_of, traceback_of
 from kdleak.core.launch import say_error
 from kdleak.core.version import __version__
 
+#: `--debug` and `--show-text`, for this process and those that it starts.
+_DEBUG, _SHOW_TEXT = "KDLEAK_DEBUG", "KDLEAK_SHOW_TEXT"
 app = typer.Typer(
     help="What a distilled language model gives away of its teacher's private training data.",
     no_args_is_help=True,
@@ -42,12 +44,17 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="With --debug: exceptions' texts too, which may quote private records.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     if debug:
-        os.environ["KDLEAK_DEBUG"] = "1"
+        os.environ[_DEBUG] = "1"
+    if show_text:
+        os.environ[_SHOW_TEXT] = "1"
 
 
 def _end_with_pipeline() -> None:
@@ -66,20 +73,20 @@ def main() -> None:
         sys.stdout = io.StringIO()
     try:
         app()
-    except KdleakError as error:
-        if os.environ.get("KDLEAK_DEBUG"):
-            raise
-        say_error(f"kdleak: error: {error}")
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         say_error("kdleak: stopped; the same command goes on where it was")
         raise SystemExit(130) from None
     except Exception as error:
-        if os.environ.get("KDLEAK_DEBUG"):
-            raise
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            say_error(f"kdleak: error: {error.filename}: {error.strerror.lower()}; mend that, then run it again")
-            raise SystemExit(1) from None
-        text = " ".join(str(error).split())[:200]
-        say_error(f"kdleak: error: unforeseen {type(error).__name__}: {text} (kdleak --debug shows where)")
+        if os.environ.get(_DEBUG):
+            print(traceback_of(error, show_text=bool(os.environ.get(_SHOW_TEXT))), file=sys.stderr)
+        say_error(f"kdleak: error: {_line(error)}")
         raise SystemExit(1) from None
+
+
+def _line(error: Exception) -> str:
+    """What a user reads of `error`. An unforeseen one is named by its type and place: its text may quote a record."""
+    if isinstance(error, KdleakError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return str(KdleakError(f"{error.filename}: {error.strerror.lower()}; mend that, then run it again"))
+    return f"unforeseen {type(error).__name__} at {place_of(error)} (kdleak --debug shows the way there)"

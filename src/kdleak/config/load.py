@@ -5,23 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdleak.config.schema import Params
-from kdleak.core.errors import KdleakError, brief, nearest, shown
+from kdleak.core.errors import KdleakError, nearest, shown
+from kdleak.core.yaml_file import read_yaml
 
 
 def load_params(path: Path) -> Params:
     """Read and validate params.yaml; KdleakError names the first key that is wrong and the nearest valid name."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KdleakError(
-            f"{path}: not valid YAML ({brief(error)}); 'git diff {path}' shows what was changed"
-        ) from None
+    content = read_yaml(path, f"'git diff {path}' shows what was changed")
     if not isinstance(content, dict):
         raise KdleakError(f"{path}: must hold sections such as 'data:' and 'kd:'; 'git checkout {path}' brings it back")
     return parse_params(content, str(path))

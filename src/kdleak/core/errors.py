@@ -1,9 +1,15 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what may be said of the others.
+
+Another library's exception may quote a record. Its text is printed by nobody but `--debug --show-text`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class KdleakError(Exception):
@@ -17,8 +23,41 @@ class KdleakError(Exception):
         return "".join(c if c.isprintable() else " " for c in super().__str__())
 
 
+@contextmanager
+def private(what: str) -> Iterator[None]:
+    """Records are in hand within the block: a foreign exception becomes a KdleakError of `what` and its type alone.
+
+    what: file, row and deed, nothing out of a record. A KdleakError, whose text is kdleak's own, passes as it is.
+    """
+    try:
+        yield
+    except KdleakError:
+        raise
+    except Exception as error:
+        raise KdleakError(
+            f"{what} failed ({type(error).__name__}; its text may quote a record: --debug --show-text)"
+        ) from error
+
+
+def place_of(error: BaseException) -> str:
+    """Where in kdleak `error` came up: file and line, never its text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).parents[1]
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
+
+
+def traceback_of(error: BaseException, show_text: bool = False) -> str:
+    """The traceback of `error` and of what it came from; texts that are not kdleak's own only with `show_text`."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = f"{traceback_of(cause, show_text)}\nfrom which came:\n\n" if cause is not None else ""
+    said = str(error) if show_text or isinstance(error, KdleakError) else "(text withheld; --show-text shows it)"
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{before}Traceback (most recent call last):\n{frames}{type(error).__name__}: {said}\n"
+
+
 def brief(error: BaseException, at_most: int = 160) -> str:
-    """What another library's exception says, on one line; its type where it says nothing."""
+    """What another library's exception says, on one line; its type where it says nothing. Not for a record's reader."""
     return " ".join(str(error).split())[:at_most] or type(error).__name__
 
 

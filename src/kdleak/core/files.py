@@ -164,11 +164,14 @@ def read_json(path: Path) -> Any:
             raise KdleakError(f"{path}: holds no '{key}'; delete it and run 'dvc repro'")
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_hook=Fields)
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=Fields)
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, not UTF-8, a number of too many digits, or nested too deep
         raise KdleakError(f"{path}: damaged (not valid JSON); delete it and run 'dvc repro'") from None
+    if not isinstance(content, dict):
+        raise KdleakError(f"{path}: damaged (no JSON object); delete it and run 'dvc repro'")
+    return content
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from kdleak.core.errors import KdleakError
+from kdleak.core.limits import within_limits
 from kdleak.data.templates import Turn, introduction, prompt_text, render_prompt, tail_length
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Encoder:
         self.template = template
         bos = tokenizer.bos_token_id
         self._first = tokenizer.eos_token_id if bos is None else bos
-        self.starts_with_bos = template != "chat" and tokenizer("a")["input_ids"][:1] == [self._first]
+        first = within_limits(lambda: tokenizer("a")["input_ids"][:1], "tokenizing a letter")
+        self.starts_with_bos = template != "chat" and first == [self._first]
 
     @property
     def eos_id(self) -> int:
@@ -100,8 +102,14 @@ class Encoder:
     def encode_with_spans(self, frame: pd.DataFrame) -> Encoded:
         """Encode the rows of a table (record_id, instruction, context, response; of chats, turns), in its order."""
         turns = frame["turns"] if "turns" in frame else [()] * len(frame)
-        fields = zip(frame["instruction"], frame["context"], turns, strict=True)
-        return self._encode(list(frame["record_id"]), [self.prompt(*each) for each in fields], list(frame["response"]))
+        fields = list(zip(frame["instruction"], frame["context"], turns, strict=True))
+        record_ids, responses = list(frame["record_id"]), list(frame["response"])
+        characters = sum(map(len, responses)) + sum(len(text) for each in fields for text in each[:2])
+        return within_limits(
+            lambda: self._encode(record_ids, [self.prompt(*each) for each in fields], responses),
+            "putting the records into the model's template and tokenizing them",
+            characters,
+        )
 
     def introduction_length(self, context: str) -> int:
         """Tokens before "### Instruction:" in every prompt of the study's template with, or without, a context."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kdleak.core.errors import KdleakError, nearest
 
@@ -89,14 +89,12 @@ def tail_length(template: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
-    from jinja2 import TemplateError
-
     try:
         text = tokenizer.apply_chat_template([*map(dict, turns)], tokenize=False, add_generation_prompt=True)
-        return cast("str", text)  # as tokenize=False gives it
-    except TemplateError as error:
+    except Exception as error:  # a template is a program, and says what it likes: the record, for instance
         roles = ", ".join(turn["role"] for turn in turns)
-        reason = " ".join(str(error).split())[:100]
         raise KdleakError(
-            f"the tokenizer's chat template refuses the turns {roles} ({reason}); use --template alpaca or plain"
-        ) from None
+            f"the tokenizer's chat template refuses the turns {roles} ({type(error).__name__}); "
+            "use --template alpaca or plain"
+        ) from error
+    return str(text)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.core.distributed import barrier, is_main
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import replacing_folder
+from kdleak.core.limits import within_limits
 from kdleak.models.architecture import positions
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import MODEL_FILES
@@ -151,7 +152,8 @@ def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
     tensors_of(folder)
     model = on_device(_plain_model(base), device)
     try:
-        with warnings.catch_warnings():
+        with _silent(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many lines, and of no consequence
             warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn
             return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     except Exception as error:
@@ -167,9 +169,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not _has_tokenizer(folder):
         raise KdleakError(f"{folder}: no tokenizer beside the model; save one there with save_pretrained")
     try:
+        within_limits(lambda: _can_load(folder), f"{folder}: loading its tokenizer")
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except KdleakError:
+        raise
     except Exception as error:  # tokenizers, in Rust, raises nothing more specific
         raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({brief(error)}); {REMEDY}") from None
+
+
+def _can_load(folder: Path) -> bool:
+    """Whether a tokenizer loads; why not is found out when it is loaded in earnest."""
+    from transformers import AutoTokenizer
+
+    with suppress(Exception):
+        AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return True
+    return False
 
 
 def _has_tokenizer(folder: Path) -> bool:

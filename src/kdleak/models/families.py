@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdleak.core.errors import KdleakError, brief, nearest
+from kdleak.core.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +37,7 @@ class Origin(_Entry):
             raise ValueError("give either scratch or hub")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type")
-        if self.hub is not None and self.revision is None and not Path(self.hub).expanduser().is_dir():
+        if self.hub is not None and self.revision is None and not Path(expanduser(self.hub)).is_dir():
             raise ValueError(f"hub: '{self.hub}' is no folder here, and as a hub id it needs a revision")
         return self
 
@@ -89,12 +90,7 @@ class Family(_Entry):
 
 def load_family(path: Path, name: str) -> Family:
     """Read and validate the entry `name` of families.yaml."""
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KdleakError(f"{path}: not valid YAML ({brief(error)}); 'git checkout {path}' brings it back") from None
+    entries = read_yaml(path, f"'git checkout {path}' brings it back")
     if not isinstance(entries, dict):
         raise KdleakError(f"{path}: must hold families by name; 'git checkout {path}' brings it back")
     if name not in entries:

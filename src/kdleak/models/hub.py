@@ -20,7 +20,11 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 
     `id@revision` names a revision too. Raises KdleakError where there is neither, or the hub is out of reach.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        name.encode()
+    except (RuntimeError, UnicodeEncodeError):  # ~nobody, or bytes that are no UTF-8
+        raise KdleakError(f"{name}: no name of a folder (an unknown user's, or not UTF-8); write it out") from None
     if path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():

@@ -69,7 +69,11 @@ def print_results(params: Params, project: Project) -> None:
 
 
 def _membership(name: str, project: Project) -> Iterator[_Figure]:
-    for attack, figures in read_json(project.membership(name))["attacks"].items():
+    path = project.membership(name)
+    attacks = read_json(path)["attacks"]
+    if not isinstance(attacks, dict) or not all(isinstance(figures, dict) for figures in attacks.values()):
+        raise KdleakError(f"{path}: damaged (attacks holds no figures); delete it and run 'dvc repro'")
+    for attack, figures in attacks.items():
         yield f"auc {attack}", figures["auc"], *figures["auc_ci95"]
 
 

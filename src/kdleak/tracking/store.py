@@ -36,7 +36,7 @@ def open_store(project: Project) -> Iterator[tuple[MlflowClient, str, dict[str, 
     One process at a time: MLflow's own creation of tables and runs races.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     # Seven retries with growing pauses would hold the pipeline up for minutes where a server is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -48,7 +48,8 @@ def open_store(project: Project) -> Iterator[tuple[MlflowClient, str, dict[str, 
     with FileLock(lock):
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it would print as well
+        for name in ("mlflow.store.db.utils", "mlflow.utils.databricks_utils", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they raise they would print as well, secrets too
         uri = tracking_uri(project)
         _open_database(uri)
         client = MlflowClient(uri)
@@ -106,7 +107,9 @@ def repository_root(project: Project) -> Path:
 
 def _open_database(uri: str) -> None:
     """Raise sqlite3.DatabaseError at once where a local store is no database: MLflow would try for many seconds."""
-    path = Path(uri.removeprefix("sqlite:///"))
+    path = Path(uri.removeprefix("sqlite:///").removeprefix("file://"))
+    if path.is_dir() and "://" in uri:
+        raise sqlite3.DatabaseError(f"unable to open {path}: it is a folder")
     if uri.startswith("sqlite:///") and path.is_file():
         with closing(sqlite3.connect(path, timeout=30)) as store:
             store.execute("select count(*) from sqlite_master").fetchone()
@@ -139,9 +142,19 @@ def _git(project: Project, *arguments: str) -> str:
 
 def what_is_wrong(project: Project, error: Exception) -> str:
     """What a user needs to know of a store that took no run, and what to do: one line, without a password."""
-    uri = re.sub(r"//[^/@]*@", "//", tracking_uri(project))
-    reason = re.sub(r"//[^/@\s]*@", "//", brief(_database_error(error) or error, at_most=10_000))[:160]
-    return f"MLflow at {uri} did not take the run ({reason}); {_remedy(project, error)}"
+    uri = tracking_uri(project)
+    said = brief(_database_error(error) or error, at_most=10_000).replace(uri, _without_secrets(uri))
+    reason = _without_secrets(said)[:160]
+    return f"MLflow at {_without_secrets(uri)} did not take the run ({reason}); {_remedy(project, error)}"
+
+
+def _without_secrets(text: str) -> str:
+    """`text` without the user and password of an address (which may hold slashes), its query, and the environment's
+    credentials."""
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        if os.environ.get(name):
+            text = text.replace(os.environ[name], "...")
+    return re.sub(r"[?&#;]\S*=\S*", "", re.sub(r"//\S*@", "//", text))
 
 
 def _database_error(error: BaseException | None) -> sqlite3.Error | None:

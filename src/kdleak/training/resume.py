@@ -64,6 +64,7 @@ class ResumeStore:
         tensors["progressed"] = torch.frombuffer(bytearray(meta), dtype=torch.uint8)
         with replacing_file(self.file) as fresh:
             save_file(tensors, fresh, metadata={"checksum": _checksum(tensors)})
+            fresh.chmod(0o600)  # weights and rollouts tell of private records
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
         """Load the state into model, optimiser and random generator; None where there is none."""

@@ -1,7 +1,13 @@
-"""A row with Dolly's or Alpaca's fields becomes a record; one that cannot is an error that says where and why."""
+"""A row with Dolly's or Alpaca's fields becomes a record; one that cannot is an error that says where and why.
+
+An error quotes nothing out of a row: a header may be a record (a CSV without one), a task may be free text.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +21,13 @@ _RESPONSE = ("response", "output")
 _TASK = ("category", "task")
 #: The task of a row whose source names none.
 NO_TASK = "unspecified"
+#: A task that is a name. Results show it; any other text of the field stays with the records.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+#: Field names that everyone uses, and that an error may therefore show.
+_USUAL = {
+    *("instruction", "context", "input", "response", "output", "prompt", "completion", "messages", "text"),
+    *("category", "task", "role", "facts", "question", "answer", "conversations", "id", "content", "query", "label"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +55,10 @@ def to_records(
 
 def _row(row: dict[str, Any], place: str, needs_role: bool) -> SourceRow:
     response = _text(row, _RESPONSE, place)
-    if not response.strip():
+    if is_blank(response):
         raise KdleakError(f"{place}: the response is empty; give it a text or remove the row")
     record = Record(
-        task=_text(row, _TASK, place, default=NO_TASK) or NO_TASK,
+        task=task_name(_text(row, _TASK, place, default=NO_TASK)),
         instruction=_text(row, ("instruction",), place),
         context=_text(row, _CONTEXT, place, default=""),
         response=response,
@@ -55,7 +68,7 @@ def _row(row: dict[str, Any], place: str, needs_role: bool) -> SourceRow:
         return SourceRow(record)
     role = row.get("role")
     if role not in ROLES:
-        raise KdleakError(f"{place}: role is {role!r}; data.roles=column needs one of {', '.join(ROLES)}")
+        raise KdleakError(f"{place}: its role is none; data.roles=column needs one of {', '.join(ROLES)}")
     return SourceRow(record, role)
 
 
@@ -69,11 +82,31 @@ def _text(row: dict[str, Any], names: tuple[str, ...], place: str, default: str 
             return well_formed(value)
     if default is not None:
         return default
-    have = ", ".join(f"'{name}'" for name in list(row)[:8]) or "no field"
     raise KdleakError(
-        f"{place}: no '{names[0]}'; it has {have}; fields must be instruction, context, response "
+        f"{place}: no '{names[0]}'; it has {field_names(row)}; fields must be instruction, context, response "
         "(Dolly) or instruction, input, output (Alpaca)"
     )
+
+
+def field_names(row: Iterable[str]) -> str:
+    """The usual names among a row's fields, and how many others it has, whose names may be a record's text."""
+    names = [name for name in row if isinstance(name, str)]
+    usual = [f"'{name}'" for name in names if name in _USUAL]
+    others = len(names) - len(usual)
+    counted = [f"{others} field{'s' * (others > 1)} of {'other' if usual else 'unusual'} names"] if others else []
+    return ", ".join([*usual[:8], *counted]) or "no field"
+
+
+def task_name(text: str) -> str:
+    """The task as results may show it: a short name as it is, other text as eight digits of its hash."""
+    if not text or _NAME.fullmatch(text):
+        return text or NO_TASK
+    return f"task-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader sees nothing of `text`: spaces, controls, marks of no width."""
+    return all(unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp") for c in text)
 
 
 def well_formed(text: str) -> str:
@@ -91,7 +124,5 @@ def _facts(value: object, response: str, place: str) -> tuple[Fact, ...]:
         raise KdleakError(f"{place}: facts is no list of {{kind, value}}; write one or leave it out") from None
     for fact in facts:
         if fact.value not in response:
-            raise KdleakError(
-                f"{place}: a fact of kind '{fact.kind}' does not stand in the response; quote it verbatim"
-            )
+            raise KdleakError(f"{place}: a fact does not stand in the response; quote it verbatim")
     return facts

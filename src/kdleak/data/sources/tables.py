@@ -1,4 +1,7 @@
-"""The rows of a table on disk (JSONL, Parquet, CSV), each with the place where it stands."""
+"""The rows of a table on disk (JSONL, Parquet, CSV), each with the place where it stands.
+
+What is wrong with a row is said by its place, never in its words.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdleak.core.errors import KdleakError, brief, nearest
+from kdleak.core.errors import KdleakError, nearest
 
 
 def check_path(path: Path, option: str = "data.path") -> None:
     """Refuse what is no readable, non-empty file; `option` is where its name was given."""
+    if not is_utf8(str(path)):
+        raise KdleakError(f"{option}: {path}: its name is not UTF-8; rename it")
     if path.is_dir():
         raise KdleakError(f"{option}: {path} is a folder; name the JSONL, Parquet or CSV file in it")
+    if path.exists() and not path.is_file():
+        raise KdleakError(f"{option}: {path} is no regular file; copy its content into one")
     if not path.is_file():
         hint = " (queued experiments need an absolute path)" if option == "data.path" else ""
         raise KdleakError(f"{option}: {path}: no such file{hint}")
@@ -22,6 +29,11 @@ def check_path(path: Path, option: str = "data.path") -> None:
         raise KdleakError(f"{option}: {path} is empty; it needs one record a line")
     if path.suffix not in _READERS:
         raise KdleakError(f"{option}: {path}: unknown format '{path.suffix}'; {nearest(path.suffix, _READERS)}")
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name is text: others reach Python as lone surrogates, which no result file can hold."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def raw_rows(path: Path, option: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -37,7 +49,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise KdleakError(
                     f"{path}, {place}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8"
@@ -49,6 +61,11 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     else error.msg
                 )
                 raise KdleakError(f"{path}, {place}: not valid JSON ({cut}); write one whole object a line") from None
+            except (RecursionError, ValueError) as error:
+                what = "nested too deep" if isinstance(error, RecursionError) else "a number of too many digits"
+                raise KdleakError(
+                    f"{path}, {place}: not readable as JSON ({what}); write texts in plain fields"
+                ) from None
             if not isinstance(row, dict):
                 raise KdleakError(f"{path}, {place}: not a JSON object; write one object with named fields a line")
             yield place, row
@@ -65,7 +82,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 number += 1
                 yield f"row {number}", row
     except Exception as error:  # a damaged file makes Arrow stumble over anything: pages, types, encodings
-        raise KdleakError(f"{path}: not a readable Parquet file ({brief(error)}); write or fetch it again") from None
+        raise KdleakError(
+            f"{path}: not a readable Parquet file ({type(error).__name__}); write or fetch it again"
+        ) from error
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -73,6 +92,9 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
+            names = reader.fieldnames or []
+            if len(names) != len(set(names)):
+                raise KdleakError(f"{path}: two columns of one name in its header; rename one")
             for row in reader:
                 place = f"line {reader.line_num}"
                 if None in row or None in row.values():

@@ -1,0 +1,47 @@
+"""YAML as people and DVC read it alike: no key twice, no number that YAML 1.1 and 1.2 read differently."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdleak.core.errors import KdleakError, brief
+
+#: Numbers of YAML 1.1 that are others in 1.2: octal `010`, sexagesimal `1:30`.
+_AMBIGUOUS = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"'{twice[0]}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and _AMBIGUOUS.fullmatch(node.value):
+            problem = f"'{node.value}' is two different numbers in YAML 1.1 and 1.2; write it without 0 or :"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
+        return value
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """Content of a YAML file. KdleakError, ending in `remedy`, for what cannot be read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise KdleakError(f"{path}: no regular file; put one there")
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
+    except RecursionError:
+        raise KdleakError(f"{path}: not valid YAML (nested too deep); {remedy}") from None
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise KdleakError(f"{path}: not valid YAML ({brief(error)}); {remedy}") from None
