@@ -32,7 +32,7 @@ STRENGTHS = {
     TEACHER: 2.0, BASELINE: 0.0, "kd": 1.3, "seqkd": 0.8, "imitkd": 0.9, "gkd": 0.95, "distillm": 0.6, "minillm": 0.5,
     "rkl": 1.25,
 }  # fmt: skip
-ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45}
+ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45, "ez": 0.9}
 
 
 def params_of(**changes: object) -> Params:
@@ -148,7 +148,7 @@ class StudyResults:
         return Memorization(as_sides(records), as_sides(facts), canaries)
 
     def _blocks(self, name: str, strength: float, rng: np.random.Generator) -> None:
-        blocks = 4 if name == TEACHER else 2
+        blocks = 4
         columns = {
             f"block_{i}": self._own + rng.normal(size=2 * self.n) + strength * (i + 1) / blocks * self._member
             for i in range(blocks)

@@ -37,6 +37,12 @@ class Model:
     block_scores: pd.DataFrame | None = None
     memorized: pd.DataFrame | None = None
 
+    @property
+    def mechanism_absent(self) -> str:
+        """Why the student is none of its technique, where what defines the technique never ran; else ""."""
+        mechanism = (self.training or {}).get("mechanism") or {"ran": True}
+        return "" if mechanism["ran"] else str(mechanism.get("why") or "its defining mechanism did not run").rstrip(".")
+
 
 @dataclass(frozen=True)
 class Trial:
