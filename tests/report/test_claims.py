@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.render.page import Page, Section
+from kdleak.report.headline import best_attack
 from kdleak.report.study.claims import findings_of
 from kdleak.report.study.findings import (
     CONTRADICTED,
@@ -27,10 +29,16 @@ from kdleak.report.study.findings import (
     together,
     views_of,
 )
+from kdleak.report.study.markdown import results_markdown
 from kdleak.report.study.results import read_study
+from kdleak.report.study.sections import Report
+from kdleak.report.study.sections.attacks import heatmap_drawing
 from kdleak.report.study.sections.claims import tally
+from kdleak.report.study.sections.headline import what_leaked
+from kdleak.report.study.sections.realised import what_techniques_did
 from kdleak.stats import tpr_leak
 from kdleak.stats.contrasts import Contrast
+from kdleak.tracking.metrics import headline_metrics, realised_metrics
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
 
 SURE, REVERSE, OPEN = (Contrast("a over b", value, 0.01, 9) for value in (0.1, -0.1, 0.005))
@@ -244,3 +252,45 @@ def test_a_rate_that_lets_fewer_than_five_non_members_through_judges_nothing():
         for name in ("kd", "rkl")
     }  # fmt: skip
     assert list(views_of(tables)) == [View("loss")]
+
+
+def test_a_techniques_realised_shares_stand_in_the_report_and_what_did_not_run_is_named(results):
+    def shown() -> str:
+        study = read_study(params_of(), results.project)
+        content = what_techniques_did(Report(study, [], None))
+        return Page("x", [Section("y", content.blocks, content.lead)]).html()
+
+    page = shown()
+    assert "50.0 %" in page and "25.0 %" in page and ">7<" in page and "Every technique's" in page.replace("&#39;", "'")
+    path = results.project.training("distillm")
+    mechanism = {"ran": False, "why": "not DistiLLM here: no student-written token"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mechanism": mechanism}))
+    assert "Of DistiLLM there is no verdict" in shown()
+    assert "Not DistiLLM here: no student-written token." in verdicts(results)["2"].caveat
+
+
+def test_an_auditors_attack_is_nobodys_best_and_stands_by_itself(results):
+    """teacher_aware has the highest AUC of all; only its own table says so."""
+    for name in STRENGTHS:
+        path = results.project.membership(name)
+        content = json.loads(path.read_text())
+        content["attacks"]["teacher_aware"] = content["attacks"]["loss"] | {"auc": 0.999, "auc_ci95": [0.998, 1.0]}
+        content["best_attack"] = "teacher_aware"
+        path.write_text(json.dumps(content))
+        assert best_attack(content) != "teacher_aware"
+    params = params_of(audit__attacks=["loss", "zlib", "ref_external", "zlib_published", "ez", "teacher_aware"])
+    content = what_leaked(Report(read_study(params, results.project), [], None))
+    page = Page("x", [Section("y", content.blocks)]).html()
+    assert page.count("teacher_aware") == 1 and "AUC, teacher_aware" in page and "no outsider has them" in page
+    best = headline_metrics("membership", {"auc/loss": 0.8, "auc/teacher_aware": 0.999}, "loss")
+    assert best["best_auc"] == 0.8 and best["auc_teacher_aware"] == 0.999
+    written = results_markdown(params, results.project)
+    assert written.count("`teacher_aware`") == 1 and "which are nobody's best" in written
+    assert "teacher_aware †" in heatmap_drawing(read_study(params, results.project))
+
+
+def test_realised_shares_are_metrics_of_the_run_in_mlflow():
+    training = {"realised": {"student_token_share": 0.5, "threshold": None}}
+    assert realised_metrics(training) == {"realised_student_token_share": 0.5}
+    assert headline_metrics("distill", realised_metrics(training), "loss") == {"realised_student_token_share": 0.5}
+    assert realised_metrics({}) == {}

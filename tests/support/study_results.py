@@ -46,6 +46,12 @@ def params_of(**changes: object) -> Params:
     return parse_params(content)
 
 
+#: Of a technique that wrote text of its own.
+REALISED = {
+    "student_token_share": 0.5, "replayed_share": 0.25, "rollout_age_steps": 32, "rollout_rounds": 7, "threshold": None,
+}  # fmt: skip
+
+
 class StudyResults:
     """The result files of models with given strengths, `n` records a side."""
 
@@ -66,7 +72,7 @@ class StudyResults:
         """All audits of one model."""
         rng = np.random.default_rng([*name.encode()])
         recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
-        write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
+        write_json({**recipe, "records": self.n, "history": [], "realised": REALISED}, self.project.training(name))
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
         self._membership(name, strength, rng)
         self._memorization(name, strength, rng)

@@ -8,6 +8,15 @@ from collections.abc import Sequence
 UNKNOWN = "–"
 #: No smaller p-value is stated: it would be one of the normal approximation's tail.
 SMALLEST_P = 1e-6
+#: What training.json says of a technique's realised mechanism, in words; COUNTS: those that are no shares.
+REALISED = {
+    "student_token_share": "student-written",
+    "replayed_share": "replayed",
+    "rollout_rounds": "rollout rounds",
+    "rollout_age_steps": "oldest text, steps",
+    "threshold": "threshold",
+}
+COUNTS = ("rollout rounds", "oldest text, steps")
 
 
 def number(value: float | None, digits: int = 3) -> str:

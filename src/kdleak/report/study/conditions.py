@@ -36,7 +36,7 @@ def recipe_conditions(study: Study, names: Sequence[str]) -> list[str]:
     with_lm = [label(name) for name in trained if _lm_loss(study.models[name])]
     if with_lm and len(with_lm) < len(trained):
         differ.append(f"{listed(with_lm)} {_verb(with_lm, 'add')} an LM loss")
-    for key, words in (("epochs", "epochs"), ("lr", "learning rates")):
+    for key, words in (("epochs", "epochs"), ("steps", "steps"), ("lr", "learning rates")):
         if len({training.get(key) for training in trained.values()}) > 1:
             differ.append(f"{words} differ")
     if not trained:
@@ -48,8 +48,8 @@ def recipe_conditions(study: Study, names: Sequence[str]) -> list[str]:
 
 def _lm_loss(model: Model) -> bool:
     training = model.training or {}
-    corpus = training.get("lm_corpus", "a corpus")
-    return bool(training.get("options", {}).get("lm_weight")) and corpus not in (None, "", "none")
+    weight = training.get("lm_weight", training.get("options", {}).get("lm_weight"))
+    return bool(weight) and training.get("corpus_records", 1) > 0
 
 
 def _verb(subjects: Sequence[str], verb: str) -> str:

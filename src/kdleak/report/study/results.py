@@ -88,7 +88,7 @@ class Study:
         return [name for name in self.techniques if name in PAPER_TECHNIQUES] or self.techniques
 
     def with_(self, kind: str, names: list[str] | None = None) -> list[str]:
-        """The models, teacher and No-KD first, that have results of this kind."""
+        """The models, teacher and no-KD student first, that have results of this kind."""
         names = list(self.models) if names is None else names
         return [name for name in names if name in self.models and getattr(self.models[name], kind) is not None]
 

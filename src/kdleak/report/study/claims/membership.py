@@ -152,7 +152,7 @@ def difference(areas: Mapping[str, Leak], first: str, second: str) -> Contrast:
 def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
     """The techniques whose defining mechanism ran, and a sentence about the others: of those there is no verdict."""
     absent = {name: why for name in names if (why := study.models[name].mechanism_absent)}
-    said = " ".join(f"Not {label(name)} here: {why}." for name, why in absent.items())
+    said = " ".join(f"Not {label(name)} here: {why.split(' here: ')[-1]}." for name, why in absent.items())
     return [name for name in names if name not in absent], said
 
 

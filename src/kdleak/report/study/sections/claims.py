@@ -30,8 +30,8 @@ def the_claims(report: Report) -> Content:
         "Every comparison is tested by every attack that judges claims and ran, by AUC and by TPR at 1 % FPR, with one "
         "Holm correction over all tests of a claim. A comparison is as claimed if at least one test is significantly "
         "so and none is the other way; significant both ways, it depends on the attack. A claim is reproduced if all "
-        "its comparisons are as claimed, contradicted if one is the other way. Would have been found: the smallest true "
-        f"difference of AUC that this design finds with {100 * POWER:g} % power at 5 %. Nothing here holds for "
+        "its comparisons are as claimed, contradicted if one is the other way. Would have been found: the smallest "
+        f"true difference of AUC that this design finds with {100 * POWER:g} % power at 5 %. Nothing here holds for "
         "a second training until one has been run."
     )
     tests = Table(
