@@ -30,9 +30,10 @@ def test_every_model_and_attack_has_its_figures(tmp_path):
     assert len([line for line in written.splitlines() if "| `ref_external` |" in line]) >= len(STRENGTHS)
     assert "## The paper's claims" not in written  # no findings.json yet
     made.project.findings.write_text(
-        '{"findings": [{"claim": "1", "says": "It leaks.", "verdict": "reproduced", "answer": "Yes.", "caveat": ""}]}'
+        '{"findings": [{"claim": "1", "says": "It leaks.", "verdict": "reproduced", "answer": "Yes.", "caveat": "", '
+        '"conditional_on": ["one seed"]}]}'
     )
-    assert "| 1 | It leaks. | reproduced | Yes. |" in results_markdown(params_of(), made.project)
+    assert "| 1 | It leaks. | reproduced | Yes. | one seed |" in results_markdown(params_of(), made.project)
 
 
 def test_a_changed_figure_changes_the_page(tmp_path):

@@ -83,7 +83,7 @@ def test_the_findings_are_nine_verdicts(results, report):
 def test_the_heatmap_table_has_a_row_for_each_model_and_attack(results, report):
     table = pd.read_csv(results.project.heatmap)
     assert list(table.columns) == ["method", "attack", "auc", "auc_low", "auc_high"]
-    assert len(table) == len(STRENGTHS) * 4 and table.groupby("method").size().eq(4).all()
+    assert len(table) == len(STRENGTHS) * 5 and table.groupby("method").size().eq(5).all()
 
 
 def test_a_section_without_inputs_says_so_in_one_line(tmp_path):

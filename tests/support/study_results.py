@@ -32,7 +32,7 @@ STRENGTHS = {
     TEACHER: 2.0, BASELINE: 0.0, "kd": 1.3, "seqkd": 0.8, "imitkd": 0.9, "gkd": 0.95, "distillm": 0.6, "minillm": 0.5,
     "rkl": 1.25,
 }  # fmt: skip
-ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45}
+ATTACKS = {"loss": 1.0, "zlib": 0.5, "ref_external": 1.2, "zlib_published": 0.45, "ez": 0.9}
 
 
 def params_of(**changes: object) -> Params:
@@ -44,6 +44,12 @@ def params_of(**changes: object) -> Params:
         section, name = key.split("__")
         content[section][name] = value
     return parse_params(content)
+
+
+#: Of a technique that wrote text of its own.
+REALISED = {
+    "student_token_share": 0.5, "replayed_share": 0.25, "rollout_age_steps": 32, "rollout_rounds": 7, "threshold": None,
+}  # fmt: skip
 
 
 class StudyResults:
@@ -66,7 +72,7 @@ class StudyResults:
         """All audits of one model."""
         rng = np.random.default_rng([*name.encode()])
         recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
-        write_json({**recipe, "records": self.n, "history": []}, self.project.training(name))
+        write_json({**recipe, "records": self.n, "history": [], "realised": REALISED}, self.project.training(name))
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
         self._membership(name, strength, rng)
         self._memorization(name, strength, rng)
@@ -148,7 +154,7 @@ class StudyResults:
         return Memorization(as_sides(records), as_sides(facts), canaries)
 
     def _blocks(self, name: str, strength: float, rng: np.random.Generator) -> None:
-        blocks = 4 if name == TEACHER else 2
+        blocks = 4
         columns = {
             f"block_{i}": self._own + rng.normal(size=2 * self.n) + strength * (i + 1) / blocks * self._member
             for i in range(blocks)

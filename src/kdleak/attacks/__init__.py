@@ -8,7 +8,7 @@ imported by whoever makes them.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from kdleak.attacks.registry import ATTACKS, Attack, AttackInput, Needs, attack_scores
+from kdleak.attacks.registry import ATTACKS, Attack, AttackInput, Needs, attack_scores, is_auditors
 
 #: The order in which tables show the families; others follow by name.
 FAMILIES = ("likelihood", "reference", "mope", "as_published", "rmia", "recent", "teacher_aware")
@@ -18,4 +18,4 @@ PASSES = ("perturbation", "variants")
 for _name in (*FAMILIES, *sorted({module.name for module in iter_modules(__path__)} - {*PASSES})):
     import_module(f"{__name__}.{_name}")
 
-__all__ = ["ATTACKS", "Attack", "AttackInput", "Needs", "attack_scores"]
+__all__ = ["ATTACKS", "Attack", "AttackInput", "Needs", "attack_scores", "is_auditors"]

@@ -182,6 +182,11 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
+def is_auditors(name: str) -> bool:
+    """Whether an attack is the auditor's alone: no outsider can run it, and it is nobody's "best" attack."""
+    return name in ATTACKS and ATTACKS[name].whose == AUDITOR
+
+
 def attack(
     name: str,
     *,

@@ -27,7 +27,7 @@ def block_report(
 
     keys:     record_id, role, task of the scored records, in the order of the scores.
     scored:   block-wise MoPe, bottom block first.
-    baseline: the No-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
+    baseline: the no-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
     """
     is_member = (keys["role"] == MEMBER).to_numpy()
     columns = {f"block_{i}": block.scores for i, block in enumerate(scored)}

@@ -37,7 +37,7 @@ class Style:
 STYLES = MappingProxyType(
     {
         "teacher": Style(BLACK, "*", label="teacher"),
-        "sft": Style(GREY, "X", label="no KD"),
+        "sft": Style(GREY, "X", label="no-KD student"),
         "kd": Style(BLUE, "o", label="KD"),
         "seqkd": Style(ORANGE, "s", label="SeqKD"),
         "imitkd": Style(SKY, "^", label="ImitKD"),
@@ -58,7 +58,7 @@ _CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
 
 
 def style(name: str) -> Style:
-    """The look of a model: `teacher`, `sft` (no KD), a technique, or `student`."""
+    """The look of a model: `teacher`, `sft` (the no-KD student), a technique, or `student`."""
     return STYLES.get(name, STUDENT)
 
 

@@ -6,6 +6,17 @@ import math
 from collections.abc import Sequence
 
 UNKNOWN = "–"
+#: No smaller p-value is stated: it would be one of the normal approximation's tail.
+SMALLEST_P = 1e-6
+#: What training.json says of a technique's realised mechanism, in words; COUNTS: those that are no shares.
+REALISED = {
+    "student_token_share": "student-written",
+    "replayed_share": "replayed",
+    "rollout_rounds": "rollout rounds",
+    "rollout_age_steps": "oldest text, steps",
+    "threshold": "threshold",
+}
+COUNTS = ("rollout rounds", "oldest text, steps")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -46,7 +57,9 @@ def percent(value: float | None, digits: int = 1) -> str:
 def p_value(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return "p unknown"
-    return "p < .001" if p < 0.001 else f"p = {number(p)}"
+    if p < SMALLEST_P:
+        return "p < 1e-6"
+    return f"p = {p:.0e}" if p < 0.001 else f"p = {number(p)}"
 
 
 def task_name(task: str) -> str:

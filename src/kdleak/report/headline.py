@@ -8,6 +8,8 @@ from kdleak.core.files import read_csv, read_json, read_parquet, replacing_file,
 from kdleak.core.paths import BASELINE, TEACHER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
     from kdleak.stats import AucDifference
@@ -35,10 +37,18 @@ def write_headline(params: Params, project: Project) -> None:
         "tpr_at_1pct_fpr": student["tpr_at_fpr"]["0.01"],
         "rouge_l": utility["rouge_l"],
         "token_accuracy_gap": accuracy["token_accuracy"]["gap"],
-        "best_attack": reports["student"]["best_attack"],
+        "best_attack": best_attack(reports["student"]),
     }
     _draw(method, attack, reports, project)
     write_json(metrics, project.metrics, sort_keys=False)
+
+
+def best_attack(report: Mapping[str, Any]) -> str:
+    """The outsider's attack with the highest AUC in a membership.json; an auditor's own is not among them."""
+    from kdleak.attacks import is_auditors
+
+    outsiders = {n: a["auc"] for n, a in report["attacks"].items() if not is_auditors(n) and a["auc"] is not None}
+    return max(outsiders, key=lambda name: (outsiders[name], name), default=report["best_attack"])
 
 
 def _models(method: str) -> dict[str, str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdleak.attacks import is_auditors
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.pipeline.provenance import Provenance
-from kdleak.render.wording import with_interval
+from kdleak.render.wording import COUNTS, REALISED, with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ def results_table(params: Params, project: Project) -> pd.DataFrame:
     models = {"teacher": TEACHER, "student": params.kd.method, "no_kd": BASELINE}
     rows = [
         {"model": model, "method": name, "measure": measure, "value": value, "low": low, "high": high}
-        for figures in (_membership, _beside_membership)
+        for figures in (_membership, _beside_membership, _realised)
         for model, name in models.items()
         for measure, value, low, high in figures(name, project)
     ]
@@ -52,9 +53,13 @@ def print_results(params: Params, project: Project) -> None:
     table = results_table(params, project)
     report, console = read_json(project.membership(params.kd.method)), Console()
     attacks = table["measure"].str.startswith("auc ")
+    auditors = table["measure"].str.removeprefix("auc ").map(is_auditors) & attacks
     n, m = report["n_members"], report["n_nonmembers"]
     console.print(f"Membership of the teacher's private records, {n} members and {m} non-members:\nAUC [95 % interval]")
-    console.print(_shown(table[attacks], params.kd.method, prefix="auc "))
+    console.print(_shown(table[attacks & ~auditors], params.kd.method, prefix="auc "))
+    if auditors.any():
+        console.print("The auditor's own attacks, which no outsider has:")
+        console.print(_shown(table[auditors], params.kd.method, prefix="auc "))
     excess = report["controls"]["no_kd"][params.report.headline]["excess"]
     above = with_interval(excess["difference"], excess["ci95"], sign=True)
     console.print(
@@ -85,6 +90,15 @@ def _beside_membership(name: str, project: Project) -> Iterator[_Figure]:
     yield "block's auc", exposed["auc"], *exposed["auc_ci95"]
     yield "perplexity", utility["perplexity"], None, None
     yield "rouge_l", utility["rouge_l"], *utility["rouge_l_ci95"]
+
+
+def _realised(name: str, project: Project) -> Iterator[_Figure]:
+    """What the technique came to, of a model that wrote text of its own."""
+    path = project.training(name)
+    realised = (read_json(path).get("realised") or {}) if path.is_file() else {}
+    for key, words in REALISED.items():
+        if realised.get(key) is not None:
+            yield words, realised[key], None, None
 
 
 def _memorization(report: Mapping[str, Any]) -> Iterator[_Figure]:
@@ -120,5 +134,5 @@ def _shown(table: pd.DataFrame, method: str, prefix: str = "") -> Table:
 
 
 def _cell(measure: str, figure: pd.Series) -> str:
-    digits = 0 if measure == "exposed block" else 1 if measure.startswith(("perplexity", "exposure")) else 3
+    digits = 0 if measure in ("exposed block", *COUNTS) else 1 if measure.startswith(("perplexity", "exposure")) else 3
     return with_interval(figure["value"], (figure["low"], figure["high"]), digits)

@@ -30,6 +30,7 @@ from kdleak.stats.operating_points import (
 )
 from kdleak.stats.permutation import relabellings
 from kdleak.stats.simultaneous import Excess, simultaneous_excess
+from kdleak.stats.tpr import tpr_leak
 
 __all__ = [
     "ALPHA",
@@ -72,4 +73,5 @@ __all__ = [
     "spearman",
     "technique_correlation",
     "tpr_interval",
+    "tpr_leak",
 ]

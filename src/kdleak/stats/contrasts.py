@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -63,17 +63,22 @@ def corrected(contrasts: Sequence[Contrast]) -> list[float]:
     return [float(p) for p in holm([c.p_value for c in contrasts])]
 
 
-def leaks(scores: Mapping[Name, pd.DataFrame], attack: str) -> dict[Name, Leak]:
-    """Each model's AUC by one attack, on the records whose score all models define.
+def leaks(
+    scores: Mapping[Name, pd.DataFrame],
+    attack: str,
+    measure: Callable[[np.ndarray, np.ndarray], Leak | None] = Leak.of,
+) -> dict[Name, Leak]:
+    """Each model's AUC (or other `measure` of members' and non-members' scores) by one attack, on the records whose
+    score all models define.
 
-    Raises KdleakError where the models were scored on different records. Models without the attack are left
-    out; nothing is found where a side has no record.
+    Raises KdleakError where the models were scored on different records. Models without the attack, or without any
+    defined score, are left out; nothing is found where a side has no record, or too few for the measure.
     """
     columns = ["record_id", "role", attack]
     tables = {
         name: table[columns].sort_values("record_id", ignore_index=True)
         for name, table in scores.items()
-        if attack in table.columns
+        if attack in table.columns and table[attack].notna().any()
     }
     if not tables:
         return {}
@@ -86,4 +91,5 @@ def leaks(scores: Mapping[Name, pd.DataFrame], attack: str) -> dict[Name, Leak]:
     member, nonmember = ((first["role"] == role).to_numpy() & defined for role in ("private", "heldout"))
     if not member.any() or not nonmember.any():
         return {}
-    return {name: Leak.of(values[member, k], values[nonmember, k]) for k, name in enumerate(tables)}
+    found = {name: measure(values[member, k], values[nonmember, k]) for k, name in enumerate(tables)}
+    return {name: leak for name, leak in found.items() if leak is not None}

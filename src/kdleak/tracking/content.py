@@ -21,7 +21,14 @@ from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
-from kdleak.tracking.metrics import attack_metrics, block_metrics, flattened, headline_metrics, known_figures
+from kdleak.tracking.metrics import (
+    attack_metrics,
+    block_metrics,
+    flattened,
+    headline_metrics,
+    known_figures,
+    realised_metrics,
+)
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -232,6 +239,7 @@ def _untimed(
     history = [known_figures(entry) for entry in training["history"]]
     final = {f"final_{key}": value for key, value in (history[-1] if history else {}).items() if key != "step"}
     metrics = known_figures({key: value for key, value in training.items() if key != "history"}) | final
+    metrics |= realised_metrics(training)
     return StageRun(
         stage, name, {"seed": params.seed, **flattened(used)}, metrics, dataset, history, _checkpoint(project, name)
     )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdleak.attacks import is_auditors
+
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
 
@@ -34,6 +36,11 @@ def block_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     return known_figures(metrics)
 
 
+def realised_metrics(training: Mapping[str, Any]) -> dict[str, float]:
+    """What a technique came to: shares of student-written and replayed text, rollout rounds, their age, threshold."""
+    return {f"realised_{name}": value for name, value in known_figures(training.get("realised") or {}).items()}
+
+
 def headline_metrics(stage: str, metrics: Mapping[str, float], attack: str) -> dict[str, float]:
     """What the parent shows of its student, in columns that sort."""
     if stage == "blocks":
@@ -41,7 +48,8 @@ def headline_metrics(stage: str, metrics: Mapping[str, float], attack: str) -> d
     if stage in ("memorization", "utility"):
         return {name: value for name, value in metrics.items() if name != "records"}
     if stage != "membership":
-        return {"train_loss": metrics["final_loss"]} if "final_loss" in metrics else {}
+        loss = {"train_loss": metrics["final_loss"]} if "final_loss" in metrics else {}
+        return loss | {name: value for name, value in metrics.items() if name.startswith("realised_")}
     columns = {
         "auc": f"auc/{attack}",
         "auc_low": f"auc_low/{attack}",
@@ -49,8 +57,9 @@ def headline_metrics(stage: str, metrics: Mapping[str, float], attack: str) -> d
         "tpr_at_1pct_fpr": f"tpr_at_0.01_fpr/{attack}",
     }
     shown = {column: metrics[name] for column, name in columns.items() if name in metrics}
-    each = {name.replace("/", "_"): value for name, value in metrics.items() if name.startswith("auc/")}
-    return shown | each | ({"best_auc": max(each.values())} if each else {})
+    each = {name.removeprefix("auc/"): value for name, value in metrics.items() if name.startswith("auc/")}
+    outsiders = [value for name, value in each.items() if not is_auditors(name)]
+    return shown | {f"auc_{name}": v for name, v in each.items()} | ({"best_auc": max(outsiders)} if outsiders else {})
 
 
 def flattened(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Cross-entropy training: the bases, the teacher, the No-KD baseline."""
+"""Cross-entropy training: the bases, the teacher, the no-KD student."""
 
 from __future__ import annotations
 

@@ -1,24 +1,63 @@
-"""A claim's verdict: what was compared, by which test, and how small a difference it would have found."""
+"""A claim's verdict: what was compared, by which test, what it is conditional on, how small a difference it would find.
+
+The rule. A claim says of some pairs of models that the first leaks more. Each pair is tested by every attack of JUDGES
+that ran, by AUC and by TPR at 1 % FPR; Holm's correction is over all of a claim's tests. A pair is *reproduced* if at
+least one test is significant as claimed and none against, *contradicted* if at least one is significant against and
+none as claimed, *depends on the attack* if there are both, else *inconclusive*. A claim is contradicted if one of its
+pairs is, else depends on the attack if one of them does, else is reproduced if all are, else is inconclusive.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdleak.stats.contrasts import ALPHA, Contrast, corrected
+from kdleak.render.wording import SMALLEST_P, listed
+from kdleak.stats.contrasts import ALPHA, Contrast, corrected, leaks
+from kdleak.stats.delong import Leak
+from kdleak.stats.tpr import tpr_leak
 
-REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+REPRODUCED, CONTRADICTED, DEPENDS = "reproduced", "contradicted", "depends on the attack"
+INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
+
+#: The attacks that judge a claim, where they ran: one of each kind that an outsider has.
+JUDGES = ("loss", "ref_pretrained", "ez", "wbc", "ref_no_kd")
+AUC, TPR = "AUC", "TPR at 1 % FPR"
+
+
+def _tpr(members: np.ndarray, nonmembers: np.ndarray) -> Leak | None:
+    return tpr_leak(members, nonmembers, 0.01)
+
+
+METRICS = {AUC: Leak.of, TPR: _tpr}
+
+
+@dataclass(frozen=True)
+class View:
+    """An attack and the measure by which its scores are compared."""
+
+    attack: str
+    metric: str = AUC
+
+
+#: By view, each model's leak on the records that all of them define.
+Views = Mapping[View, Mapping[str, Leak]]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A contrast with its corrected p-value, and what it says of the claim."""
+    """A contrast with its corrected p-value, what it says of the claim, and the view that it was measured by."""
 
     contrast: Contrast
     p_holm: float
     verdict: str
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +67,7 @@ class Finding:
     claim: number in the paper's list, with a suffix for a claim under other conditions. says: the claim in plain words.
     test: how the verdict is reached. answer: the verdict in plain words. figures: further numbers that it rests on.
     detectable: the smallest difference that this design would have found for an inconclusive claim (80 % power at 5 %).
+    conditional_on: what the verdict holds for and no further. runs: trainings of each model that it rests on.
     """
 
     claim: str
@@ -39,6 +79,9 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)
     detectable: float | None = None
     caveat: str = ""
+    conditional_on: Sequence[str] = ()
+    attacks: Sequence[str] = ()
+    runs: int = 1
 
     def record(self) -> dict[str, Any]:
         """The content of findings.json for this claim."""
@@ -46,55 +89,107 @@ class Finding:
             "claim": self.claim,
             "says": self.says,
             "verdict": self.verdict,
+            "conditional_on": list(self.conditional_on),
+            "runs": self.runs,
+            "attacks": list(self.attacks),
             "test": self.test,
             "answer": self.answer,
             "caveat": self.caveat,
             "detectable": self.detectable,
-            "figures": self.figures,
+            "figures": {name: _probability(value) if name.endswith("_p") else value
+                        for name, value in self.figures.items()},
             "comparisons": [
                 {
                     "what": c.contrast.name,
+                    **({"attack": c.view.attack, "metric": c.view.metric} if c.view else {}),
                     "difference": c.contrast.value,
                     "ci95": list(c.contrast.interval),
-                    "p_value": c.contrast.p_value,
-                    "p_holm": c.p_holm,
+                    "p_value": _probability(c.contrast.p_value),
+                    "p_holm": _probability(c.p_holm),
                     "records": c.contrast.n,
                     "verdict": c.verdict,
                 }
                 for c in self.compared
             ],
-        }
+        }  # fmt: skip
 
 
-def judged(contrasts: Sequence[Contrast]) -> list[Compared]:
+def views_of(scores: Mapping[str, pd.DataFrame], attacks: Sequence[str] = JUDGES) -> Views:
+    """Each attack of `attacks` that two of the models ran, by each metric that its records suffice for."""
+    found = {View(a, metric): leaks(scores, a, measure) for a in attacks for metric, measure in METRICS.items()}
+    return {view: areas for view, areas in found.items() if len(areas) > 1}
+
+
+def attacks_of(views: Views) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(view.attack for view in views))
+
+
+def judged(contrasts: Sequence[Contrast], views: Sequence[View | None] | None = None) -> list[Compared]:
     """Each contrast's verdict: reproduced where it is positive by its Holm-corrected test, contradicted where it is
-    negative by it, else inconclusive."""
-    return [Compared(c, p, _one(c, p)) for c, p in zip(contrasts, corrected(contrasts), strict=True)]
+    negative by it, else inconclusive. views: what each was measured by."""
+    views = views or [None] * len(contrasts)
+    found = zip(contrasts, corrected(contrasts), views, strict=True)
+    return [Compared(c, p, _one(c, p), view) for c, p, view in found]
+
+
+def by_pair(compared: Sequence[Compared]) -> dict[str, str]:
+    """Comparison -> its verdict over the views that tested it."""
+    verdicts: dict[str, set[str]] = {}
+    for each in compared:
+        verdicts.setdefault(each.contrast.name, set()).add(each.verdict)
+    return {name: over_views(found) for name, found in verdicts.items()}
+
+
+def over_views(verdicts: set[str]) -> str:
+    """One comparison's verdict from those of its tests."""
+    if {REPRODUCED, CONTRADICTED} <= verdicts:
+        return DEPENDS
+    return next((each for each in (CONTRADICTED, REPRODUCED) if each in verdicts), INCONCLUSIVE)
 
 
 def together(compared: Sequence[Compared]) -> str:
-    """The verdict on a claim that all contrasts must bear out: contradicted by any one that is reversed."""
-    verdicts = [c.verdict for c in compared]
-    if CONTRADICTED in verdicts:
-        return CONTRADICTED
-    return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else INCONCLUSIVE
+    """The verdict on a claim that all comparisons must bear out."""
+    verdicts = set(by_pair(compared).values())
+    for decisive in (CONTRADICTED, DEPENDS):
+        if decisive in verdicts:
+            return decisive
+    return REPRODUCED if verdicts == {REPRODUCED} else INCONCLUSIVE
 
 
-def detectable(compared: Sequence[Compared], tests: int | None = None) -> float | None:
-    """The smallest difference that would have been found in each open contrast of an open claim, with 80 % power at a
-    level of 5 %; None where no error is known. tests: how many share the level, by default as many as are compared."""
+def detectable(compared: Sequence[Compared]) -> float | None:
+    """The smallest difference of AUC that the most sensitive attack would have found in every open comparison of an
+    open claim, with 80 % power at a level of 5 % shared by all tests; None where no error is known."""
     if together(compared) != INCONCLUSIVE:
         return None
-    smallest = [c.contrast.detectable(tests or len(compared)) for c in compared if c.verdict == INCONCLUSIVE]
-    return max(smallest) if smallest and all(map(math.isfinite, smallest)) else None
+    smallest: dict[str, list[float]] = {name: [] for name, v in by_pair(compared).items() if v == INCONCLUSIVE}
+    for each in compared:
+        if each.contrast.name in smallest and (each.view is None or each.view.metric == AUC):
+            smallest[each.contrast.name].append(each.contrast.detectable(len(compared)))
+    best = [min(found, default=math.nan) for found in smallest.values()]
+    return max(best) if best and all(map(math.isfinite, best)) else None
+
+
+def tested_by(views: Views, tests: int) -> str:
+    """How a claim is judged, for its entry: the attacks, the metrics, the correction."""
+    metrics = dict.fromkeys(view.metric for view in views)
+    left_out = "" if TPR in metrics or not views else f" ({TPR} needs 500 non-members)"
+    return (
+        f"paired on the same records by {listed(attacks_of(views))}, {' and '.join(metrics)}{left_out}; two-sided at "
+        f"5 %, Holm-corrected over {tests} tests"
+    )
 
 
 def not_measured(claim: str, says: str, test: str, reason: str) -> Finding:
     """A claim of which the study has not measured what it would take."""
-    return Finding(claim, says, INCONCLUSIVE, test, reason)
+    return Finding(claim, says, NOT_RUN, test, reason, runs=0)
 
 
 def _one(contrast: Contrast, p: float) -> str:
     if not math.isfinite(p) or p >= ALPHA:
         return INCONCLUSIVE
     return REPRODUCED if contrast.value > 0 else CONTRADICTED
+
+
+def _probability(p: float) -> float | str:
+    """A p-value for findings.json: so far out in its tail the normal approximation is no probability."""
+    return "< 1e-6" if p < SMALLEST_P else p

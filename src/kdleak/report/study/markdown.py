@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdleak.attacks import is_auditors
 from kdleak.core.files import read_json, replacing_file
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.render.palette import label
 from kdleak.render.wording import number, percent, with_interval
+from kdleak.report.headline import best_attack
 from kdleak.report.study.results import read_study
 from kdleak.report.study.sections.headline import excess
 
@@ -46,19 +48,26 @@ def results_markdown(params: Params, project: Project) -> str:
 
 def _attacks(study: Study) -> list[str]:
     names = study.with_("membership", [TEACHER, study.params.kd.method, BASELINE])
-    attacks = [attack for attack in study.params.audit.attacks if any(study.auc(name, attack) for name in names)]
+    run = [attack for attack in study.params.audit.attacks if any(study.auc(name, attack) for name in names)]
     header = ["attack", *(label(name) for name in names)]
-    rows = [[f"`{attack}`", *(_auc(study, name, attack) for name in names)] for attack in attacks]
+    outsiders, auditors = (
+        [[f"`{a}`", *(_auc(study, name, a) for name in names)] for a in run if is_auditors(a) == auditor]
+        for auditor in (False, True)
+    )
     drawn = "![ROC curves of the headline attack](../results/roc.svg)"
-    title = f"## AUC of every attack: {label(study.params.kd.method)} beside its teacher and no KD"
-    return [title, drawn, _table(header, rows)]
+    title = f"## AUC of every attack: {label(study.params.kd.method)} beside its teacher and the no-KD student"
+    parts = [title, drawn, _table(header, outsiders)]
+    if auditors:
+        parts += ["The auditor's own attacks, which no outsider has and which are nobody's best:"]
+        parts += [_table(header, auditors)]
+    return parts
 
 
 def _techniques(study: Study) -> list[str]:
     """Teacher and no-KD student first, then the techniques by falling AUC of the headline attack."""
     names = [name for name in study.with_("membership") if study.auc(name)]
     order = sorted(names, key=lambda name: (name not in (TEACHER, BASELINE), -(study.auc(name)["auc"] or 0)))
-    header = ["model", f"AUC of `{study.attack}`", "above no KD", "TPR at 1 % FPR", "best attack", "its AUC"]
+    header = ["model", f"AUC of `{study.attack}`", "above no-KD student", "TPR at 1 % FPR", "best attack", "its AUC"]
     header += ["held-out perplexity", "ROUGE-L", "token accuracy, members − non-members"]
     drawn = "![AUC of every attack on every model](../results/heatmap.svg)"
     return ["## Every technique", drawn, _table(header, [_technique(study, name) for name in order])]
@@ -66,7 +75,7 @@ def _techniques(study: Study) -> list[str]:
 
 def _technique(study: Study, name: str) -> list[str]:
     model, figures, over = study.models[name], study.auc(name), excess(study, name)
-    best = model.membership["best_attack"]
+    best = best_attack(model.membership)
     useful, accuracy = model.utility or {}, (model.memorization or {}).get("token_accuracy", {})
     return [
         label(name),
@@ -83,10 +92,11 @@ def _technique(study: Study, name: str) -> list[str]:
 
 def _claims(findings: dict) -> list[str]:
     rows = [
-        [each["claim"], each["says"], each["verdict"], " ".join(filter(None, [each["answer"], each["caveat"]]))]
+        [each["claim"], each["says"], each["verdict"], " ".join(filter(None, [each["answer"], each["caveat"]])),
+         "; ".join(each["conditional_on"])]
         for each in findings["findings"]
-    ]
-    return ["## The paper's claims", _table(["", "claim", "here", "result"], rows)]
+    ]  # fmt: skip
+    return ["## The paper's claims", _table(["", "claim", "here", "result", "conditional on"], rows)]
 
 
 def _auc(study: Study, name: str, attack: str) -> str:

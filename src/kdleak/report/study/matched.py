@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from kdleak.report.study.findings import METRICS, View
 from kdleak.stats.contrasts import Leak, leaks
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Matched:
     left_out: Mapping[str, str]
 
 
-def curves(study: Study) -> dict[str, list[Point]]:
-    """Technique -> its students by rising learning rate, the recipe's own (multiplier 1) among them."""
+def curves(study: Study, view: View | None = None) -> dict[str, list[Point]]:
+    """Technique -> its students by rising learning rate, the recipe's own (multiplier 1) among them; their leak by
+    `view` (default: AUC of the headline attack)."""
     tables: dict[tuple[str, float], pd.DataFrame] = {}
     useful: dict[tuple[str, float], Mapping[str, Any]] = {}
     for method in study.techniques:
@@ -50,7 +52,8 @@ def curves(study: Study) -> dict[str, list[Point]]:
             tables[method, 1.0], useful[method, 1.0] = model.scores, model.utility
         for trial in study.trials.get(method, []):
             tables[method, trial.multiplier], useful[method, trial.multiplier] = trial.scores, trial.utility
-    found = leaks(tables, study.attack)
+    view = view or View(study.attack)
+    found = leaks(tables, view.attack, METRICS[view.metric])
     sweeps: dict[str, list[Point]] = {}
     for method, multiplier in sorted(found, key=lambda key: key[1]):
         utility = useful[method, multiplier]

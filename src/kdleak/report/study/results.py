@@ -41,6 +41,12 @@ class Model:
     block_scores: pd.DataFrame | None = None
     memorized: pd.DataFrame | None = None
 
+    @property
+    def mechanism_absent(self) -> str:
+        """Why the student is none of its technique, where what defines the technique never ran; else ""."""
+        mechanism = (self.training or {}).get("mechanism") or {"ran": True}
+        return "" if mechanism["ran"] else str(mechanism.get("why") or "its defining mechanism did not run").rstrip(".")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -86,7 +92,7 @@ class Study:
         return [name for name in self.techniques if name in PAPER_TECHNIQUES] or self.techniques
 
     def with_(self, kind: str, names: list[str] | None = None) -> list[str]:
-        """The models, teacher and No-KD first, that have results of this kind."""
+        """The models, teacher and no-KD student first, that have results of this kind."""
         names = list(self.models) if names is None else names
         return [name for name in names if name in self.models and getattr(self.models[name], kind) is not None]
 

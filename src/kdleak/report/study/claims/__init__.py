@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from kdleak.render.wording import listed
+from kdleak.report.study.conditions import conditions
 
 if TYPE_CHECKING:
     from kdleak.report.study.findings import Finding
@@ -33,4 +37,11 @@ def findings_of(study: Study) -> list[Finding]:
     """The verdict on every registered claim: the paper's in its order, then the others by name."""
     for module in pkgutil.iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
-    return [CLAIMS[name](study) for name in sorted(CLAIMS, key=lambda name: (not name.isdigit(), name))]
+    found = [CLAIMS[name](study) for name in sorted(CLAIMS, key=lambda name: (not name.isdigit(), name))]
+    return [_conditional(finding, study) if finding.runs else finding for finding in found]
+
+
+def _conditional(finding: Finding, study: Study) -> Finding:
+    """The finding with what every verdict of the study is conditional on, before what this one is beside."""
+    by = [f"these attacks: {listed(finding.attacks)}"] if finding.attacks else []
+    return replace(finding, conditional_on=[*conditions(study), *by, *finding.conditional_on])

@@ -1,31 +1,39 @@
-"""The paper's claims 1 to 5, on membership, each as a test on this study's records.
+"""The paper's claims 1 to 4, on membership, each as a test on this study's records.
 
-Every function takes the study and gives a Finding. Tests are two-sided at 5 %, Holm-corrected within a claim; AUCs are
-compared by paired DeLong on the same records.
+Every function takes the study and gives a Finding, by the rule of `findings`: every attack that judges, two metrics.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.special import chdtrc  # scipy.stats takes longer to import than this to compute
-
 from kdleak.core.paths import BASELINE
 from kdleak.render.palette import label
-from kdleak.render.wording import listed, number, p_value, signed, task_name
+from kdleak.render.wording import p_value, signed
 from kdleak.report.study.claims import claim
+from kdleak.report.study.conditions import recipe_conditions
 from kdleak.report.study.findings import (
+    AUC,
     CONTRADICTED,
+    DEPENDS,
+    INCONCLUSIVE,
     REPRODUCED,
+    Compared,
     Finding,
+    View,
+    Views,
+    attacks_of,
+    by_pair,
     detectable,
     judged,
     not_measured,
+    tested_by,
     together,
+    views_of,
 )
-from kdleak.stats.contrasts import Contrast, Leak, leaks
+from kdleak.stats.contrasts import Contrast, Leak
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,153 +41,123 @@ if TYPE_CHECKING:
     from kdleak.report.study.results import Study
 
 MOST, LEAST = ("seqkd", "imitkd", "kd"), "minillm"
-MOST_TASKS = ("creative_writing", "open_qa", "general_qa", "brainstorming")
-LEAST_TASKS = ("classification", "summarization", "closed_qa")
+PAIRED = "paired on the same records by every attack that judges a claim, AUC and TPR at 1 % FPR"
 
 
 @claim("1")
 def every_technique_leaks(study: Study) -> Finding:
-    """1. By its best attack each student lies above the No-KD student."""
-    says = "Every technique leaks: each student's best AUC is above the No-KD student's."
-    tables = tables_of(study, [*study.claimed, BASELINE])
-    if BASELINE not in tables or len(tables) < 2:
-        return not_measured("1", says, _paired("every attack"), "No student beside No-KD yet.")
-    owners, contrasts = [], []
-    for attack in study.params.audit.attacks:
-        areas = leaks(tables, attack)
-        for name in (n for n in areas if n != BASELINE and BASELINE in areas):
-            owners.append(name)
-            contrasts.append(Contrast.of(f"{label(name)} over no KD by {attack}", areas[name] - areas[BASELINE]))
-    every = judged(contrasts)
-    best = []
-    for name in dict.fromkeys(owners):
-        of_technique = [c for owner, c in zip(owners, every, strict=True) if owner == name]
-        best.append(max(of_technique, key=lambda c: (c.verdict == REPRODUCED, c.contrast.value)))
-    verdict = together(best)
-    leaking = [c for c in best if c.verdict == REPRODUCED]
-    answer = f"{len(leaking)} of {len(best)} techniques leak more than no KD by their best attack."
-    if verdict == REPRODUCED:
-        least = min(best, key=lambda c: c.contrast.value)
-        answer += f" The least by {signed(least.contrast.value)} ({least.contrast.name})."
-    test = _paired("the attack that shows most", len(every)) + " (every technique by every attack)"
-    return Finding("1", says, verdict, test, answer, best, detectable=detectable(best, len(every)))
+    """1. Each student lies above the no-KD student."""
+    says = "Every technique leaks: each student's members are told better than the no-KD student's."
+    own, caveat = themselves(study, study.claimed)
+    views = views_of(tables_of(study, [*own, BASELINE]))
+    compared = compare(views, [(name, BASELINE) for name in own])
+    if not compared:
+        return not_measured("1", says, PAIRED, f"No student beside the no-KD student yet. {caveat}".strip())
+    verdicts = by_pair(compared)
+    leaking = [name for name, verdict in verdicts.items() if verdict == REPRODUCED]
+    answer = f"{len(leaking)} of {len(verdicts)} techniques leak more than the no-KD student."
+    if together(compared) == REPRODUCED:
+        by_auc = [c for c in compared if c.view and c.view.metric == AUC] or compared
+        best = {name: max((c for c in by_auc if c.contrast.name == name), key=lambda c: c.contrast.value)
+                for name in verdicts}  # fmt: skip
+        least = min(best.values(), key=lambda c: c.contrast.value)
+        answer += f" The least by {signed(least.contrast.value)} of {least.view.metric} ({least.contrast.name}, the "
+        answer += f"most by {least.view.attack})."
+    return _finding("1", says, compared, views, answer, caveat=caveat)
 
 
 @claim("2")
 def techniques_differ(study: Study) -> Finding:
     """2. SeqKD, ImitKD and KD leak most, MiniLLM least."""
-    areas = leaks(tables_of(study, study.claimed), study.attack)
-    return ranking("2", "SeqKD, ImitKD and KD leak most, MiniLLM least.", areas, study.attack)
+    own, caveat = themselves(study, study.claimed)
+    says, views = "SeqKD, ImitKD and KD leak most, MiniLLM least.", views_of(tables_of(study, own))
+    return ranking("2", says, views, caveat, recipe_conditions(study, own))
 
 
-def ranking(claim: str, says: str, areas: Mapping[str, Leak], attack: str, caveat: str = "") -> Finding:
+def ranking(claim: str, says: str, views: Views, caveat: str = "", conditional_on: Sequence[str] = ()) -> Finding:
     """Whether the leaks have the paper's order: MOST above the others, LEAST below them."""
-    top, middle = [n for n in MOST if n in areas], [n for n in ("gkd", "distillm") if n in areas]
-    low = [LEAST] if LEAST in areas else []
+    names = _names(views)
+    top, middle = [n for n in MOST if n in names], [n for n in ("gkd", "distillm") if n in names]
+    low = [LEAST] if LEAST in names else []
     pairs = [(a, b) for a in top for b in [*middle, *low]] + [(a, b) for a in middle for b in low]
-    if not pairs:
-        return not_measured(claim, says, _paired(attack), "The techniques have not been run.")
-    compared = judged([difference(areas, a, b) for a, b in pairs])
-    order = sorted(areas, key=lambda name: -areas[name].value)
-    borne_out = sum(c.verdict == REPRODUCED for c in compared)
-    answer = f"From most to least: {', '.join(label(n) for n in order)}. "
-    answer += f"{borne_out} of {len(compared)} pairs are significantly as claimed."
-    wrong = [c for c in compared if c.verdict == CONTRADICTED]
-    if wrong:
-        worst = min(wrong, key=lambda c: c.contrast.value)
-        answer += f" Reversed in {len(wrong)} of {len(compared)} pairs, most in {worst.contrast.name} "
-        answer += f"({signed(worst.contrast.value)})."
-    return Finding(
-        claim, says, together(compared), _paired(attack, len(compared)), answer, compared,
-        {"auc": {name: leak.value for name, leak in areas.items()}}, detectable(compared), caveat,
-    )  # fmt: skip
+    compared = compare(views, pairs)
+    if not compared or not top or not low:
+        return not_measured(claim, says, PAIRED, f"Not all techniques that the claim names have been run. {caveat}")
+    counts = Counter(by_pair(compared).values())
+    first = next(view for view in views if view.metric == AUC)
+    order = sorted(views[first], key=lambda name: -views[first][name].value)
+    answer = f"By {first.attack} from most to least: {', '.join(label(n) for n in order)}. "
+    answer += f"{counts[REPRODUCED]} of {counts.total()} pairs are significantly as claimed."
+    if wrong := counts[CONTRADICTED]:
+        reversed_ = [c for c in compared if by_pair(compared)[c.contrast.name] == CONTRADICTED]
+        worst = min(reversed_, key=lambda c: c.contrast.value)
+        answer += f" Reversed in {wrong}, most in {_measured(worst)}."
+    if counts[DEPENDS]:
+        answer += f" {counts[DEPENDS]} depend on the attack: {_opposed(compared)}."
+    figures = {"auc": {view.attack: {name: leak.value for name, leak in areas.items()}
+                       for view, areas in views.items() if view.metric == AUC}}  # fmt: skip
+    return _finding(claim, says, compared, views, answer, figures, caveat, conditional_on)
 
 
 @claim("3")
 def objective_matters(study: Study) -> Finding:
     """3. Reverse KL leaks less than forward KL."""
-    areas = leaks(tables_of(study, [n for n in ("kd", "rkl") if n in study.techniques]), study.attack)
-    return reverse_below_forward("3", "Reverse KL leaks less than forward KL.", areas, study.attack)
+    names = [n for n in ("kd", "rkl") if n in study.techniques]
+    views = views_of(tables_of(study, names))
+    says = "Reverse KL leaks less than forward KL."
+    return reverse_below_forward("3", says, views, conditional_on=recipe_conditions(study, names))
 
 
-def reverse_below_forward(claim: str, says: str, areas: Mapping[str, Leak], attack: str) -> Finding:
+def reverse_below_forward(
+    claim: str, says: str, views: Views, caveat: str = "", conditional_on: Sequence[str] = ()
+) -> Finding:
     """The two objectives alone, on the same data from the same start."""
-    if not {"kd", "rkl"} <= set(areas):
+    compared = compare(views, [("kd", "rkl")])
+    if not compared:
         reason = "Needs both `kd` (forward KL) and `rkl` (reverse KL) on the same data."
-        return not_measured(claim, says, _paired(attack), reason)
-    compared = judged([difference(areas, "kd", "rkl")])
-    contrast = compared[0].contrast
-    more = "more" if contrast.value > 0 else "less"
-    answer = f"Forward KL leaks {number(abs(contrast.value))} {more} than reverse KL ({p_value(contrast.p_value)})."
-    test = _paired(attack)
-    return Finding(claim, says, together(compared), test, answer, compared, detectable=detectable(compared))
+        return not_measured(claim, says, PAIRED, reason)
+    answer = "Forward KL over reverse KL: " + _by_view(compared) + "."
+    return _finding(claim, says, compared, views, answer, caveat=caveat, conditional_on=conditional_on)
 
 
 @claim("4")
 def student_text_raises_risk(study: Study) -> Finding:
     """4. More student-generated data, more leak: the same divergence with and without it."""
     says = "More student-generated data raises the risk."
-    areas = leaks(tables_of(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques]), study.attack)
-    pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in areas and b in areas]
-    if not pairs:
-        reason = "Needs `imitkd` beside `kd`, or `gkd` beside `jsd`."
-        return not_measured("4", says, _paired(study.attack), reason)
-    compared = judged([difference(areas, a, b) for a, b in pairs])
-    answer = "; ".join(f"{c.contrast.name} {signed(c.contrast.value)} ({p_value(c.p_holm)})" for c in compared) + "."
-    caveat = (
-        "Techniques that learn from their own words also start from the No-KD student, and ImitKD adds an LM loss. "
-        "`dvc exp run -S kd.student_fraction=0,0.5,1 --queue` varies the data alone."
-    )
-    test = _paired(study.attack, len(compared)) + ": one divergence with and without student text"
-    smallest = detectable(compared)
-    return Finding("4", says, together(compared), test, answer, compared, detectable=smallest, caveat=caveat)
+    own, caveat = themselves(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques])
+    views = views_of(tables_of(study, own))
+    pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in own and b in own]
+    compared = compare(views, pairs)
+    if not compared:
+        reason = f"Needs `imitkd` beside `kd`, or `gkd` beside `jsd`. {caveat}".strip()
+        return not_measured("4", says, PAIRED, reason)
+    each = {name: [c for c in compared if c.contrast.name == name] for name in by_pair(compared)}
+    answer = "; ".join(f"{name}: {_by_view(found)}" for name, found in each.items()) + "."
+    grid = recipe_conditions(study, list(dict.fromkeys(name for pair in pairs for name in pair)))
+    if any(condition.startswith("the recipes") for condition in grid):
+        caveat += " `dvc exp run -S kd.student_fraction=0,0.5,1 --queue` varies the data alone."
+    return _finding("4", says, compared, views, answer, caveat=caveat.strip(), conditional_on=grid)
 
 
-@claim("5")
-def tasks_differ(study: Study) -> Finding:
-    """5. Tasks differ: those of MOST_TASKS leak most, those of LEAST_TASKS least."""
-    says = (
-        "Creative writing, general QA and brainstorming leak most; classification, summarization and closed QA least."
-    )
-    by_task = _leaks_by_task(study)
-    most, least = ([t for t in kinds if t in by_task] for kinds in (MOST_TASKS, LEAST_TASKS))
-    test = "mean AUC of the first three tasks against the last three, mean over techniques; DeLong, tasks independent"
-    if not most or not least:
-        return not_measured("5", says, test, "The data do not have the tasks that the claim names.")
-    sides = [(task, 1 / len(most)) for task in most] + [(task, -1 / len(least)) for task in least]
-    contrast = Contrast(
-        "most-leaking tasks over least-leaking",
-        sum(weight * by_task[task].value for task, weight in sides),
-        float(np.sqrt(sum((weight * by_task[task].error) ** 2 for task, weight in sides))),
-        sum(by_task[task].n for task, _ in sides),
-    )
-    compared = judged([contrast])
-    order = sorted(by_task, key=lambda task: -by_task[task].value)
-    ranked = [f"{task_name(task)} {number(by_task[task].value, 2)}" for task in order]
-    answer = f"The three lie {signed(contrast.value)} above the other three. From most to least: {listed(ranked)}."
-    heterogeneity, p = _heterogeneity(list(by_task.values()))
-    figures = {"auc": {task: leak.value for task, leak in by_task.items()}}
-    figures |= {"heterogeneity": heterogeneity, "heterogeneity_p": p}
-    return Finding("5", says, together(compared), test, answer, compared, figures, detectable(compared))
+def compare(views: Views, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
+    """Every pair of models (first, second: the first is claimed to leak more) by every view that has both."""
+    tests = [(difference(areas, *pair), view) for pair in pairs for view, areas in views.items() if {*pair} <= {*areas}]
+    return judged([contrast for contrast, _ in tests], [view for _, view in tests])
 
 
-def _leaks_by_task(study: Study) -> dict[str, Leak]:
-    """Task -> its AUC, the mean over techniques; tasks with too few records for an error are left out."""
-    tables = tables_of(study, study.claimed)
-    tasks = sorted(set().union(*(table["task"] for table in tables.values())))
-    areas = {}
-    for task in tasks:
-        of_task = leaks({name: table[table["task"] == task] for name, table in tables.items()}, study.attack)
-        if of_task and min(min(len(leak.members), len(leak.nonmembers)) for leak in of_task.values()) > 1:
-            areas[task] = mean_of(list(of_task.values()))
-    return areas
+def difference(areas: Mapping[str, Leak], first: str, second: str) -> Contrast:
+    return Contrast.of(f"{label(first)} over {label(second)}", areas[first] - areas[second])
 
 
-def _heterogeneity(areas: Sequence[Leak]) -> tuple[float, float]:
-    """Cochran's Q over independent AUCs, and its p-value."""
-    weights, values = np.array([1 / leak.error**2 for leak in areas]), np.array([leak.value for leak in areas])
-    q = float(weights @ (values - weights @ values / weights.sum()) ** 2)
-    return q, float(chdtrc(len(areas) - 1, q))
+def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
+    """The techniques whose defining mechanism ran, and a sentence about the others: of those there is no verdict."""
+    absent = {name: why for name in names if (why := study.models[name].mechanism_absent)}
+    said = " ".join(f"Not {label(name)} here: {why.split(' here: ')[-1]}." for name, why in absent.items())
+    return [name for name in names if name not in absent], said
+
+
+def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    return {name: study.models[name].scores for name in names if study.models[name].scores is not None}
 
 
 def mean_of(areas: Sequence[Leak]) -> Leak:
@@ -190,14 +168,41 @@ def mean_of(areas: Sequence[Leak]) -> Leak:
     return total * (1 / len(areas))
 
 
-def _paired(attack: str, comparisons: int = 1) -> str:
-    holm = f", Holm-corrected over {comparisons} comparisons" if comparisons > 1 else ""
-    return f"paired DeLong by {attack}, two-sided at 5 %{holm}"
+def _finding(
+    claim: str, says: str, compared: Sequence[Compared], views: Views, answer: str,
+    figures: dict | None = None, caveat: str = "", conditional_on: Sequence[str] = (),
+) -> Finding:  # fmt: skip
+    return Finding(
+        claim, says, together(compared), tested_by(views, len(compared)), answer, compared, figures or {},
+        detectable(compared), caveat, conditional_on, attacks_of(views),
+    )  # fmt: skip
 
 
-def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    return {name: study.models[name].scores for name in names if study.models[name].scores is not None}
+def _names(views: Views) -> list[str]:
+    return list(dict.fromkeys(name for areas in views.values() for name in areas))
 
 
-def difference(areas: Mapping[str, Leak], first: str, second: str) -> Contrast:
-    return Contrast.of(f"{label(first)} over {label(second)}", areas[first] - areas[second])
+def _by_view(compared: Sequence[Compared]) -> str:
+    """The verdicts of one comparison's tests, AUCs with their difference: +.019 by loss (p = .008)."""
+    shown = [c for c in compared if c.view is None or c.view.metric == AUC]
+    words = [f"{signed(c.contrast.value)} by {c.view.attack if c.view else ''} ({p_value(c.p_holm)})" for c in shown]
+    others = [c for c in compared if c not in shown and c.verdict != INCONCLUSIVE]
+    words += [_measured(c, name=False) for c in others]
+    return ", ".join(words)
+
+
+def _measured(each: Compared, *, name: bool = True) -> str:
+    view = each.view or View("")
+    metric = "" if view.metric == AUC else f", {view.metric}"
+    figures = f"{signed(each.contrast.value)} by {view.attack}{metric}"
+    return f"{each.contrast.name} ({figures})" if name else figures
+
+
+def _opposed(compared: Sequence[Compared]) -> str:
+    """Comparisons that attacks decide oppositely, with one test for and one against."""
+    words = []
+    for name in [name for name, verdict in by_pair(compared).items() if verdict == DEPENDS]:
+        of_pair = [c for c in compared if c.contrast.name == name and c.verdict != INCONCLUSIVE]
+        ends = (max(of_pair, key=lambda c: c.contrast.value), min(of_pair, key=lambda c: c.contrast.value))
+        words.append(f"{name} ({_measured(ends[0], name=False)}; {_measured(ends[1], name=False)})")
+    return "; ".join(words)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdleak.attacks import is_auditors
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.seeds import derive
 from kdleak.render import charts
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The best-known attacks' names end so where they are run as the study's code ran them.
 PUBLISHED = "_published"
+#: Marks an attack that only the auditor has.
+AUDITORS = "†"
 
 
 @section("Technique by attack", order=30)
@@ -34,7 +37,8 @@ def by_attack(report: Report) -> Content:
         [
             Chart(
                 heatmap_drawing(study),
-                "AUC of every attack on every model; lighter leaks more. Intervals stand in membership.json.",
+                "AUC of every attack on every model; lighter leaks more. Intervals stand in membership.json."
+                + _marked(study),
             ),
             *_beside_the_paper(study, report.published),
         ],
@@ -45,7 +49,12 @@ def by_attack(report: Report) -> Content:
 def heatmap_drawing(study: Study) -> str:
     """AUC of every attack, as its paper defines it, on every model: an `<svg>` element."""
     models, attacks = study.with_("membership"), _own_attacks(study)
-    return charts.heatmap(models, attacks, auc_matrix(study, models, attacks), width=charts.MATRIX)
+    shown = [f"{attack} {AUDITORS}" if is_auditors(attack) else attack for attack in attacks]
+    return charts.heatmap(models, shown, auc_matrix(study, models, attacks), width=charts.MATRIX)
+
+
+def _marked(study: Study) -> str:
+    return f" {AUDITORS} The auditor's own: no outsider has it." if any(map(is_auditors, _own_attacks(study))) else ""
 
 
 def _own_attacks(study: Study) -> list[str]:
@@ -64,6 +73,7 @@ def auc_matrix(study: Study, models: list[str], attacks: list[str]) -> np.ndarra
 def _lead(study: Study, attacks: list[str]) -> str:
     if not study.techniques:
         return ""
+    attacks = [attack for attack in attacks if not is_auditors(attack)]
     on_all = [a for a in attacks if all((study.auc(name, a) or {}).get("auc") is not None for name in study.techniques)]
     if not on_all:
         return ""

@@ -48,7 +48,7 @@ def two_measures(report: Report) -> Content:
 
 
 def _on_records(study: Study) -> list[Block]:
-    tables = paired_tables(study, study.techniques)
+    tables = paired_tables(study, study.techniques, study.attack)
     rows = []
     for name, frame in tables.items():
         members = frame[frame["role"] == "private"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdleak.attacks import is_auditors
 from kdleak.auditing.comparisons import between_techniques
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.data.sides import as_sides
@@ -12,10 +13,11 @@ from kdleak.render.blocks import Absent, Block, Chart, Code, Details, Paragraph,
 from kdleak.render.charts import Estimate
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, number, p_value, percent, signed, with_interval
+from kdleak.report.headline import best_attack
 from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from kdleak.report.study.results import Study
@@ -36,14 +38,38 @@ def what_leaked(report: Report) -> Content:
         "paper's techniques, hollow ones objectives alone."
     )
     rows = [_row(study, name) for name in order]
-    header = ("model", f"AUC, {study.attack}", "above no KD", "best attack", "its AUC", "TPR at 1 % FPR", "ε at least")
+    header = (
+        "model",
+        f"AUC, {study.attack}",
+        "above no-KD student",
+        "best attack",
+        "its AUC",
+        "TPR at 1 % FPR",
+        "ε at least",
+    )
     words = Paragraph(
         "AUC: the chance that a random member scores above a random record that nobody saw. TPR at 1 % FPR: the "
         "share of members found when one non-member in a hundred is accused. ε: a training procedure of which these "
         "records are independent trials has a differential privacy parameter of at least that (nats, 95 %); one model "
         "is one outcome of its procedure, and records of a fixed split are no independent trials."
     )
-    return Content([Chart(dots, caption), Table(header, rows), words, _pairs(study)], _span(study), gist(study))
+    blocks = [Chart(dots, caption), Table(header, rows), words, *_auditors(study, order), _pairs(study)]
+    return Content(blocks, _span(study), gist(study))
+
+
+def _auditors(study: Study, names: Sequence[str]) -> list[Block]:
+    """The attacks that only an auditor can run, by themselves."""
+    attacks = [a for a in study.params.audit.attacks if is_auditors(a) and any(study.auc(n, a) for n in names)]
+    rows = [
+        [label(name), *(with_interval(f["auc"], f["auc_ci95"]) if f else "" for f in figures)]
+        for name in names
+        if any(figures := [study.auc(name, attack) for attack in attacks])
+    ]
+    words = (
+        "The auditor's own attacks need the teacher or its private records: no outsider has them, no best attack is "
+    )
+    words += "one of them, and no claim is judged by them."
+    return [Paragraph(words), Table(("model", *(f"AUC, {attack}" for attack in attacks)), rows)] if rows else []
 
 
 def estimate(figures: Mapping[str, Any] | None) -> Estimate:
@@ -52,7 +78,7 @@ def estimate(figures: Mapping[str, Any] | None) -> Estimate:
 
 
 def excess(study: Study, name: str, attack: str | None = None) -> Mapping[str, Any] | None:
-    """How far a student's AUC lies above the No-KD student's: difference, ci95, p_holm."""
+    """How far a student's AUC lies above the no-KD student's: difference, ci95, p_holm."""
     membership = study.models[name].membership or {}
     no_kd = membership.get("controls", {}).get("no_kd", {}).get(attack or study.attack)
     return no_kd["excess"] if no_kd else None
@@ -84,7 +110,7 @@ def _span(study: Study) -> str:
 
 def _row(study: Study, name: str) -> list[str | Code]:
     membership, figures = study.models[name].membership, study.auc(name)
-    best, over = membership["best_attack"], excess(study, name)
+    best, over = best_attack(membership), excess(study, name)
     return [
         label(name),
         with_interval(figures["auc"], figures["auc_ci95"]),

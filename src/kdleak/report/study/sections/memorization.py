@@ -39,7 +39,7 @@ def verbatim(report: Report) -> Content:
         f"Share of the first {tokens} response tokens that a greedy continuation of the prompt gets right: members "
         "minus records that nobody saw, with 95 % intervals (records of a group count once)."
     )
-    header = ("model", "members", "non-members", "gap", "gap beyond no KD", "reproduced", "private facts")
+    header = ("model", "members", "non-members", "gap", "gap beyond no-KD student", "reproduced", "private facts")
     rows = [_row(name, report) for name, report in reports.items()]
     note = "Reproduced (every token right), private facts: share of members / share of records that nobody saw."
     answer = gist(study)
