@@ -185,7 +185,7 @@ def test_runs_have_the_times_of_their_stages_whenever_they_are_logged(project, p
             os.utime(getattr(project, audit)(name), (end + 100 + i, end + 100 + i))
         os.utime(project.training(name), (end, end))
     write(project.times("distill", "kd"), {"start": 4940.0, "end": 5000.5})
-    write(project.times("measure", "kd"), {"start": 5090.0, "end": 5104.0})
+    write(project.times("judge", "kd"), {"start": 5090.0, "end": 5104.0})
     write(project.times("teacher", "teacher"), {"start": 100.0, "end": 200.0})  # of another teacher
     for _ in range(2):
         mlflow.sync(project, params)

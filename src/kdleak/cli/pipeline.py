@@ -124,9 +124,10 @@ def measure(name: Measured) -> None:
 def judge(name: Model) -> None:
     """Audit a model by what measure made: membership, exposure of each block, memorization, utility."""
     settings = read_settings()
-    from kdleak.pipeline.judge import judge_model
+    with timed(PROJECT, "judge", _known(name, _models())):
+        from kdleak.pipeline.judge import judge_model
 
-    judge_model(_known(name, _models()), settings, PROJECT)
+        judge_model(name, settings, PROJECT)
 
 
 @stage

@@ -1,7 +1,7 @@
 """What MLflow is told of a method, read from its result files: the files are the truth, whenever they are logged.
 
 A method's runs are steps `(stage, name)`, nested in one parent run: a command of that name, or one of the audits that
-`kdleak measure` makes.
+`kdleak judge` makes.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _took(step: Step, project: Project) -> Span:
     folder), it began as it ended: when the file was written."""
     stage, name = step
     end = result_of(step, project).stat().st_mtime
-    span = span_of(project, "measure" if stage in AUDITS else stage, name)
+    span = span_of(project, "judge" if stage in AUDITS else stage, name)
     if span is None or not span.start <= end <= span.end + _SLACK:
         return Span(end, end)
     earlier = AUDITS[: AUDITS.index(stage)] if stage in AUDITS else ()
