@@ -12,9 +12,10 @@ from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.forward import response_logits
 from kdleak.training.batch_sources import FixedBatches
 from kdleak.training.finetune import as_language_modelling, cross_entropy
-from kdleak.training.loop import Recipe, learning_rate, train
+from kdleak.training.loop import Recipe, _decayed, learning_rate, train
 from kdleak.training.resume import ResumeStore
 from tests.support.counted import counted
+from tests.support.tiny_models import tiny_model
 
 EOS = 0
 
@@ -166,3 +167,11 @@ def test_language_modelling_puts_a_loss_on_every_token():
     batch = collate([lm], [0])
     assert batch.targets.tolist() == [*r.prompt, *r.response]
     assert batch.input_ids.tolist() == [[EOS, *r.prompt, *r.response[:-1]]]
+
+
+def test_weight_decay_is_on_matrices_alone():
+    model = tiny_model()
+    groups = _decayed(list(model.parameters()), 0.3)
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"]) and all(p.ndim == 1 for p in groups[1]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))

@@ -90,11 +90,7 @@ def train(
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = {True: recipe.weight_decay, False: 0.0}
-    groups = [
-        {"params": [p for p in parameters if (p.ndim > 1) is matrix], "weight_decay": decay}
-        for matrix, decay in decayed.items()
-    ]
+    groups = _decayed(parameters, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     total = total_steps(source.steps_per_epoch, recipe.epochs, recipe.steps)
     done, history = 0, []
@@ -141,6 +137,12 @@ def train(
         model.gradient_checkpointing_disable()
     model.eval()
     return history
+
+
+def _decayed(parameters: list[torch.nn.Parameter], decay: float) -> list[dict]:
+    """The optimizer's groups: weight decay on matrices, none on biases and norms."""
+    matrices, vectors = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _all_reduced(loss: float, parameters: list[torch.nn.Parameter]) -> float:
