@@ -24,8 +24,8 @@ SIZES = dict.fromkeys(ROLES, 5)
 
 def params(source: str, **other: object) -> Params:
     """The project's parameters, but for `data`: a source, and few records."""
-    small = DEFAULT["data"] | {"source": source, "rows": 63, "sizes": SIZES, "path": "none"} | other
-    return parse_params(changed("data", small, changed("base.reserve", 2)))
+    small = DEFAULT["data"] | {"source": source, "rows": 126, "sizes": SIZES, "path": "none"} | other
+    return parse_params(changed("data", small))
 
 
 def settings(source: str, **other: object) -> Data:
