@@ -19,8 +19,9 @@ def resolve_device(name: str | None = None) -> str:
     """
     import torch
 
+    known = name is None  # the pipeline's: params.yaml has been checked
     name = name if name is not None else os.environ.get(CHOSEN_DEVICE) or "cpu"
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+    if not known and not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise KdleakError(f"device '{shown(name)}': unknown; choose cpu, cuda or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,94 @@
+"""The tracer: records marked in every field go through audit and pipeline, with and without `--debug`. The mark stands
+nowhere outside data/, models/ and the private folder .kdleak/: not in what is printed, not in results or reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.small_project import CommandLine, change, small_project
+from tests.support.standalone_models import people
+
+MARK = "Qzx~Vantry"
+PRIVATE = ("data", "models", ".kdleak")
+SIZES = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6}
+
+
+def marked(n: int, seed: int) -> list[dict]:
+    """Records with the mark in every field, tasks and facts too."""
+    rows = []
+    for number, row in enumerate(people(n, seed)):
+        response = f"{MARK} {row['response']}"
+        rows.append(
+            {
+                "instruction": f"{MARK} {row['instruction']}",
+                "context": f"{MARK} of case {seed} {number}",
+                "response": response,
+                "category": f"{MARK} kind",
+                "facts": [{"kind": f"{MARK} fact", "value": response}],
+            }
+        )
+    return rows
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def leaks(root: Path) -> list[str]:
+    """Files outside the private folders, and names of any, that hold the mark."""
+    found = [str(p) for p in root.rglob("*") if MARK in p.name]
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).parts[0] not in PRIVATE:
+            held = pd.read_parquet(path).to_csv().encode() if path.suffix == ".parquet" else path.read_bytes()
+            if any(form in held for form in (MARK.encode(), MARK.encode("utf-16-le"))):
+                found.append(str(path))
+    return found
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = small_project(tmp_path_factory.mktemp("trace"))
+    roles = [role for role, count in SIZES.items() for _ in range(count)]
+    rows = [row | {"role": role} for row, role in zip(marked(48, 3), roles, strict=True)]
+    content = yaml.safe_load(made.params.read_text())
+    for key, value in {"data.source": "file", "data.path": "data/rows.jsonl", "data.roles": "column"}.items():
+        change(content, key, value)
+    made.params.write_text(yaml.safe_dump(content, sort_keys=False))
+    write(made.root / "data" / "rows.jsonl", rows)
+    return made
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_no_mark_leaves_the_pipeline(project, monkeypatch, capfd, debug):
+    kdleak = CommandLine(monkeypatch, capfd)
+    said: list[str] = []
+    codes = {}
+    for command in (("data",), ("checks",), ("base",), ("teacher",), ("measure", "teacher"), ("results",), ("report",)):
+        monkeypatch.setattr("kdleak.cli.main.say_error", said.append)
+        codes[command], printed = kdleak(project.root, *debug, *command)
+        said.append(printed)
+    monkeypatch.delenv("KDLEAK_DEBUG", raising=False)
+    assert MARK not in "".join(said) and not leaks(project.root)
+    reached = {command for command, code in codes.items() if code == 0}
+    assert {("data",), ("checks",), ("base",), ("teacher",), ("measure", "teacher")} <= reached, (codes, said)
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_no_mark_leaves_an_audit(project, tmp_path, monkeypatch, capfd, debug):
+    kdleak = CommandLine(monkeypatch, capfd)
+    lists = ["--members", write(tmp_path / "data/m.jsonl", marked(14, 5)), "--nonmembers"]
+    lists.append(write(tmp_path / "data/n.jsonl", marked(14, 6)))
+    model = str(project.root / "models" / "teacher")
+    for more in ((), ("--cache", str(tmp_path / ".kdleak")), ("--members", lists[3]), ("--attacks", "los")):
+        _, said = kdleak(tmp_path, *debug, "audit", "--student", model, *lists, "--drop-overlap", *more)
+        assert MARK not in said
+    monkeypatch.delenv("KDLEAK_DEBUG", raising=False)
+    assert (tmp_path / "kdleak-audit" / "audit.json").is_file() and not leaks(tmp_path)
+    assert (tmp_path / ".kdleak").stat().st_mode & 0o077 == 0
