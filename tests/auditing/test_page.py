@@ -19,7 +19,7 @@ RATES = ("0.25", "0.05", "0.01", "0.001", "0")
 SHARES = dict.fromkeys(RATES, 0.4)
 LOSS = {"auc": 0.8, "auc_ci95": [0.7, 0.9], "p_holm": 0.001, "tpr_at_fpr": SHARES}
 ZLIB = {"auc": 0.6, "auc_ci95": [0.5, 0.7], "p_holm": 0.4, "tpr_at_fpr": SHARES}
-BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "passed": True, "verdict": "The text is blind."}
+BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "state": "passed", "verdict": "The text is blind."}
 MODEL = {"name": "<b>student</b>", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
          "starts_with_bos": True, "words": 300}  # fmt: skip
 FIGURES = {

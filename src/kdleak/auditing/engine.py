@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdleak.attacks import ATTACKS, AttackInput
+from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import PerturbationScores
 from kdleak.attacks.registry import Attack
 from kdleak.attacks.variants import argmax_texts
-from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
+from kdleak.auditing.controls import (
+    BLIND_MODELS,
+    PASSED,
+    Blind,
+    blind_control,
+    overlap_control,
+    permutation_control,
+    placebo_control,
+)
 from kdleak.auditing.membership import KEYS, membership_report
 from kdleak.auditing.passes import ModelRunner, PassRequest, PassResults, Subject
 from kdleak.auditing.settings import EngineSettings
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
 
 TARGET = "target"
 #: What the target is compared with by the attacks that need no pass of their own.
-COMPARED = ("teacher", "no_kd")
+COMPARED = ("teacher", "no_kd", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,10 @@ class ModelAudit:
     scores:   record_id, role, task, one column an attack (higher = member).
     report:   `membership_report` of them, with the controls blind, permutation, overlap and, by attack, placebo.
     left_out: attack -> why it has no score.
-    compared: score tables of teacher and no-KD student, where they were attacked too.
+    compared: score tables of teacher, no-KD student and pretrained base, where they were attacked too.
     passes:   what the passes over each model gave.
+    blind:    (n,) scores of the classifiers that see the texts alone.
+    groups:   record id -> group: what counts as one draw.
     """
 
     scores: pd.DataFrame
@@ -54,6 +65,8 @@ class ModelAudit:
     left_out: dict[str, str]
     compared: dict[str, pd.DataFrame]
     passes: dict[str, PassResults]
+    blind: np.ndarray
+    groups: dict[str, str]
 
 
 def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: EngineSettings) -> ModelAudit | None:
@@ -79,15 +92,18 @@ def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: Engine
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
     inputs = _attack_input(TARGET, subjects, passes, records, settings.attacks)
     member = (records["role"] == MEMBER).to_numpy()
+    groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
     placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
-    failed = [name for name, control in placebos.items() if settings.drop_failed and not control["passed"]]
+    failed = [name for name, control in placebos.items() if settings.drop_failed and control["state"] != PASSED]
     left_out |= {name: placebos[name]["verdict"] for name in failed}
     scores = scores.drop(columns=failed)
-    report = membership_report(scores, controls=_controls(scores, records, placebos, settings))
+    blind, controls = _controls(scores, records, passes, groups, settings)
+    controls |= {"placebo": placebos} if placebos else {}
+    report = membership_report(scores, controls=controls, groups=groups)
     for name, area in report["attacks"].items():
         if (draws := ATTACKS[name].draws) is not None:
             area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
-    return ModelAudit(scores, report, left_out, others, passes)
+    return ModelAudit(scores, report, left_out, others, passes, blind.scores, groups)
 
 
 def make_passes(
@@ -219,19 +235,25 @@ def _reason(why: str | list[str], words: Mapping[str, str]) -> str:
 def _placebos(inputs: AttackInput, names: Sequence[str], member: np.ndarray) -> dict[str, dict[str, Any]]:
     """The negative controls of the attacks that have a placebo."""
     attacks: list[Attack] = [ATTACKS[name] for name in names if ATTACKS[name].placebo is not None]
-    return {attack.name: placebo_control(attack.score(attack.placebo(inputs)), member) for attack in attacks}
+    placebos = {attack.name: attack.score(attack.placebo(inputs)) for attack in attacks}
+    return {name: placebo_control(scores, member, inputs.groups) for name, scores in placebos.items()}
 
 
 def _controls(
-    scores: pd.DataFrame, records: pd.DataFrame, placebos: Mapping[str, Any], settings: EngineSettings
-) -> dict[str, Any]:
+    scores: pd.DataFrame,
+    records: pd.DataFrame,
+    passes: Mapping[str, PassResults],
+    groups: Mapping[str, str],
+    settings: EngineSettings,
+) -> tuple[Blind, dict[str, Any]]:
     overlap = ngram_overlap(records, settings.ngram, of=[NONMEMBER], against=[MEMBER])
     shares = dict(zip(records["record_id"], overlap, strict=True))
     seed = derive(settings.seed, "controls")
     cache = None if settings.cache is None else ArrayCache(settings.cache)  # of this process alone
-    controls = {
-        "blind": blind_control(records, seed=seed, cache=cache),
-        "permutation": permutation_control(scores, permutations=settings.permutations, seed=seed),
-        "overlap": {"ngram": settings.ngram, **overlap_control(scores, shares)},
+    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in passes}
+    blind = blind_control(records, seed=seed, cache=cache, models=models)
+    return blind, {
+        "blind": blind.report,
+        "permutation": permutation_control(scores, permutations=settings.permutations, seed=seed, groups=groups),
+        "overlap": {"ngram": settings.ngram, **overlap_control(scores, shares, groups)},
     }
-    return controls | ({"placebo": dict(placebos)} if placebos else {})

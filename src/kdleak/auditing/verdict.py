@@ -125,7 +125,7 @@ def verdict(
 
 
 def _kind(best: BestAttack, blind: Mapping[str, Any]) -> str:
-    if not blind["passed"]:
+    if blind["state"] != "passed":
         return LISTS_DIFFER
     if best.auc_high < 0.5:
         return SWAPPED
