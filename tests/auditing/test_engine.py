@@ -75,6 +75,8 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
         template="alpaca",
         attacks=params.audit.attacks,
         memorization=False,
+        max_prompt_tokens=params.model.max_prompt_tokens,
+        max_tokens=params.model.max_tokens,
         **models,
     )
     standalone = result.table.set_index("record_id").sort_index()
@@ -84,7 +86,8 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
     assert set(result.figures["left_out"]) == set(ATTACKS) - set(names)
     for name in names:
         np.testing.assert_allclose(standalone[name], pipeline[name], rtol=1e-6, atol=1e-6, err_msg=name)
-    assert result.figures["inputs"]["records"]["responses_cut"] > 0
+    assert result.figures["cut"]["responses"] > 0 and result.figures["cut"]["prompts"] > 0
+    assert f"{result.figures['cut']['prompts']} prompts" in result.verdict
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ FIGURES = {
         "headline": "It leaks.",
         "sentences": ["Of 1,000 members, 400 are named.", "One half is chance."],
         "strongest": {"attack": "loss", "auc": 0.8, "nonmembers": N},
+        "power": {"noticeable_auc": 0.6, "probability": 0.95, "sufficient": True},
     },
     "membership": {
         "attacks": {"zlib": ZLIB, "loss": LOSS},
@@ -103,6 +104,7 @@ def test_the_first_screen_says_what_the_inputs_that_were_not_given_hid(scores):
     [
         ("leak", "distil again with less of a signal"),
         ("no_leak_found", "It is no proof"),
+        ("cannot_tell", "do not all belong together"),
         ("lists_differ", "Draw members and non-members from one pool"),
         ("swapped", "which as --nonmembers, and audit again"),
     ],

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TARGET = "target"
+#: The teacher's own base: what `pretrained` is to a teacher that is attacked.
+TEACHER_PRETRAINED = "teacher_pretrained"
 #: What the target is compared with by the attacks that need no pass of their own.
 COMPARED = ("teacher", "no_kd", "pretrained")
 
@@ -117,12 +119,12 @@ def make_passes(
     results = {}
     for name, subject in subjects.items():
         uses = [
-            (TARGET if name == target else name, ATTACKS[attack].needs)
+            (TARGET if name == target else role, ATTACKS[attack].needs)
             for target, names in attacked.items()
             for attack in names
-            if name == target or name != TARGET  # the target is no reference of the others
+            if (role := _role_for(target, name)) or name == target
         ]
-        continued = settings.continuations if name in (TARGET, *COMPARED) else 0
+        continued = settings.continuations if name in (TARGET, "teacher", "no_kd") else 0
         if not (name in attacked or continued or any(role in needs.references for role, needs in uses)):
             continue
         of_target = [each for role, needs in uses if role == TARGET for each in needs.passes]
@@ -130,6 +132,19 @@ def make_passes(
         wanted = any(role in needs.population for role, needs in uses) and bool(subject.population)
         results[name] = runner.run(subject, PassRequest(extra, wanted, continued, settings.text_only))
     return results
+
+
+def _role_for(target: str, name: str) -> str | None:
+    """What the model `name` is to the attacked model `target`; None where it is nothing to it.
+
+    The audited model is no reference of the others. A teacher's base is its own, never the student's, and it has no
+    no-KD student.
+    """
+    if name in (target, TARGET):
+        return None
+    if target == "teacher":
+        return {TEACHER_PRETRAINED: "pretrained", "external": "external"}.get(name)
+    return None if name == TEACHER_PRETRAINED else name
 
 
 def references_needed(attacks: Sequence[str]) -> set[str]:
@@ -143,15 +158,18 @@ def make_subjects(
     encoders: Mapping[str, Encoder],
     records: pd.DataFrame,
     population: pd.DataFrame | None = None,
-) -> tuple[dict[str, Subject], int]:
-    """The models with the texts as each encodes them, and how many responses had to be cut.
+) -> tuple[dict[str, Subject], dict[str, int]]:
+    """The models with the texts as each encodes them, and how many `prompts` and `responses` had to be cut.
 
     The text is the same for every model: a response that one of them cuts is cut for all, at the same character.
     """
     different = {id(encoder): encoder for encoder in encoders.values()}
     encoded = {key: encoder.encode_with_spans(records) for key, encoder in different.items()}
     shortest = np.min([each.characters for each in encoded.values()], axis=0)
-    cut = int((shortest < records["response"].str.len().to_numpy()).sum())
+    cut = {
+        "prompts": int(np.any([each.shortened for each in encoded.values()], axis=0).sum()),
+        "responses": int((shortest < records["response"].str.len().to_numpy()).sum()),
+    }
     texts = [text[:n] for text, n in zip(records["response"], shortest, strict=True)]
     for key, encoder in different.items():
         if (encoded[key].characters != shortest).any():
@@ -192,7 +210,8 @@ def _attack_input(
     names: Sequence[str],
 ) -> AttackInput:
     results = passes[target]
-    others = {name: each for name, each in passes.items() if name not in (target, TARGET)}
+    roles = {name: _role_for(target, name) for name in passes}
+    others = {role: passes[name] for name, role in roles.items() if role}
     populations = {name: each.population for name, each in {TARGET: results, **others}.items()}
     greedy = any(ATTACKS[name].needs.argmax_texts for name in names)
     return AttackInput(

@@ -9,8 +9,8 @@ import numpy as np
 
 from kdleak.auditing.controls import FAILED, PASSED
 from kdleak.auditing.first_screen import first_screen
+from kdleak.auditing.judgement import SWAPPED
 from kdleak.auditing.membership import KEYS
-from kdleak.auditing.verdict import SWAPPED
 from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
 from kdleak.render.blocks import (

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.auditing.verdict import LEAK, NONE
+from kdleak.auditing.judgement import LEAK, NONE
 from kdleak.core.files import replacing_file, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class AuditResult:
     @property
     def leaks(self) -> bool | None:
         """Whether a leak was found; False is no proof that there is none. None where the lists cannot tell: they differ
-        without any model, or are swapped."""
+        without any model, are swapped, or no control could run."""
         return {LEAK: True, NONE: False}.get(self.figures["verdict"]["kind"])
 
     @property

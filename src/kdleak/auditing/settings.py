@@ -13,10 +13,10 @@ from kdleak.core.errors import KdleakError, nearest
 
 @dataclass(frozen=True)
 class Limits:
-    """Tokens of a prompt, and of prompt and response; what exceeds them is cut."""
+    """Tokens of a prompt, and of prompt and response; what exceeds them is cut. None: what the models can read."""
 
-    prompt: int = 256
-    total: int = 512
+    prompt: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Settings:
         for name in self.attacks or ():
             if name not in ATTACKS:
                 raise KdleakError(f"--attacks: '{name}' is unknown; {nearest(name, ATTACKS)}")
-        if not 0 < self.limits.prompt < self.limits.total:
+        prompt, total = self.limits.prompt, self.limits.total
+        if (prompt is not None and prompt < 1) or (total is not None and (prompt or 1) >= total):
             raise KdleakError("--max-prompt-tokens must lie between 0 and --max-tokens; a response needs room")
 
     @property

@@ -43,10 +43,10 @@ def attack_model(name: str | Variant, params: Params, project: Project) -> None:
     if (variant := Variant.of(name)).is_distilled:
         others = (variant.teacher, variant.baseline)
         teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)
-        report["controls"]["no_kd"] = against_baseline(audit.scores, baseline)
+        report["controls"]["no_kd"] = against_baseline(audit.scores, baseline, groups=audit.groups)
         report["teacher"] = {
-            "inherited": inherited(audit.scores, teacher),
-            "exposed_overlap": exposed_overlap(audit.scores, teacher),
+            "inherited": inherited(audit.scores, teacher, audit.groups),
+            "exposed_overlap": exposed_overlap(audit.scores, teacher, baseline),
         }
     write_parquet(as_roles(audit.scores), project.scores(name))
     write_csv(roc_table(audit.scores), project.roc(name))
