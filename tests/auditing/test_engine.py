@@ -117,6 +117,7 @@ def test_an_attack_that_declares_a_pass_of_its_own_runs_without_a_word_elsewhere
     frame = pd.read_parquet(project.records)
     lists = [frame[frame["role"] == r][["instruction", "response"]].to_dict("records") for r in ("private", "heldout")]
     options = {"template": "alpaca", "attacks": ["loss", "toy"], "memorization": False}
+    options |= {"max_prompt_tokens": 256, "max_tokens": 512}
     result = kdleak.audit(project.model("teacher"), *lists, **options)
     table = result.table.set_index("record_id").loc[scores["record_id"]]
     np.testing.assert_allclose(table["toy"], scores["toy"], rtol=1e-6)

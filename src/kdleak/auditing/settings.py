@@ -30,6 +30,7 @@ class EngineSettings:
     permutations:    relabellings of the permutation control. ngram: words of the overlap control's n-grams.
     continuations:   tokens of the greedy continuations of target, teacher and no-KD student; 0: none are made.
     text_only:       records have no prompt.
+    published:       whether prompts are continued as the published script did too.
     compare:         whether teacher and no-KD student are attacked too.
     drop_failed:     whether an attack whose placebo succeeds is left out of the scores.
     missing_words:   what an attack lacks, as `Needs.missing` names it -> how to provide it.
@@ -45,6 +46,7 @@ class EngineSettings:
     ngram: int = 13
     continuations: int = 0
     text_only: bool = False
+    published: bool = True
     compare: bool = False
     drop_failed: bool = False
     missing_words: Mapping[str, str] = field(default_factory=dict)

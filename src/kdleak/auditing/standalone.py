@@ -122,6 +122,7 @@ def _engine(settings: Settings, shape: str) -> EngineSettings:
         batch_tokens=settings.batch_tokens,
         continuations=CONTINUED if settings.memorization else 0,
         text_only=shape == "text",
+        published=False,
         compare=True,
         drop_failed=True,
         missing_words=_REMEDIES | {f"pass '{each.name}'": _POPULATION for each in extra},
