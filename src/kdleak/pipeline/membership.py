@@ -72,7 +72,8 @@ def measure_blocks(name: str | Variant, params: Params, project: Project) -> Non
     table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
     write_parquet(as_roles(table), project.block_scores(name))
     noise = noise_of(params.audit.model_dump(), "blocks", params.seed)
-    write_json(block_report(keys, blocks, noise, baseline), project.blocks(name), digits=6)
+    groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
+    write_json(block_report(keys, blocks, noise, baseline, groups), project.blocks(name), digits=6)
 
 
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
