@@ -20,6 +20,7 @@ def audit(
     reference: str | Path | None = None,
     baseline: str | Path | None = None,
     pretrained: str | Path | None = None,
+    teacher_pretrained: str | Path | None = None,
     population: Records | None = None,
     template: str = "auto",
     attacks: Sequence[str] | None = None,
@@ -27,8 +28,8 @@ def audit(
     quick: bool = False,
     memorization: bool = True,
     drop_overlap: bool = False,
-    max_prompt_tokens: int = 256,
-    max_tokens: int = 512,
+    max_prompt_tokens: int | None = None,
+    max_tokens: int | None = None,
     batch_tokens: int = 4096,
     device: str = "auto",
     seed: int = 0,
@@ -42,8 +43,11 @@ def audit(
                 Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
                 messages (a chat, whose last assistant turn is the response), or text.
     teacher, baseline (the student without its teacher), reference (another architecture), pretrained (the student
-                before any fine-tuning), population (more records that no model has seen): each lets more be said.
+                before any fine-tuning), teacher_pretrained (the teacher
+                before its own), population (more records that no model has seen): each lets more be said.
     template:   auto, alpaca, chat (the tokenizer's), plain, or a text with {instruction} and {context}.
+    max_prompt_tokens, max_tokens: longer prompts, and prompts with responses, are cut; by default at what the models
+                can read.
     fpr:        the share of non-members that an attacker may accuse falsely, in the verdict.
     quick:      leave out the attacks that cost forward passes of their own (mope, recall, lowercase).
     cache:      a folder that keeps what forward passes gave, so that a second audit costs none.
@@ -76,6 +80,7 @@ def audit(
         "reference": reference,
         "baseline": baseline,
         "pretrained": pretrained,
+        "teacher_pretrained": teacher_pretrained,
     }
     if out is not None:
         check_out(Path(out))

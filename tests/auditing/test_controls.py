@@ -33,14 +33,14 @@ def scores(seed, shift=1.0, n=200):
 
 
 def test_the_blind_attack_finds_a_split_that_gives_membership_away():
-    found = blind_control(corpus(0, give_away=True))
-    assert not found["passed"] and found["auc"] > 0.65 and "gives membership away" in found["verdict"]
+    found = blind_control(corpus(0, give_away=True)).report
+    assert found["state"] == "failed" and found["auc"] > 0.65 and "gives membership away" in found["verdict"]
 
 
 def test_the_blind_attack_stays_at_chance_on_fair_splits():
-    found = [blind_control(corpus(seed)) for seed in range(20)]
-    assert abs(np.mean([f["auc"] for f in found]) - 0.5) < 0.03
-    assert sum(f["passed"] for f in found) >= 17
+    found = [blind_control(corpus(seed)).report for seed in range(10)]
+    assert abs(np.mean([f["scorers"]["words"]["auc"] for f in found]) - 0.5) < 0.03
+    assert sum(f["state"] == "passed" for f in found) >= 9
 
 
 def test_the_blind_attack_does_not_learn_a_group_from_its_other_records():
@@ -51,12 +51,15 @@ def test_the_blind_attack_does_not_learn_a_group_from_its_other_records():
     frame["role"] = np.where(generator.permutation(np.arange(40) % 2)[pair], "member", "nonmember")
     frame["group_id"] = [f"g{p}" for p in pair]
     frame["instruction"] = [f"word{p} " * 3 for p in pair]
-    assert blind_control(frame)["passed"]
+    assert blind_control(frame).report["state"] == "passed"
 
 
 def test_the_blind_attack_does_not_depend_on_row_order():
     frame = corpus(3)
-    assert blind_control(frame) == blind_control(frame.sample(frac=1, random_state=0))
+    shuffled = frame.sample(frac=1, random_state=0)
+    first, second = blind_control(frame), blind_control(shuffled)
+    assert first.report == second.report
+    assert (first.scores[shuffled.index] == second.scores).all()
 
 
 def test_the_permutation_null_is_centred_and_the_best_attack_pays_for_the_choice():
@@ -139,9 +142,9 @@ def test_the_blind_attack_runs_once_for_all_models(tmp_path, monkeypatch):
     table = pd.DataFrame(
         [{**r, "instruction": words[i % 2], "context": "", "response": ""} for i, r in enumerate(rows)]
     )
-    first = blind_control(table, cache=cache)
-    assert first == blind_control(table)
+    first = blind_control(table, cache=cache).report
+    assert first == blind_control(table).report
     monkeypatch.setattr("kdleak.auditing.controls.blind_scores", lambda *_: pytest.fail("made anew"))
-    assert blind_control(table, cache=cache) == first
+    assert blind_control(table, cache=cache).report == first
     with pytest.raises(pytest.fail.Exception):
         blind_control(table.assign(response="other words"), cache=cache)

@@ -74,6 +74,8 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
         template="alpaca",
         attacks=params.audit.attacks,
         memorization=False,
+        max_prompt_tokens=params.model.max_prompt_tokens,
+        max_tokens=params.model.max_tokens,
         **models,
     )
     standalone = result.table.set_index("record_id").sort_index()
@@ -83,7 +85,8 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
     assert set(result.figures["left_out"]) == set(ATTACKS) - set(names)
     for name in names:
         np.testing.assert_allclose(standalone[name], pipeline[name], rtol=1e-6, atol=1e-6, err_msg=name)
-    assert result.figures["inputs"]["records"]["responses_cut"] > 0
+    assert result.figures["cut"]["responses"] > 0 and result.figures["cut"]["prompts"] > 0
+    assert f"{result.figures['cut']['prompts']} prompts" in result.verdict
 
 
 @pytest.fixture
@@ -113,6 +116,7 @@ def test_an_attack_that_declares_a_pass_of_its_own_runs_without_a_word_elsewhere
     frame = pd.read_parquet(project.records)
     lists = [frame[frame["role"] == r][["instruction", "response"]].to_dict("records") for r in ("private", "heldout")]
     options = {"template": "alpaca", "attacks": ["loss", "toy"], "memorization": False}
+    options |= {"max_prompt_tokens": 256, "max_tokens": 512}
     result = kdleak.audit(project.model("teacher"), *lists, **options)
     table = result.table.set_index("record_id").loc[scores["record_id"]]
     np.testing.assert_allclose(table["toy"], scores["toy"], rtol=1e-6)

@@ -19,7 +19,7 @@ RATES = ("0.25", "0.05", "0.01", "0.001", "0")
 SHARES = dict.fromkeys(RATES, 0.4)
 LOSS = {"auc": 0.8, "auc_ci95": [0.7, 0.9], "p_holm": 0.001, "tpr_at_fpr": SHARES}
 ZLIB = {"auc": 0.6, "auc_ci95": [0.5, 0.7], "p_holm": 0.4, "tpr_at_fpr": SHARES}
-BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "passed": True, "verdict": "The text is blind."}
+BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "state": "passed", "verdict": "The text is blind."}
 MODEL = {"name": "<b>student</b>", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
          "starts_with_bos": True, "words": 300}  # fmt: skip
 FIGURES = {
@@ -28,6 +28,7 @@ FIGURES = {
         "headline": "It leaks.",
         "sentences": ["Of 1,000 members, 400 are named.", "One half is chance."],
         "strongest": {"attack": "loss", "auc": 0.8, "nonmembers": N},
+        "power": {"noticeable_auc": 0.6, "probability": 0.95, "sufficient": True},
     },
     "membership": {
         "attacks": {"zlib": ZLIB, "loss": LOSS},
@@ -103,6 +104,7 @@ def test_the_first_screen_says_what_the_inputs_that_were_not_given_hid(scores):
     [
         ("leak", "distil again with less of a signal"),
         ("no_leak_found", "It is no proof"),
+        ("cannot_tell", "do not all belong together"),
         ("lists_differ", "Draw members and non-members from one pool"),
         ("swapped", "which as --nonmembers, and audit again"),
     ],

@@ -36,7 +36,8 @@ def everything(student, fresh, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("everything")
     other_words = tokenizer_of(OTHERS, words=290)
     teacher = model_that_knows(MEMBERS, folder / "teacher", other_words, family="llama", seed=3)
-    models = {"teacher": teacher, "reference": teacher, "baseline": fresh, "pretrained": fresh}
+    reference = model_that_knows([], folder / "reference", other_words, family="llama", seed=4)
+    models = {"teacher": teacher, "reference": reference, "baseline": fresh, "pretrained": fresh}
     result = kdleak.audit(student, MEMBERS, NONMEMBERS, population=OTHERS, out=folder / "out", **models, **TEMPLATE)
     return result, folder / "out"
 
@@ -86,14 +87,14 @@ def test_the_files_hold_figures_and_no_text(everything):
 
 def test_the_attack_that_knows_the_teacher_runs_beside_its_placebo(student, fresh, tokenizer, tmp_path):
     base = model_that_knows([], tmp_path / "base", tokenizer, seed=9)
-    models = {"teacher": student, "baseline": fresh, "pretrained": base}
+    models = {"teacher": student, "baseline": fresh, "pretrained": base, "teacher_pretrained": fresh}
     result = kdleak.audit(student, MEMBERS, NONMEMBERS, quick=True, memorization=False, **models, **TEMPLATE)
     control = result.figures["membership"]["controls"]["placebo"]["teacher_aware"]
-    assert control["passed"] == ("teacher_aware" in result.figures["membership"]["attacks"])
-    assert control["passed"] == ("teacher_aware" not in result.figures["left_out"])
+    assert (control["state"] == "passed") == ("teacher_aware" in result.figures["membership"]["attacks"])
+    assert (control["state"] == "passed") == ("teacher_aware" not in result.figures["left_out"])
     assert control["verdict"] in result.report
     assert result.figures["verdict"]["strongest"]["attack"] != "teacher_aware"  # an attacker does not hold the teacher
-    assert control["passed"] == ("by 'teacher_aware': what no outsider can" in result.verdict)
+    assert (control["state"] == "passed") == ("by 'teacher_aware'." in result.verdict)
     assert "The teacher's own AUC by this attack" in result.verdict
 
 

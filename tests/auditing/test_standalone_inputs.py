@@ -151,7 +151,9 @@ def test_a_long_prompt_keeps_its_end_and_a_cut_response_is_cut_for_every_model(t
     encoders = {name: Encoder(t, 12, 24, "{instruction}\n") for name, t in (("a", tight), ("b", wide))}
     subjects, cut = make_subjects({"a": tmp_path, "b": tmp_path}, encoders, frame)
     records = {name: subject.records for name, subject in subjects.items()}
-    assert cut == 24
+    lengths = [[len(t(f"{text}\n")["input_ids"]) for text in frame["instruction"]] for t in (tight, wide)]
+    longer = [max(both) for both in zip(*lengths, strict=True)]
+    assert cut == {"prompts": sum(n > 12 for n in longer), "responses": 24}
     for a, b, text in zip(records["a"], records["b"], frame["response"], strict=True):
         said = [t.decode(r.response[: r.n_scored]) for t, r in ((tight, a), (wide, b))]
         assert said[0] == said[1] and text.startswith(said[0])

@@ -160,6 +160,40 @@ def test_canaries_are_ranked_against_their_references_and_stand_beside_no_kd():
     assert found["no_kd"]["repetitions"]["16"]["exposure"] < 2
 
 
+def test_canary_exposure_has_an_interval_and_is_paired_with_the_no_kd_student():
+    """3.71 raw may be 2.10 paired: some secrets are likelier than others to a model that has never seen them."""
+    generator = np.random.default_rng(0)
+    ids = [f"{i:03d}" for i in range(60)]
+    bits = generator.normal(50, 5, 60)
+    canaries = pd.DataFrame({"record_id": ids, "repetitions": [16] * 20 + [0] * 40, "log_perplexity": bits})
+    own = canaries.assign(log_perplexity=bits - 8.0 * (canaries["repetitions"] > 0))
+    tables = Memorization(table(STUDENT), canaries=own), Memorization(table(NO_KD), canaries=canaries)
+    found = memorization_report(tables[0], no_kd=tables[1])["extraction"]["canaries"]["repetitions"]["16"]
+    low, high = found["exposure_ci95"]
+    assert low < found["exposure"] < high
+    excess = found["excess"]
+    assert excess["ci95"][0] > 0 and excess["exposure"] < found["exposure"]
+    same = memorization_report(tables[1], no_kd=tables[1])["extraction"]["canaries"]["repetitions"]["16"]
+    assert same["exposure"] > 0 and same["excess"] == {"exposure": 0.0, "ci95": [0.0, 0.0]}
+    renamed = canaries.assign(record_id=[f"x{i}" for i in ids])
+    with pytest.raises(KdleakError, match="canaries are not this model's"):
+        memorization_report(tables[0], no_kd=Memorization(table(NO_KD), canaries=renamed))
+
+
+def test_facts_of_one_group_count_as_one_draw():
+    """Coverage was .53: the records of a group repeat each other's facts."""
+    records = table(STUDENT)
+    member = records["role"] == "member"
+    facts = records[["record_id", "role", "task"]].assign(fact=0, kind="phone", in_prompt=False, log_p=-1.0)
+    facts["extracted"] = member & (np.arange(len(records)) % 2 == 0)
+    grouped = records.assign(group_id=[f"g{i % 4}" for i in range(len(records))])
+    widths = []
+    for rows in (records, grouped):
+        low, high = memorization_report(Memorization(rows, facts=facts))["extraction"]["facts"]["all"]["gap_ci95"]
+        widths.append(high - low)
+    assert widths[1] > 1.3 * widths[0]
+
+
 def test_the_report_is_deterministic_and_row_order_does_not_matter(report):
     shuffled = memorization_report(
         Memorization(table(STUDENT).sample(frac=1, random_state=1)),

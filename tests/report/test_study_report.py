@@ -124,7 +124,7 @@ def test_a_split_that_gives_membership_away_is_said_before_anything_else(tmp_pat
     made = StudyResults(tmp_path, strengths={name: STRENGTHS[name] for name in ("teacher", "sft", "kd")})
     path = made.project.membership("kd")
     content = json.loads(path.read_text())
-    content["controls"]["blind"] |= {"passed": False, "verdict": "The split itself gives membership away."}
+    content["controls"]["blind"] |= {"state": "failed", "verdict": "The split itself gives membership away."}
     path.write_text(json.dumps(content))
     said = study_page(report_of(read_study(params_of(), made.project))).split("<header>")[1]
     alarm = "The split itself gives membership away. No figure below can be read as a leak"

@@ -98,7 +98,13 @@ class StudyResults:
 
     def _membership(self, name: str | Variant, strength: float, rng: np.random.Generator) -> None:
         scores = self._scores(strength, rng)
-        blind = {"auc": 0.48, "auc_ci95": [0.42, 0.54], "p_value": 0.5, "passed": True, "verdict": "The text is blind."}
+        blind = {
+            "auc": 0.48,
+            "auc_ci95": [0.42, 0.54],
+            "p_value": 0.5,
+            "state": "passed",
+            "verdict": "The text is blind.",
+        }
         controls = {
             "blind": blind,
             "permutation": permutation_control(scores, permutations=50),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from kdleak import stats
 from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.auditing.comparisons import paired_differences
-from kdleak.auditing.membership import LEVEL
+from kdleak.auditing.membership import LEVEL, groups_of
 from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
@@ -22,16 +22,23 @@ def block_report(
     scored: Sequence[PerturbationScores],
     noise: Noise,
     baseline: pd.DataFrame | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of `blocks.json`.
 
     keys:     record_id, role, task of the scored records, in the order of the scores.
     scored:   block-wise MoPe, bottom block first.
     baseline: the no-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
+    groups:   record id -> group; records of a group count as one draw.
     """
     is_member = (keys["role"] == MEMBER).to_numpy()
     columns = {f"block_{i}": block.scores for i, block in enumerate(scored)}
-    areas = [stats.auc(*_sides(scores, is_member), LEVEL) for scores in columns.values()]
+    owners = groups_of(keys, groups)
+    areas = []
+    for scores in columns.values():
+        kept = np.isfinite(scores)
+        pair = None if owners is None else _sides(owners, kept, is_member)
+        areas.append(stats.auc(*_sides(scores, kept, is_member), LEVEL, pair))
     adjusted = stats.holm([area.p_value for area in areas])
     blocks = [
         {
@@ -45,7 +52,7 @@ def block_report(
         for index, (area, block, p) in enumerate(zip(areas, scored, adjusted, strict=True))
     ]
     if baseline is not None:
-        differences = paired_differences(keys.assign(**columns), baseline)
+        differences = paired_differences(keys.assign(**columns), baseline, groups)
         for block in blocks:
             block["excess_over_no_kd"] = differences.get(f"block_{block['index']}")
     return {
@@ -56,19 +63,22 @@ def block_report(
         "n_members": int(is_member.sum()),
         "n_nonmembers": int((~is_member).sum()),
         "blocks": blocks,
-        "spread": _spread(list(columns.values()), [area.value for area in areas], is_member),
+        "spread": _spread(list(columns.values()), [area.value for area in areas], is_member, owners),
     }
 
 
-def _spread(scores: list[np.ndarray], areas: list[float], is_member: np.ndarray) -> dict[str, Any] | None:
+def _spread(
+    scores: list[np.ndarray], areas: list[float], is_member: np.ndarray, owners: np.ndarray | None
+) -> dict[str, Any] | None:
     """The most against the least exposed block, on the same records. The pair was picked by its difference: the
     p-value is Bonferroni-corrected for all pairs."""
     if len(scores) < 2 or not np.isfinite(areas).all():
         return None
     highest, lowest = int(np.argmax(areas)), int(np.argmin(areas))
     defined = np.isfinite(scores[highest]) & np.isfinite(scores[lowest])
-    pair = [(s[defined & is_member], s[defined & ~is_member]) for s in (scores[highest], scores[lowest])]
-    difference = stats.auc_difference(pair[0], pair[1], LEVEL)
+    pair = [_sides(s, defined, is_member) for s in (scores[highest], scores[lowest])]
+    groups = None if owners is None else _sides(owners, defined, is_member)
+    difference = stats.auc_difference(pair[0], pair[1], LEVEL, groups)
     pairs = len(scores) * (len(scores) - 1) / 2
     return {
         "highest": highest,
@@ -79,6 +89,5 @@ def _spread(scores: list[np.ndarray], areas: list[float], is_member: np.ndarray)
     }
 
 
-def _sides(scores: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    defined = np.isfinite(scores)
-    return scores[defined & is_member], scores[defined & ~is_member]
+def _sides(values: np.ndarray, kept: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values[kept & is_member], values[kept & ~is_member]

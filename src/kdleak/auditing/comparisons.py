@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak import stats
-from kdleak.auditing.membership import KEYS, LEVEL, membership_report
+from kdleak.auditing.membership import KEYS, LEVEL, groups_of, membership_report
 from kdleak.core.errors import KdleakError, nearest
 from kdleak.data.sides import MEMBER
 
@@ -22,14 +23,16 @@ TOP_SHARES = (0.01, 0.05, 0.1)
 AREA = ("auc", "auc_ci95", "p_value", "p_holm")
 
 
-def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def paired_differences(
+    first: pd.DataFrame, second: pd.DataFrame, groups: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     """AUC(first) - AUC(second) for each attack that both scores tables have, by paired DeLong, Holm-corrected.
 
     Both tables must hold the same records (KdleakError otherwise); records whose score is undefined in either are
-    left out of that attack.
+    left out of that attack. groups: record id -> group; records of a group count as one draw.
     """
-    pairs = _pairs(first, second)
-    differences = {name: stats.auc_difference(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    pairs = _pairs(first, second, groups)
+    differences = {name: stats.auc_difference(a, b, LEVEL, owners) for name, (a, b, owners) in pairs.items()}
     adjusted = stats.holm([difference.p_value for difference in differences.values()])
     return {
         name: {"difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": float(p)}
@@ -37,19 +40,28 @@ def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, d
     }
 
 
-def areas_beside(scores: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str] = AREA) -> dict[str, dict[str, Any]]:
+def areas_beside(
+    scores: pd.DataFrame,
+    other: pd.DataFrame,
+    keys: Sequence[str] = AREA,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
     """The figures `keys` of another model, for each attack that both scores tables have."""
     shared = [name for name in scores.columns if name in other.columns and name not in KEYS]
-    attacks = membership_report(other[[*KEYS, *shared]])["attacks"] if shared else {}
+    attacks = membership_report(other[[*KEYS, *shared]], groups=groups)["attacks"] if shared else {}
     return {name: {key: attacks[name][key] for key in keys} for name in shared}
 
 
 def against_baseline(
-    scores: pd.DataFrame, baseline: pd.DataFrame, keys: Sequence[str] = AREA
+    scores: pd.DataFrame,
+    baseline: pd.DataFrame,
+    keys: Sequence[str] = AREA,
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`areas_beside` of the no-KD student, and the audited student's `excess` over each AUC."""
-    excess = paired_differences(scores, baseline)
-    return {name: area | {"excess": excess[name]} for name, area in areas_beside(scores, baseline, keys).items()}
+    excess = paired_differences(scores, baseline, groups)
+    beside = areas_beside(scores, baseline, keys, groups)
+    return {name: area | {"excess": excess[name]} for name, area in beside.items()}
 
 
 def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[dict[str, Any]]:
@@ -63,8 +75,8 @@ def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[
     differences = []
     for first, second in combinations(scores, 2):
         tables = (scores[name][[*KEYS, attack]] for name in (first, second))
-        pair = _pairs(*tables)[attack]
-        differences.append((first, second, stats.auc_difference(*pair, LEVEL)))
+        a, b, owners = _pairs(*tables)[attack]
+        differences.append((first, second, stats.auc_difference(a, b, LEVEL, owners)))
     adjusted = stats.holm([difference.p_value for _, _, difference in differences])
     return [
         {"first": a, "second": b, "difference": d.value, "ci95": [d.low, d.high], "p_value": d.p_value, "p_holm": p}
@@ -72,57 +84,56 @@ def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[
     ]
 
 
-def inherited(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def inherited(
+    student: pd.DataFrame, teacher: pd.DataFrame, groups: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     """For each shared attack, (AUC_student - 1/2) / (AUC_teacher - 1/2) with its interval (null where unbounded)."""
-    pairs = _pairs(student, teacher)
-    ratios = {name: stats.inheritance(a, b, LEVEL) for name, (a, b) in pairs.items()}
+    pairs = _pairs(student, teacher, groups)
+    ratios = {name: stats.inheritance(a, b, LEVEL, owners) for name, (a, b, owners) in pairs.items()}
     return {name: {"share": ratio.value, "ci95": [ratio.low, ratio.high]} for name, ratio in ratios.items()}
 
 
-def exposed_overlap(student: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def exposed_overlap(
+    student: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None = None
+) -> dict[str, dict[str, Any]]:
     """How far the members that the student exposes most are those that the teacher exposes most, by attack.
 
     `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
-    both, as a share of k, against the share by chance, and the probability of as many by chance (hypergeometric).
+    both, as a share of k, against the share by chance, and the probability of as many by chance (hypergeometric); ties
+    do not count by order. `no_kd`: the same of the no-KD student with the teacher: what easy records alone give.
     """
-    from scipy.stats import hypergeom
-
-    report: dict[str, dict[str, Any]] = {}
-    for name, ((members, _), (reference, _)) in _pairs(*(t[t["role"] == MEMBER] for t in (student, teacher))).items():
-        if len(members) < 3:
-            report[name] = {"spearman": None, "top": {}}
-            continue
-        report[name] = {"spearman": _rank_correlation(members, reference), "top": {}}
-        for share in TOP_SHARES:
-            k = max(1, round(share * len(members)))
-            common = len(set(np.argsort(-members, kind="stable")[:k]) & set(np.argsort(-reference, kind="stable")[:k]))
-            report[name]["top"][f"{share:g}"] = {
-                "k": k,
-                "overlap": common / k,
-                "by_chance": k / len(members),
-                "p_value": float(hypergeom.sf(common - 1, len(members), k, k)),
-            }
+    report = _overlaps(student, teacher)
+    for name, beside in (_overlaps(no_kd, teacher) if no_kd is not None else {}).items():
+        if name in report:
+            report[name]["no_kd"] = beside
     return report
 
 
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's coefficient; NaN where a side is constant."""
-    if not np.ptp(a) or not np.ptp(b):
-        return float("nan")
-    return float(np.corrcoef(stats.mid_ranks(a), stats.mid_ranks(b))[0, 1])
+def _overlaps(model: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    report: dict[str, dict[str, Any]] = {}
+    for name, ((a, _), (b, _), _) in _pairs(*(t[t["role"] == MEMBER] for t in (model, teacher))).items():
+        if len(a) < 3:
+            report[name] = {"spearman": None, "top": {}}
+            continue
+        tops = {f"{share:g}": asdict(stats.overlap_at_top(a, b, share)) for share in TOP_SHARES}
+        report[name] = {"spearman": stats.spearman(a, b), "top": tops}
+    return report
 
 
-def _pairs(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, tuple[stats.Scores, stats.Scores]]:
-    """For each shared attack the two tables' (members, nonmembers), row by row the same records."""
+def _pairs(
+    first: pd.DataFrame, second: pd.DataFrame, groups: Mapping[str, str] | None = None
+) -> dict[str, tuple[stats.Scores, stats.Scores, stats.Groups | None]]:
+    """For each shared attack the two tables' (members, nonmembers), row by row the same records, and their groups."""
     tables = [t.sort_values("record_id", ignore_index=True) for t in (first, second)]
     for column in ("record_id", "role"):
         if list(tables[0][column]) != list(tables[1][column]):
             raise KdleakError("two models are compared on different records; attack both again on the same data")
-    is_member = (tables[0]["role"] == MEMBER).to_numpy()
+    is_member, owner = (tables[0]["role"] == MEMBER).to_numpy(), groups_of(tables[0], groups)
     pairs = {}
     for name in (c for c in first.columns if c not in KEYS and c in second.columns):
         a, b = (t[name].to_numpy(np.float64) for t in tables)
         defined = np.isfinite(a) & np.isfinite(b)
         inside, outside = defined & is_member, defined & ~is_member
-        pairs[name] = ((a[inside], a[outside]), (b[inside], b[outside]))
+        owners = None if owner is None else (owner[inside], owner[outside])
+        pairs[name] = ((a[inside], a[outside]), (b[inside], b[outside]), owners)
     return pairs

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from kdleak import stats
-from kdleak.auditing.membership import KEYS, LEVEL
+from kdleak.auditing.blind import FOLDS, SCORERS, blind_scores
+from kdleak.auditing.membership import KEYS, LEVEL, groups_of
 from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
@@ -22,84 +25,142 @@ if TYPE_CHECKING:
 
     from kdleak.inference.cache import ArrayCache
 
-FOLDS = 5
+#: States of a control. One that could not run is no control, and nothing that rests on it is said.
+PASSED, FAILED, COULD_NOT_RUN = "passed", "failed", "could not run"
+_SPLIT = "The split itself gives membership away"
+#: The probability with which a difference of the stated size would have been noticed.
+NOTICED = 0.95
+#: Models that saw neither list, by what attacks call them.
+BLIND_MODELS = ("no_kd", "pretrained", "external")
 
 
-def negative_control(scores: np.ndarray, is_member: np.ndarray, passed_text: str, failed_text: str) -> dict[str, Any]:
-    """AUC and interval of an attack that has no information; passes where the 95 % interval is not above 0.5."""
-    defined = np.isfinite(scores)
-    area = stats.auc(scores[defined & is_member], scores[defined & ~is_member], LEVEL)
-    passed = bool(not area.low > 0.5)
+@dataclass(frozen=True)
+class Blind:
+    """report: the control. scores: (n,) mean rank that the classifiers of the texts give each record, in the order of
+    the records; NaN where they could not run."""
+
+    report: dict[str, Any]
+    scores: np.ndarray
+
+
+def negative_control(
+    scores: np.ndarray,
+    is_member: np.ndarray,
+    passed_text: str,
+    failed_text: str,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """State, AUC and interval of an attack that has no information; passes where the 95 % interval is not above 0.5,
+    and could not run where there is none."""
+    area = _area(scores, is_member, LEVEL, groups)
+    state = COULD_NOT_RUN if not np.isfinite(area.low) else FAILED if area.low > 0.5 else PASSED
+    words = {PASSED: passed_text, FAILED: failed_text, COULD_NOT_RUN: "The control could not run: no score is defined."}
     return {
+        "state": state,
         "auc": area.value,
         "auc_ci95": [area.low, area.high],
         "p_value": area.p_value,
-        "passed": passed,
-        "verdict": passed_text if passed else failed_text,
+        "verdict": words[state],
     }
 
 
-def blind_scores(texts: list[str], is_member: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(n,) scores of a classifier that sees the text alone: bag of words, logistic regression, cross-validated.
+def blind_control(
+    records: pd.DataFrame,
+    *,
+    seed: int = 0,
+    cache: ArrayCache | None = None,
+    models: Mapping[str, np.ndarray] | None = None,
+) -> Blind:
+    """The blind battery on `records` (record_id, role, group_id and the text).
 
-    A record is scored by a model that saw no record of its group. Scores are ranks within their fold (0 to 1), since
-    the folds' models are not on one scale. All NaN with too few groups to make two folds.
+    models: scores (n,) of the records under models that saw neither list; these count on either side of one half.
+    The control fails where the interval of any scorer, Bonferroni-corrected for all, excludes one half, and could not
+    run where no classifier of the texts could. `noticeable_auc`: the AUC that would have made it fail with a
+    probability of 95 %. cache: keeps the classifiers' scores, which are the same for every model.
     """
-    from sklearn.feature_extraction.text import HashingVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    scores = np.full(len(texts), np.nan)
-    folds = min(FOLDS, *(len(np.unique(groups[side])) for side in (is_member, ~is_member)))
-    if folds < 2:
-        return scores
-    order = np.argsort(groups, kind="stable")  # so that the order of the table decides nothing
-    counts = HashingVectorizer(token_pattern=r"\w+", alternate_sign=False).transform(texts[i] for i in order)
-    counts = counts[:, counts.getnnz(axis=0) > 0]
-    labels, groups = is_member[order].astype(int), groups[order]
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, test in splitter.split(counts, labels, groups):
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(counts[train], labels[train])
-        scores[order[test]] = stats.mid_ranks(model.decision_function(counts[test])) / len(test)
-    return scores
-
-
-def blind_control(records: pd.DataFrame, *, seed: int = 0, cache: ArrayCache | None = None) -> dict[str, Any]:
-    """The blind attack on `records` (record_id, role, group_id and the text): AUC, interval, verdict in words.
-
-    cache: keeps the attack's scores, which are the same for every model.
-    """
-    records = records.sort_values("record_id", ignore_index=True)
-    is_member = (records["role"] == MEMBER).to_numpy()
-    texts = [" ".join(t) for t in zip(records["instruction"], records["context"], records["response"], strict=True)]
-    groups = records["group_id"].to_numpy().astype(str)
+    order = np.argsort(records["record_id"].to_numpy().astype(str), kind="stable")
+    table = records.iloc[order]
+    is_member = (table["role"] == MEMBER).to_numpy()
+    texts = ["\x1f".join(t) for t in zip(table["instruction"], table["context"], table["response"], strict=True)]
+    groups = table["group_id"].to_numpy().astype(str)
+    content = json.dumps([texts, is_member.tolist(), groups.tolist(), seed, FOLDS, list(SCORERS)])
+    key = hashlib.sha256(f"blind battery {content}".encode()).hexdigest()
 
     def compute() -> dict[str, np.ndarray]:
-        return {"scores": blind_scores(texts, is_member, groups, seed)}
+        return blind_scores(texts, is_member, groups, seed)
 
-    content = json.dumps([texts, is_member.tolist(), groups.tolist(), seed, FOLDS])
-    key = hashlib.sha256(f"blind attack {content}".encode()).hexdigest()
-    scores = (compute() if cache is None else cache.get_or_compute(key, compute))["scores"]
-    return negative_control(
-        scores,
-        is_member,
-        "The text alone does not tell members from non-members.",
-        "The split itself gives membership away: an attack that never saw the model beats chance.",
-    )
+    scores = dict(sorted((compute() if cache is None else cache.get_or_compute(key, compute)).items()))
+    combined = np.full(len(records), np.nan)
+    if scores:
+        combined[order] = np.mean(list(scores.values()), axis=0)
+    of_models = {name: column[order] for name, column in (models or {}).items()}
+    return Blind(_battery(scores, of_models, is_member, groups), combined)
 
 
-def placebo_control(scores: np.ndarray, is_member: np.ndarray) -> dict[str, Any]:
+def _battery(
+    of_texts: Mapping[str, np.ndarray], of_models: Mapping[str, np.ndarray], is_member: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
+    count = len(of_texts) + len(of_models)
+    level = 1.0 - (1.0 - LEVEL) / max(1, count)
+    areas = {name: _area(scores, is_member, level, groups) for name, scores in {**of_texts, **of_models}.items()}
+    failed = [name for name, area in areas.items() if area.low > 0.5 or (name in of_models and area.high < 0.5)]
+    if any(name in of_texts for name in failed):
+        state, words = FAILED, f"{_SPLIT}: an attack that never saw the model beats chance."
+    elif failed:
+        state, words = FAILED, f"{_SPLIT}: a model that saw neither list tells them apart."
+    elif not any(np.isfinite(areas[name].low) for name in of_texts):
+        state = COULD_NOT_RUN
+        words = "The blind attack could not run: it needs records of two groups at least in each list."
+    else:
+        state, words = PASSED, "The text alone does not tell members from non-members."
+    defined = [name for name, area in areas.items() if np.isfinite(area.value)]
+    ordered = sorted(failed or defined, key=lambda name: (-_distance(areas[name].value, name in of_models), name))
+    worst = areas[ordered[0]] if ordered else stats.AucEstimate(np.nan, np.nan, np.nan, np.nan)
+    return {
+        "state": state,
+        "scorer": ordered[0] if ordered else None,
+        "failed": failed,
+        "auc": worst.value,
+        "auc_ci95": [worst.low, worst.high],
+        "p_value": min(1.0, count * worst.p_value),
+        "noticeable_auc": _noticeable(is_member, groups, count) if of_texts else None,
+        "scorers": {name: {"auc": a.value, "auc_ci95": [a.low, a.high]} for name, a in areas.items()},
+        "verdict": words,
+    }
+
+
+def _distance(auc: float, either_side: bool) -> float:
+    return abs(auc - 0.5) if either_side else auc - 0.5
+
+
+def _noticeable(is_member: np.ndarray, groups: np.ndarray, tests: int) -> float:
+    """The smallest AUC that one of `tests` scorers would have been caught with, 95 %; groups count as one draw."""
+    m, n = (len(np.unique(groups[side])) for side in (is_member, ~is_member))
+    error = np.sqrt((m + n + 1) / (12 * m * n))
+    return float(min(1.0, 0.5 + (ndtri(1 - (1 - LEVEL) / (2 * tests)) + ndtri(NOTICED)) * error))
+
+
+def _area(scores: np.ndarray, is_member: np.ndarray, level: float, groups: np.ndarray | None) -> stats.AucEstimate:
+    sides = [side & np.isfinite(scores) for side in (is_member, ~is_member)]
+    owners = None if groups is None else (groups[sides[0]], groups[sides[1]])
+    return stats.auc(scores[sides[0]], scores[sides[1]], level, owners)
+
+
+def placebo_control(scores: np.ndarray, is_member: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]:
     """An attack that is given the teacher, with models in place of student and no-KD student that never met it."""
     return negative_control(
         scores,
         is_member,
         "Without a student of the teacher the attack finds nothing.",
         "The attack hears the teacher itself: its figure is no measure of what the student gives away.",
+        groups,
     )
 
 
-def permutation_control(scores: pd.DataFrame, *, permutations: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """AUCs under `permutations` random relabellings of the same records.
+def permutation_control(
+    scores: pd.DataFrame, *, permutations: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """AUCs under `permutations` random relabellings of the same records. groups: record id -> what makes one draw.
 
     attacks.<name>: mean and central 95 % range of the null. best: the highest AUC of all attacks beside the 95th
     percentile of that maximum under the null, and its p-value: the correction for having looked at several attacks.
@@ -111,26 +172,34 @@ def permutation_control(scores: pd.DataFrame, *, permutations: int = 1000, seed:
     is_member = (table["role"] == MEMBER).to_numpy()
     m, n = int(is_member.sum()), int((~is_member).sum())
     if not names or not m or not n:
-        return {"n_permutations": 0, "attacks": {}, "best": None}
+        return {"state": COULD_NOT_RUN, "n_permutations": 0, "attacks": {}, "best": None}
     ranks = np.column_stack([stats.mid_ranks(table[name].to_numpy(np.float64)) for name in names])
     generator = np.random.default_rng(seed)
-    labels = generator.permuted(np.tile(is_member, (permutations, 1)), axis=1)
-    null = (labels @ ranks - m * (m + 1) / 2.0) / (m * n)
+    labels = stats.relabellings(is_member, permutations, generator, groups_of(table, groups))
+    drawn = labels.sum(1, keepdims=True)  # whole groups move: the number of members need not stay
+    kept = ((drawn > 0) & (drawn < m + n))[:, 0]
+    labels, drawn = labels[kept], drawn[kept]
+    if not len(labels):
+        return {"state": COULD_NOT_RUN, "n_permutations": 0, "attacks": {}, "best": None}
+    null = (labels @ ranks - drawn * (drawn + 1) / 2.0) / (drawn * (m + n - drawn))
     observed = (is_member @ ranks - m * (m + 1) / 2.0) / (m * n)
     low, high = np.quantile(null, [0.025, 0.975], axis=0)
     best = null.max(1)
     return {
-        "n_permutations": permutations,
+        "state": PASSED,
+        "n_permutations": len(null),
         "attacks": {name: {"mean": null[:, i].mean(), "range95": [low[i], high[i]]} for i, name in enumerate(names)},
         "best": {
             "auc": float(observed.max()),
             "null_q95": float(np.quantile(best, 0.95)),
-            "p_value": float((1 + (best >= observed.max()).sum()) / (1 + permutations)),
+            "p_value": float((1 + (best >= observed.max()).sum()) / (1 + len(null))),
         },
     }
 
 
-def overlap_control(scores: pd.DataFrame, overlap: Mapping[str, float]) -> dict[str, Any]:
+def overlap_control(
+    scores: pd.DataFrame, overlap: Mapping[str, float], groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Each attack's AUC against the non-members that share no 13-gram with a member, and against those that do.
 
     overlap: record id of each non-member -> share of its 13-grams that stand in a member (NaN: it has none). Where
@@ -140,12 +209,14 @@ def overlap_control(scores: pd.DataFrame, overlap: Mapping[str, float]) -> dict[
     is_member = (scores["role"] == MEMBER).to_numpy()
     shares = np.array([np.nan_to_num(overlap.get(i, np.nan)) for i in scores["record_id"]])
     strata = {"none": ~is_member & (shares == 0.0), "some": ~is_member & (shares > 0.0)}
+    owners = groups_of(scores, groups)
     report: dict[str, Any] = {}
     for stratum, rows in strata.items():
         report[stratum] = {"n_nonmembers": int(rows.sum()), "attacks": {}}
         for name in names:
             column = scores[name].to_numpy(np.float64)
-            members, others = (column[side & np.isfinite(column)] for side in (is_member, rows))
-            area = stats.auc(members, others, LEVEL)
+            sides = [side & np.isfinite(column) for side in (is_member, rows)]
+            pair = None if owners is None else (owners[sides[0]], owners[sides[1]])
+            area = stats.auc(column[sides[0]], column[sides[1]], LEVEL, pair)
             report[stratum]["attacks"][name] = {"auc": area.value, "auc_ci95": [area.low, area.high]}
     return report

@@ -14,9 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdleak.attacks import ATTACKS, AttackInput
+from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.perturbation import PerturbationScores
 from kdleak.attacks.variants import argmax_texts
-from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
+from kdleak.auditing.controls import (
+    BLIND_MODELS,
+    PASSED,
+    Blind,
+    blind_control,
+    overlap_control,
+    permutation_control,
+    placebo_control,
+)
 from kdleak.auditing.membership import KEYS, membership_report
 from kdleak.auditing.passes import ModelRunner, PassRequest, PassResults, Subject
 from kdleak.auditing.settings import EngineSettings
@@ -33,8 +42,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TARGET = "target"
+#: The teacher's own base: what `pretrained` is to a teacher that is attacked.
+TEACHER_PRETRAINED = "teacher_pretrained"
 #: What the target is compared with by the attacks that need no pass of their own.
-COMPARED = ("teacher", "no_kd")
+COMPARED = ("teacher", "no_kd", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,10 @@ class ModelAudit:
     scores:   record_id, role, task, one column an attack (higher = member).
     report:   `membership_report` of them, with the controls blind, permutation, overlap and, by attack, placebo.
     left_out: attack -> why it has no score.
-    compared: score tables of teacher and no-KD student, where they were attacked too.
+    compared: score tables of teacher, no-KD student and pretrained base, where they were attacked too.
     passes:   what the passes over each model gave.
+    blind:    (n,) scores of the classifiers that see the texts alone.
+    groups:   record id -> group: what counts as one draw.
     """
 
     scores: pd.DataFrame
@@ -53,6 +66,8 @@ class ModelAudit:
     left_out: dict[str, str]
     compared: dict[str, pd.DataFrame]
     passes: dict[str, PassResults]
+    blind: np.ndarray
+    groups: dict[str, str]
 
 
 def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: EngineSettings) -> ModelAudit | None:
@@ -88,15 +103,18 @@ def judge(
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
     inputs = _attack_input(TARGET, tokenizers, passes, records, settings.attacks)
     member = (records["role"] == MEMBER).to_numpy()
+    groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
     placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
-    failed = [name for name, control in placebos.items() if settings.drop_failed and not control["passed"]]
+    failed = [name for name, control in placebos.items() if settings.drop_failed and control["state"] != PASSED]
     left_out |= {name: placebos[name]["verdict"] for name in failed}
     scores = scores.drop(columns=failed)
-    report = membership_report(scores, controls=_controls(scores, records, placebos, settings))
+    blind, controls = _controls(scores, records, passes, groups, settings)
+    controls |= {"placebo": placebos} if placebos else {}
+    report = membership_report(scores, controls=controls, groups=groups)
     for name, area in report["attacks"].items():
         if (draws := ATTACKS[name].draws) is not None:
             area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
-    return ModelAudit(scores, report, left_out, others, passes)
+    return ModelAudit(scores, report, left_out, others, passes, blind.scores, groups)
 
 
 def _attacked(present: Collection[str], settings: EngineSettings) -> dict[str, list[str]]:
@@ -119,19 +137,34 @@ def make_passes(
     results = {}
     for name, subject in subjects.items():
         uses = [
-            (TARGET if name == target else name, ATTACKS[attack].needs)
+            (TARGET if name == target else role, ATTACKS[attack].needs)
             for target, names in attacked.items()
             for attack in names
-            if name == target or name != TARGET  # the target is no reference of the others
+            if (role := _role_for(target, name)) or name == target
         ]
-        continued = settings.continuations if name in (TARGET, *COMPARED) else 0
+        continued = settings.continuations if name in (TARGET, "teacher", "no_kd") else 0
         if not (name in attacked or continued or any(role in needs.references for role, needs in uses)):
             continue
         of_target = [each for role, needs in uses if role == TARGET for each in needs.passes]
         extra = tuple(p for p in dict.fromkeys(of_target) if subject.population or not p.needs_population)
         wanted = any(role in needs.population for role, needs in uses) and bool(subject.population)
-        results[name] = runner.run(subject, PassRequest(extra, wanted, continued, settings.text_only))
+        results[name] = runner.run(
+            subject, PassRequest(extra, wanted, continued, settings.text_only, settings.published)
+        )
     return results
+
+
+def _role_for(target: str, name: str) -> str | None:
+    """What the model `name` is to the attacked model `target`; None where it is nothing to it.
+
+    The audited model is no reference of the others. A teacher's base is its own, never the student's, and it has no
+    no-KD student.
+    """
+    if name in (target, TARGET):
+        return None
+    if target == "teacher":
+        return {TEACHER_PRETRAINED: "pretrained", "external": "external"}.get(name)
+    return None if name == TEACHER_PRETRAINED else name
 
 
 def references_needed(attacks: Sequence[str]) -> set[str]:
@@ -148,7 +181,8 @@ def _attack_input(
     names: Sequence[str],
 ) -> AttackInput:
     results = passes[target]
-    others = {name: each for name, each in passes.items() if name not in (target, TARGET)}
+    roles = {name: _role_for(target, name) for name in passes}
+    others = {role: passes[name] for name, role in roles.items() if role}
     populations = {name: each.population for name, each in {TARGET: results, **others}.items()}
     greedy = any(ATTACKS[name].needs.argmax_texts for name in names)
     return AttackInput(
@@ -192,22 +226,27 @@ def _placebos(inputs: AttackInput, names: Sequence[str], member: np.ndarray) -> 
     """The negative controls of the attacks that have a placebo."""
     placebos = {name: ATTACKS[name].placebo for name in names}
     return {
-        name: placebo_control(ATTACKS[name].score(placebo(inputs)), member)
+        name: placebo_control(ATTACKS[name].score(placebo(inputs)), member, inputs.groups)
         for name, placebo in placebos.items()
         if placebo is not None
     }
 
 
 def _controls(
-    scores: pd.DataFrame, records: pd.DataFrame, placebos: Mapping[str, Any], settings: EngineSettings
-) -> dict[str, Any]:
+    scores: pd.DataFrame,
+    records: pd.DataFrame,
+    passes: Mapping[str, PassResults],
+    groups: Mapping[str, str],
+    settings: EngineSettings,
+) -> tuple[Blind, dict[str, Any]]:
     overlap = ngram_overlap(records, settings.ngram, of=[NONMEMBER], against=[MEMBER])
     shares = dict(zip(records["record_id"], overlap, strict=True))
     seed = derive(settings.seed, "controls")
     cache = None if settings.cache is None else ArrayCache(settings.cache)  # of this process alone
-    controls = {
-        "blind": blind_control(records, seed=seed, cache=cache),
-        "permutation": permutation_control(scores, permutations=settings.permutations, seed=seed),
-        "overlap": {"ngram": settings.ngram, **overlap_control(scores, shares)},
+    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in passes}
+    blind = blind_control(records, seed=seed, cache=cache, models=models)
+    return blind, {
+        "blind": blind.report,
+        "permutation": permutation_control(scores, permutations=settings.permutations, seed=seed, groups=groups),
+        "overlap": {"ngram": settings.ngram, **overlap_control(scores, shares, groups)},
     }
-    return controls | ({"placebo": dict(placebos)} if placebos else {})

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdleak.attacks import ATTACKS
-from kdleak.auditing.verdict import LEAK, LISTS_DIFFER, NONE, SWAPPED
+from kdleak.auditing.judgement import CANNOT_TELL, LEAK, LISTS_DIFFER, NONE, SWAPPED, reference_attacks
 from kdleak.render.blocks import Block, Bullets, Callout, Code, Heading, Marked, Paragraph, Strong
 from kdleak.render.wording import listed
 
-_TONE = {LISTS_DIFFER: "bad", SWAPPED: "bad", LEAK: "bad", NONE: "good"}
+_TONE = {LISTS_DIFFER: "bad", CANNOT_TELL: "warn", SWAPPED: "bad", LEAK: "bad"}
 #: An input that may be given -> what it shows beside the attacks that need it.
 _SHOWS = {
     "teacher": "how much of the teacher's own leak the student has",
@@ -39,6 +39,9 @@ _NEXT = {
     LISTS_DIFFER: (
         "Draw members and non-members from one pool by chance (same source, date, length and topics), and audit again.",
     ),
+    CANNOT_TELL: (
+        "Give records that do not all belong together (no context or near-duplicate that joins them), and audit again.",
+    ),
     SWAPPED: ("Check which list is given as --members and which as --nonmembers, and audit again.",),
 }
 
@@ -49,7 +52,7 @@ def first_screen(figures: Mapping[str, Any]) -> list[Block]:
     first, *others = verdict["sentences"]
     unseen = _unseen(figures)
     return [
-        Callout(Paragraph(Strong(verdict["headline"])), _TONE[verdict["kind"]]),
+        Callout(Paragraph(Strong(verdict["headline"])), _tone(figures)),
         Paragraph(Strong(first)),
         Bullets(others),
         Heading("What the words mean"),
@@ -64,6 +67,13 @@ def first_screen(figures: Mapping[str, Any]) -> list[Block]:
         Heading("What to do next"),
         Bullets(_NEXT[verdict["kind"]]),
     ]
+
+
+def _tone(figures: Mapping[str, Any]) -> str:
+    """Green only where a leak would have been noticed: with the stated power, and if a strong attack ran."""
+    verdict = figures["verdict"]
+    noticed = verdict["power"]["sufficient"] and reference_attacks(list(figures["membership"]["attacks"]))
+    return _TONE.get(verdict["kind"], "good" if noticed else "warn")
 
 
 def _meaning(name: str) -> str:

@@ -143,10 +143,11 @@ def overlapping(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compared(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` without system turns: all chats may share one, and are no near-duplicates for that."""
-    if "turns" not in frame:
-        return frame
-    return frame.assign(context=[transcript(turns[:-1], system=False) for turns in frame["turns"]])
+    """`frame` without what says nothing of a record: system turns, and a context that all records share. They make no
+    two records near-duplicates, nor one group."""
+    if "turns" in frame:
+        frame = frame.assign(context=[transcript(turns[:-1], system=False) for turns in frame["turns"]])
+    return frame.assign(context="") if frame["context"].nunique() == 1 else frame
 
 
 def _refusal(shared: pd.DataFrame) -> str:

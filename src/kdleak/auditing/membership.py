@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdleak import stats
+from kdleak.attacks import ATTACKS
+from kdleak.attacks.registry import ATTACKER
 from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
 
@@ -19,12 +21,20 @@ KEYS = ("record_id", "role", "task")
 LEVEL = 0.95
 
 
-def membership_report(scores: pd.DataFrame, *, controls: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def groups_of(table: pd.DataFrame, groups: Mapping[str, str] | None) -> np.ndarray | None:
+    """(n,) the group of each row of a table with record ids: what counts as one draw. None: every record is its own."""
+    return None if groups is None else np.array([groups[i] for i in table["record_id"]], dtype=str)
+
+
+def membership_report(
+    scores: pd.DataFrame, *, controls: Mapping[str, Any] | None = None, groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The content of `membership.json` for `scores` (record_id, role, task, one float column an attack).
 
     Scores are oriented (higher = member); NaN marks a record whose score is undefined, which is left out of that
     attack's figures and counted in `undefined`. Rows of other roles are ignored; row order has no effect.
-    `controls` is passed through. Raises KdleakError where a side has no record or no column is an attack.
+    `controls` is passed through. groups: record id -> group; records of a group count as one draw.
+    Raises KdleakError where a side has no record or no column is an attack.
     """
     frame = scores[scores["role"].isin([MEMBER, NONMEMBER])].sort_values("record_id", ignore_index=True)
     names = [column for column in frame.columns if column not in KEYS]
@@ -34,27 +44,36 @@ def membership_report(scores: pd.DataFrame, *, controls: Mapping[str, Any] | Non
     if not is_member.any() or is_member.all():
         raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
     columns = {name: frame[name].to_numpy(np.float64) for name in names}
-    attacks = _family(columns, is_member)
+    owners = groups_of(frame, groups)
+    attacks = _family(columns, is_member, owners)
     tasks = {}
     for task in sorted(frame["task"].unique()):
         rows = (frame["task"] == task).to_numpy()
-        tasks[task] = _family({name: column[rows] for name, column in columns.items()}, is_member[rows])
+        of_task = {name: column[rows] for name, column in columns.items()}
+        tasks[task] = _family(of_task, is_member[rows], None if owners is None else owners[rows])
     return {
         "n_members": int(is_member.sum()),
         "n_nonmembers": int((~is_member).sum()),
         "undefined": {name: _undefined(column, is_member) for name, column in columns.items()},
         "attacks": attacks,
-        "best_attack": max(names, key=lambda name: (np.nan_to_num(attacks[name]["auc"], nan=-1.0), name)),
+        "best_attack": max(attackers(names), key=lambda name: (np.nan_to_num(attacks[name]["auc"], nan=-1.0), name)),
         "tasks": tasks,
         "controls": dict(controls or {}),
         "notes": _notes(int((~is_member).sum())),
     }
 
 
-def attack_summary(members: np.ndarray, nonmembers: np.ndarray) -> dict[str, Any]:
+def attackers(names: Sequence[str]) -> list[str]:
+    """Those of the attacks `names` that need no teacher: an auditor's figure is never an attacker's best. All of them
+    where there is no other."""
+    return [name for name in names if name not in ATTACKS or ATTACKS[name].whose == ATTACKER] or list(names)
+
+
+def attack_summary(members: np.ndarray, nonmembers: np.ndarray, groups: stats.Groups | None = None) -> dict[str, Any]:
     """One attack's figures for scores (m,) and (n,); NaN scores are left out. All null where a side is empty."""
-    members, nonmembers = members[np.isfinite(members)], nonmembers[np.isfinite(nonmembers)]
-    area = stats.auc(members, nonmembers, LEVEL)
+    kept = np.isfinite(members), np.isfinite(nonmembers)
+    members, nonmembers = members[kept[0]], nonmembers[kept[1]]
+    area = stats.auc(members, nonmembers, LEVEL, None if groups is None else (groups[0][kept[0]], groups[1][kept[1]]))
     summary: dict[str, Any] = {
         "n_members": len(members),
         "n_nonmembers": len(nonmembers),
@@ -76,9 +95,12 @@ def attack_summary(members: np.ndarray, nonmembers: np.ndarray) -> dict[str, Any
     }
 
 
-def _family(columns: Mapping[str, np.ndarray], is_member: np.ndarray) -> dict[str, dict[str, Any]]:
+def _family(
+    columns: Mapping[str, np.ndarray], is_member: np.ndarray, groups: np.ndarray | None
+) -> dict[str, dict[str, Any]]:
     """Summaries of several attacks on the same records, with p-values Holm-corrected among them."""
-    summaries = {name: attack_summary(column[is_member], column[~is_member]) for name, column in columns.items()}
+    owners = None if groups is None else (groups[is_member], groups[~is_member])
+    summaries = {name: attack_summary(c[is_member], c[~is_member], owners) for name, c in columns.items()}
     adjusted = stats.holm([s["p_value"] for s in summaries.values()])
     for summary, p in zip(summaries.values(), adjusted, strict=True):
         summary["p_holm"] = float(p)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdleak.auditing.controls import FAILED, PASSED
 from kdleak.auditing.first_screen import first_screen
+from kdleak.auditing.judgement import SWAPPED
 from kdleak.auditing.membership import KEYS
-from kdleak.auditing.verdict import SWAPPED
 from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
 from kdleak.render.blocks import (
@@ -65,7 +66,7 @@ def _attacks(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mapping[s
     series |= {_BESIDE[who][0]: [_estimate(areas.get(name)) for name in attacks] for who, areas in others.items()}
     curves = {"student": _curve(scores, strongest["attack"])}
     for who, other in beside.items():
-        if strongest["attack"] in other.columns:
+        if who in _BESIDE and strongest["attack"] in other.columns:
             curves[_BESIDE[who][0]] = _curve(other, strongest["attack"])
     drawn = SideBySide(
         Chart(
@@ -215,7 +216,7 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
 
 
 def _passed(control: Mapping[str, Any]) -> str:
-    return "good" if control["passed"] else "bad"
+    return {PASSED: "good", FAILED: "bad"}.get(control["state"], "warn")
 
 
 def _curve(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:

@@ -64,12 +64,14 @@ class PassRequest:
     population:    whether the population is scored.
     continuations: tokens of a greedy continuation of every prompt; 0: none.
     text_only:     records have no prompt; their first tokens are continued.
+    published:     whether they are continued as the published script did too.
     """
 
     extra: tuple[ExtraPass, ...] = ()
     population: bool = False
     continuations: int = 0
     text_only: bool = False
+    published: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class ModelRunner:
                 refused[extra.name] = str(error)
         continued = None
         if request.continuations:
-            continued = self.continuations(subject, statistics, request.continuations, request.text_only)
+            how = request.text_only, request.published
+            continued = self.continuations(subject, statistics, request.continuations, *how)
         return PassResults(statistics, population, variants, computed, continued, refused)
 
     def statistics(self, subject: Subject, records: Sequence[EncodedRecord], label: str = "records") -> TokenStatistics:
@@ -129,17 +132,22 @@ class ModelRunner:
         return StatisticsCache(self.cache).get_or_compute(content_key(subject.digest, records), compute)
 
     def continuations(
-        self, subject: Subject, statistics: TokenStatistics, k: int, text_only: bool = False
+        self,
+        subject: Subject,
+        statistics: TokenStatistics,
+        k: int,
+        text_only: bool = False,
+        published: bool = True,
     ) -> Continuations:
         """Greedy continuations of k tokens of every record of `subject`; statistics: of the same records."""
-        records = subject.records
+        records, decodings = subject.records, {"plain": PLAIN} | ({"published": AS_PUBLISHED} if published else {})
         if text_only:
             records, statistics = continued_texts(records, statistics)
 
         def compute() -> dict[str, np.ndarray]:
-            with progress(f"{subject.folder.name}: continuations", 2 * len(records)) as advance:
-                plain, published = continuations_under(
-                    [PLAIN, AS_PUBLISHED],
+            with progress(f"{subject.folder.name}: continuations", len(decodings) * len(records)) as advance:
+                tokens = continuations_under(
+                    list(decodings.values()),
                     self.model(subject),
                     records,
                     subject.encoder.eos_id,
@@ -148,9 +156,10 @@ class ModelRunner:
                     max_tokens=self.settings.batch_tokens,
                     progress=advance,
                 )
-            return {"plain": plain, "published": published}
+            return dict(zip(decodings, tokens, strict=True))
 
-        return Continuations(records, statistics, **self.cached(subject, records, f"continuations, {k}", compute))
+        what = f"continuations, {k}" if published else f"plain continuations, {k}"
+        return Continuations(records, statistics, **self.cached(subject, records, what, compute))
 
     def _compute(self, subject: Subject, extra: ModelPass, inputs: PassInput) -> np.ndarray:
         settings = extra.settings(inputs)
@@ -187,15 +196,18 @@ def make_subjects(
     encoders: Mapping[str, Encoder],
     records: pd.DataFrame,
     population: pd.DataFrame | None = None,
-) -> tuple[dict[str, Subject], int]:
-    """The models with the texts as each encodes them, and how many responses had to be cut.
+) -> tuple[dict[str, Subject], dict[str, int]]:
+    """The models with the texts as each encodes them, and how many `prompts` and `responses` had to be cut.
 
     The text is the same for every model: a response that one of them cuts is cut for all, at the same character.
     """
     different = {id(encoder): encoder for encoder in encoders.values()}
     encoded = {key: encoder.encode_with_spans(records) for key, encoder in different.items()}
     shortest = np.min([each.characters for each in encoded.values()], axis=0)
-    cut = int((shortest < records["response"].str.len().to_numpy()).sum())
+    cut = {
+        "prompts": int(np.any([each.shortened for each in encoded.values()], axis=0).sum()),
+        "responses": int((shortest < records["response"].str.len().to_numpy()).sum()),
+    }
     texts = [text[:n] for text, n in zip(records["response"], shortest, strict=True)]
     for key, encoder in different.items():
         if (encoded[key].characters != shortest).any():

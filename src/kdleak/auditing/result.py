@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from kdleak.auditing.verdict import LEAK, NONE
+from kdleak.auditing.judgement import LEAK, NONE
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import json_text, replacing_file
 
@@ -58,7 +58,7 @@ class AuditResult:
     @property
     def leaks(self) -> bool | None:
         """Whether a leak was found; False is no proof that there is none. None where the lists cannot tell: they differ
-        without any model, or are swapped."""
+        without any model, are swapped, or no control could run."""
         return {LEAK: True, NONE: False}.get(self.figures["verdict"]["kind"])
 
     @property

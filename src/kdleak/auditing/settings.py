@@ -13,10 +13,10 @@ from kdleak.core.errors import KdleakError, nearest
 
 @dataclass(frozen=True)
 class Limits:
-    """Tokens of a prompt, and of prompt and response; what exceeds them is cut."""
+    """Tokens of a prompt, and of prompt and response; what exceeds them is cut. None: what the models can read."""
 
-    prompt: int = 256
-    total: int = 512
+    prompt: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class EngineSettings:
     permutations:    relabellings of the permutation control. ngram: words of the overlap control's n-grams.
     continuations:   tokens of the greedy continuations of target, teacher and no-KD student; 0: none are made.
     text_only:       records have no prompt.
+    published:       whether prompts are continued as the published script did too.
     compare:         whether teacher and no-KD student are attacked too.
     drop_failed:     whether an attack whose placebo succeeds is left out of the scores.
     missing_words:   what an attack lacks, as `Needs.missing` names it -> how to provide it.
@@ -45,6 +46,7 @@ class EngineSettings:
     ngram: int = 13
     continuations: int = 0
     text_only: bool = False
+    published: bool = True
     compare: bool = False
     drop_failed: bool = False
     missing_words: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +81,8 @@ class Settings:
             raise KdleakError(f"--quick leaves out all that --attacks names ({named}); take back one of the two")
         if self.batch_tokens < 1:
             raise KdleakError(f"--batch-tokens {self.batch_tokens}: a forward pass needs one token at least")
-        if not 0 < self.limits.prompt < self.limits.total:
+        prompt, total = self.limits.prompt, self.limits.total
+        if (prompt is not None and prompt < 1) or (total is not None and (prompt or 1) >= total):
             raise KdleakError("--max-prompt-tokens must lie between 0 and --max-tokens; a response needs room")
 
     @property

@@ -13,13 +13,14 @@ from kdleak.attacks import ATTACKS
 from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
 from kdleak.auditing.engine import ModelAudit
+from kdleak.auditing.judgement import judge
 from kdleak.auditing.lists import Lists, read_lists, read_population
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.page import report_page
 from kdleak.auditing.passes import Subject, make_encoders, make_subjects
 from kdleak.auditing.result import AuditResult
 from kdleak.auditing.settings import EngineSettings, Limits, Settings
-from kdleak.auditing.verdict import best_attack, verdict
+from kdleak.auditing.verdict import verdict
 from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.data.templates import choose_template
@@ -42,6 +43,7 @@ ROLES = {
     "reference": "external",
     "baseline": "no_kd",
     "pretrained": "pretrained",
+    "teacher_pretrained": engine.TEACHER_PRETRAINED,
 }
 _POPULATION = "--population, records that no model was trained on"
 #: What an attack lacks -> the option that would provide it.
@@ -86,21 +88,27 @@ def run_audit(
 
     membership = audit.report | _compared(audit)
     memorization, tables = _memorization(audit, subjects, lists)
-    best = best_attack(audit.scores, settings.fpr)
-    skipped = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
+    blind = membership["controls"]["blind"]["state"]
+    judged = judge(audit.scores, audit.compared, audit.blind, blind, settings.fpr, audit.groups)
+    best = judged.best
+    left_out = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
+    left_out |= audit.left_out
     figures = {
         "verdict": verdict(
-            best,
+            judged,
             membership["attacks"],
             membership["controls"],
             beside=membership["beside"],
             memorization=memorization,
+            left_out=left_out,
+            cut=cut,
         ),
         "membership": membership,
         "memorization": memorization,
-        "left_out": skipped | audit.left_out,
+        "left_out": left_out,
+        "cut": cut,
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
-        "inputs": _described(subjects, lists, cut, replace(settings, limits=limits)),
+        "inputs": _described(subjects, lists, replace(settings, limits=limits)),
     }
     table = audit.scores.assign(place=lists.frame["place"])
     table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
@@ -115,6 +123,7 @@ def _engine(settings: Settings, shape: str) -> EngineSettings:
         batch_tokens=settings.batch_tokens,
         continuations=CONTINUED if settings.memorization else 0,
         text_only=shape == "text",
+        published=False,
         compare=True,
         drop_failed=True,
         missing_words=_REMEDIES | {f"pass '{each.name}'": _POPULATION for each in extra},
@@ -129,11 +138,11 @@ def _compared(audit: ModelAudit) -> dict[str, Any]:
     figures: dict[str, Any] = {"beside": {}}
     if "teacher" in audit.compared:
         teacher = audit.compared["teacher"]
-        figures["beside"]["teacher"] = areas_beside(audit.scores, teacher, keys)
-        figures["inherited"] = inherited(audit.scores, teacher)
-        figures["exposed_overlap"] = exposed_overlap(audit.scores, teacher)
+        figures["beside"]["teacher"] = areas_beside(audit.scores, teacher, keys, audit.groups)
+        figures["inherited"] = inherited(audit.scores, teacher, audit.groups)
+        figures["exposed_overlap"] = exposed_overlap(audit.scores, teacher, audit.compared.get("no_kd"))
     if "no_kd" in audit.compared:
-        figures["beside"]["no_kd"] = against_baseline(audit.scores, audit.compared["no_kd"], keys)
+        figures["beside"]["no_kd"] = against_baseline(audit.scores, audit.compared["no_kd"], keys, audit.groups)
     return figures
 
 
@@ -179,7 +188,7 @@ def most_exposed(
     ]
 
 
-def _described(subjects: Mapping[str, Subject], lists: Lists, cut: int, settings: Settings) -> dict[str, Any]:
+def _described(subjects: Mapping[str, Subject], lists: Lists, settings: Settings) -> dict[str, Any]:
     """What was audited: enough to know it again, and no text."""
     roles = lists.frame["role"].value_counts()
     vocabulary = subjects["student"].encoder.tokenizer.get_vocab()
@@ -202,7 +211,6 @@ def _described(subjects: Mapping[str, Subject], lists: Lists, cut: int, settings
             "shape": lists.shape,
             "duplicates_left_out": lists.duplicates,
             "overlap_left_out": lists.overlap,
-            "responses_cut": cut,
         },
         "settings": {
             "fpr": settings.fpr,
@@ -214,9 +222,11 @@ def _described(subjects: Mapping[str, Subject], lists: Lists, cut: int, settings
 
 
 def _within(limits: Limits, folders: Iterable[Path]) -> Limits:
-    """`limits`, lowered to what every model has positions for."""
-    total = min(limits.total, *(position_limit(folder) for folder in folders))
-    prompt = min(limits.prompt, total - CONTINUED)  # a continuation follows it
+    """`limits`, lowered to what every model has positions for, which is the default of both."""
+    longest = min(position_limit(folder) for folder in folders)
+    total = longest if limits.total is None else min(limits.total, longest)
+    room = total - CONTINUED  # a continuation follows the prompt
+    prompt = room if limits.prompt is None else min(limits.prompt, room)
     if prompt < 1:
         raise KdleakError(f"a model with {total} positions has no room for a prompt and {CONTINUED} tokens after it")
     return Limits(prompt, total)

@@ -1,143 +1,136 @@
 """What an audit means, in plain words: how many members an attacker names, how sure that is, what may mislead.
 
-An attacker takes the attack that works best, so every interval here holds for all attacks that ran at once
-(Bonferroni): choosing the best of them afterwards costs nothing more.
+Every sentence is made from the judgement that decides the outcome (`kdleak.auditing.judgement`), so that none claims
+more than its interval covers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
-import numpy as np
-
-from kdleak import stats
 from kdleak.attacks import ATTACKS
-from kdleak.auditing.membership import KEYS, LEVEL
-from kdleak.data.sides import MEMBER
+from kdleak.attacks.registry import AUDITOR
+from kdleak.auditing.controls import FAILED
+from kdleak.auditing.judgement import (
+    BLIND,
+    CANNOT_TELL,
+    LEAK,
+    LISTS_DIFFER,
+    NONE,
+    SWAPPED,
+    BestAttack,
+    Judgement,
+    reference_attacks,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-#: Kinds of outcome: the lists differ in themselves; non-members score higher; a leak; none that these records show.
-LISTS_DIFFER, SWAPPED, LEAK, NONE = "lists_differ", "swapped", "leak", "no_leak_found"
-
-
-@dataclass(frozen=True)
-class BestAttack:
-    """The attack that separates the lists most. [auc_low, auc_high] and `tpr_ci` hold for all attacks at once.
-
-    auc_ceiling:      the highest upper end among all attacks.
-    target_fpr:       the false-positive rate that an attacker allows.
-    below_resolution: whether `target_fpr` is finer than one of the nonmembers.
-    false_positives:  how many of the `nonmembers` lie above the threshold; 0 where it is below the resolution.
-    fpr_high:         upper bound of that threshold's true false-positive rate.
-    tpr:              the share of members above the threshold.
-    attacks:          how many attacks it was chosen from.
-    """
-
-    attack: str
-    auc: float
-    auc_low: float
-    auc_high: float
-    auc_ceiling: float
-    target_fpr: float
-    below_resolution: bool
-    false_positives: int
-    fpr_high: float
-    tpr: float
-    tpr_ci: tuple[float, float]
-    members: int
-    nonmembers: int
-    attacks: int
-
-
-def best_attack(scores: pd.DataFrame, fpr: float) -> BestAttack:
-    """The attack of `scores` (record_id, role, task, one column an attack) whose AUC lies farthest from one half,
-    on whichever side; where that distance shows nothing, the attack with the highest AUC.
-
-    Attacks that are given the teacher or the baseline are left out where there are others: an attacker has neither."""
-    every = [name for name in scores.columns if name not in KEYS]
-    names = [name for name in every if not needs_auditor(name)] or every
-    member = (scores["role"] == MEMBER).to_numpy()
-    level = 1.0 - (1.0 - LEVEL) / len(names)
-    areas = {}
-    for name in names:
-        values = scores[name].to_numpy(np.float64)
-        sides = [values[rows & np.isfinite(values)] for rows in (member, ~member)]
-        if len(sides[0]) and len(sides[1]):
-            areas[name] = (sides, stats.auc(sides[0], sides[1], level))
-    name = max(areas, key=lambda n: (abs(areas[n][1].value - 0.5), n))
-    if areas[name][1].low <= 0.5 <= areas[name][1].high:  # nothing is shown either way: the attacker's best
-        name = max(areas, key=lambda n: (areas[n][1].value, n))
-    (inside, outside), area = areas[name]
-    point = stats.operating_point(inside, outside, fpr, level)
-    return BestAttack(
-        attack=name,
-        auc=area.value,
-        auc_low=area.low,
-        auc_high=area.high,
-        auc_ceiling=max(each.high for _, each in areas.values()),
-        target_fpr=fpr,
-        below_resolution=point.below_resolution,
-        false_positives=point.false_positives,
-        fpr_high=point.fpr_ci[1],
-        tpr=point.tpr,
-        tpr_ci=point.tpr_ci,
-        members=len(inside),
-        nonmembers=len(outside),
-        attacks=len(names),
-    )
-
-
-def needs_auditor(attack: str) -> bool:
-    """Whether `attack` is given what only an auditor holds: the teacher, or the no-KD student."""
-    return bool({"teacher", "no_kd"} & set(ATTACKS[attack].needs.references))
+#: Blind scorers that are models, and what the verdict calls them.
+_MODELS = {"no_kd": "the baseline", "pretrained": "the pretrained base", "external": "the reference"}
 
 
 def verdict(
-    best: BestAttack,
+    judged: Judgement,
     attacks: Mapping[str, Mapping[str, Any]],
     controls: Mapping[str, Any],
     *,
     beside: Mapping[str, Mapping[str, Any]],
     memorization: Mapping[str, Any] | None,
+    left_out: Mapping[str, str],
+    cut: Mapping[str, int],
 ) -> dict[str, Any]:
-    """{kind, headline, sentences, strongest}: the outcome, in the order in which it should be read.
+    """{kind, headline, sentences, strongest, power, excess}: the outcome, in the order in which it should be read.
 
-    attacks: {auc, auc_ci95} of the student by attack.
-    beside:  the same of `no_kd` and `teacher` where they were given, and for `no_kd` the `excess` over it.
+    attacks:  {auc, auc_ci95} of the student by attack.
+    beside:   the same of `no_kd` and `teacher` where they were given, and for `no_kd` the `excess` over it.
+    left_out: attack -> why it did not run. cut: {prompts, responses} that were longer than the limits.
     """
-    blind = controls["blind"]
-    kind = _kind(best, blind)
-    headline = {
-        LISTS_DIFFER: "The two lists can be told apart without any model: no figure below is evidence of a leak.",
+    kind, best, blind = judged.kind, judged.best, controls["blind"]
+    sentences = [_operating_point(best), *_warnings(best, blind, kind), *_area(best, kind)]
+    if kind == NONE:
+        sentences = [*_strong(left_out), _power(judged), *sentences]
+    sentences += [*_excess(judged), *_compared(judged, beside), *_auditors(attacks), *_seen(blind), *_cut(cut)]
+    if memorization is not None:
+        sentences.append(_memorized(memorization))
+    excess = {name: {"excess": e.value, "at_least": e.low, "null": e.null} for name, e in judged.excess.items()}
+    return {
+        "kind": kind,
+        "headline": _headline(kind, blind),
+        "sentences": sentences,
+        "strongest": asdict(best),
+        "power": judged.power,
+        "excess": {"attacks": excess, "nulls": list(judged.nulls), "leaking": list(judged.leaking)},
+    }
+
+
+def _headline(kind: str, blind: Mapping[str, Any]) -> str:
+    only_models = bool(blind.get("failed")) and set(blind["failed"]) <= set(_MODELS)
+    without = "by a model that saw neither" if only_models else "without any model"
+    return {
+        LISTS_DIFFER: f"The two lists can be told apart {without}: no figure below is evidence of a leak.",
+        CANNOT_TELL: "The control for lists that differ could not run: this audit says neither that the student leaks "
+        "nor that it does not.",
         SWAPPED: "The non-members look more like training data than the members: are the two lists swapped?",
         LEAK: "The student tells members from non-members: it leaks.",
         NONE: "No leak was found by these attacks on these records.",
     }[kind]
-    sentences = [_operating_point(best), *_warnings(best, blind, kind), *_area(best, kind)]
-    sentences += [*_compared(beside, best.attack), *_auditors(attacks)]
-    if memorization is not None:
-        sentences.append(_memorized(memorization))
-    return {"kind": kind, "headline": headline, "sentences": sentences, "strongest": vars(best)}
 
 
-def _kind(best: BestAttack, blind: Mapping[str, Any]) -> str:
-    if not blind["passed"]:
-        return LISTS_DIFFER
-    if best.auc_high < 0.5:
-        return SWAPPED
-    if best.auc_low > 0.5 or best.tpr_ci[0] > best.target_fpr:
-        return LEAK
-    return NONE
+def _strong(left_out: Mapping[str, str]) -> list[str]:
+    """The strong attacks that did not run; what was not tried is not ruled out."""
+    reasons: dict[str, list[str]] = {}
+    for name in reference_attacks(list(left_out)):
+        reasons.setdefault(left_out[name], []).append(f"'{name}'")
+    return [f"Strong attacks did not run: {', '.join(names)} ({why})." for why, names in reasons.items()]
+
+
+def _power(judged: Judgement) -> str:
+    if judged.noticeable_auc >= 1.0:
+        return "So few records would have shown no leak of any size with certainty: this audit rules nothing out."
+    enough = "" if judged.power["sufficient"] else " A smaller leak may well be there: more records would show it."
+    return f"An AUC above {judged.noticeable_auc:.2f} by any of these attacks would have been noticed (95 %).{enough}"
+
+
+def _excess(judged: Judgement) -> list[str]:
+    """What the student was held against; without a model that never met the teacher, what cannot be known."""
+    sentences = []
+    if judged.kind in (LEAK, NONE) and judged.best.attack in judged.excess:
+        e = judged.excess[judged.best.attack]
+        called = {"baseline": "the baseline", "pretrained": "its pretrained base", BLIND: "the texts alone"}[e.null]
+        reads = "at least" if e.low > 0 else "no excess is shown; lower bound"
+        sentences.append(
+            f"Beyond what {called} would give by '{judged.best.attack}', its AUC is {e.value:+.2f} ({reads} "
+            f"{e.low:+.2f}, for all attacks and comparisons at once)."
+        )
+    if not judged.knows_a_null_model:
+        sentences.append(
+            "No model that never met the teacher was given (--baseline, --pretrained): whether the student has this "
+            "from its teacher, from its own pretraining or from easier texts, this audit cannot know."
+        )
+    return sentences
+
+
+def _seen(blind: Mapping[str, Any]) -> list[str]:
+    if blind["state"] == FAILED or blind.get("noticeable_auc") is None:
+        return []
+    return [
+        f"Lists that a blind attack tells apart with an AUC above {blind['noticeable_auc']:.2f} would have been seen."
+    ]
+
+
+def _cut(cut: Mapping[str, int]) -> list[str]:
+    if not cut["prompts"] and not cut["responses"]:
+        return []
+    return [
+        f"{cut['prompts']} prompts and {cut['responses']} responses were longer than the limits and were cut: the "
+        "model was asked about less than it may have been trained on."
+    ]
 
 
 def _operating_point(best: BestAttack) -> str:
     """The sentence that the audit is for."""
     low, high = (round(1000 * share) for share in best.tpr_ci)
-    figure = f"names {round(1000 * best.tpr)} (95 % interval {low} to {high}; attack '{best.attack}')"
+    figure = f"names {round(1000 * best.tpr)} (95 % interval {low} to {high}; attack '{best.named_by}')"
     if best.below_resolution or best.target_fpr == 0.0:
         allowed = f"accepts no false accusation among these {best.nonmembers} non-members"
         guess = ""
@@ -157,10 +150,14 @@ def _warnings(best: BestAttack, blind: Mapping[str, Any], kind: str) -> list[str
         )
     if kind == LISTS_DIFFER:
         low, high = blind["auc_ci95"]
+        scorer = blind.get("scorer")
+        who = "A blind attack that sees the texts alone" if scorer not in _MODELS else f"{_MODELS[scorer]}, blind,"
         sentences.append(
-            f"A blind attack that sees the texts alone reaches an AUC of {blind['auc']:.2f} [{low:.2f}, {high:.2f}]: "
+            f"{who[0].upper()}{who[1:]} reaches an AUC of {blind['auc']:.2f} [{low:.2f}, {high:.2f}] ({scorer}): "
             "the lists differ in themselves (source, date, length, topic). Draw both lists from one pool by chance."
         )
+    if kind == CANNOT_TELL:
+        sentences.append(f"{blind['verdict']} The figures are shown as they are, and prove nothing.")
     if kind == SWAPPED:
         interval = f"{best.auc:.2f} [{best.auc_low:.2f}, {best.auc_high:.2f}]"
         sentences.append(
@@ -181,21 +178,22 @@ def _area(best: BestAttack, kind: str) -> list[str]:
     return [f"{sentence}; one half is chance."]
 
 
-def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]:
-    sentences = []
+def _compared(judged: Judgement, beside: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    sentences, attack = [], judged.best.attack
     if "no_kd" in beside and attack in beside["no_kd"]:
         other = beside["no_kd"][attack]
         difference, (low, high) = other["excess"]["difference"], other["excess"]["ci95"]
-        judged = (
+        bound = judged.excess[attack].differences.get("baseline", (0.0, -1.0))[1] if attack in judged.excess else -1.0
+        reading = (
             "distillation added to the leak"
-            if low > 0
+            if bound > 0
             else "distillation took from it"
-            if high < 0
+            if difference < 0 and other["excess"]["p_holm"] < 0.05
             else "no effect of distillation is shown"
         )
         sentences.append(
             f"The baseline, trained without the teacher, has an AUC of {other['auc']:.2f} by the same attack: the "
-            f"student's is {difference:+.2f} [{low:+.2f}, {high:+.2f}] from it, so {judged}."
+            f"student's is {difference:+.2f} [{low:+.2f}, {high:+.2f}] from it, so {reading}."
         )
     if "teacher" in beside and attack in beside["teacher"]:
         other = beside["teacher"][attack]
@@ -205,10 +203,10 @@ def _compared(beside: Mapping[str, Mapping[str, Any]], attack: str) -> list[str]
 
 def _auditors(attacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
-        f"An auditor, who holds the teacher and the baseline too, reaches {attacks[name]['auc']:.2f} "
-        f"[{attacks[name]['auc_ci95'][0]:.2f}, {attacks[name]['auc_ci95'][1]:.2f}] by '{name}': what no outsider can."
+        f"An auditor, who holds the teacher too, reaches {attacks[name]['auc']:.2f} "
+        f"[{attacks[name]['auc_ci95'][0]:.2f}, {attacks[name]['auc_ci95'][1]:.2f}] by '{name}'."
         for name in attacks
-        if needs_auditor(name)
+        if ATTACKS[name].whose == AUDITOR
     ]
 
 

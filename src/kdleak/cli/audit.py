@@ -16,6 +16,7 @@ def audit(
     reference: Annotated[str | None, typer.Option(help="Another architecture that saw neither list.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The student trained without the teacher.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="The student before any fine-tuning.")] = None,
+    teacher_pretrained: Annotated[str | None, typer.Option(help="The teacher before any fine-tuning.")] = None,
     population: Annotated[Path | None, typer.Option(help="More records that no model has seen.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for audit.json, scores.parquet and report.html.")] = Path(
         "kdleak-audit"
@@ -27,8 +28,12 @@ def audit(
     fpr: Annotated[float, typer.Option(help="Share of non-members that an attacker may accuse falsely.")] = 0.01,
     quick: Annotated[bool, typer.Option(help="Leave out the attacks that need passes of their own.")] = False,
     drop_overlap: Annotated[bool, typer.Option(help="Leave out records that overlap instead of refusing.")] = False,
-    max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are cut.")] = 256,
-    max_tokens: Annotated[int, typer.Option(help="Prompt and response; what is longer is cut.")] = 512,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(help="Longer prompts are cut; by default at what the models can read.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Prompt and response; what is longer is cut, by default as for prompts.")
+    ] = None,
     batch_tokens: Annotated[int, typer.Option(help="Tokens in one forward pass.")] = 4096,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
@@ -38,6 +43,7 @@ def audit(
     from kdleak import api
 
     models = {"teacher": teacher, "reference": reference, "baseline": baseline, "pretrained": pretrained}
+    models["teacher_pretrained"] = teacher_pretrained
     chosen = attacks.split(",") if attacks else None
     limits = {"max_prompt_tokens": max_prompt_tokens, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
     options = {"template": template, "attacks": chosen, "fpr": fpr, "quick": quick, "drop_overlap": drop_overlap}

@@ -41,11 +41,13 @@ class Encoded:
     spans:      of each, (m, 2) first and last + 1 character of every token of the response, truncated ones included,
                 counted from the response's first; a token across the border to the prompt begins below 0.
     characters: (n,) characters of each response that its record covers.
+    shortened:  (n,) whether the prompt was longer than its limit and lost tokens.
     """
 
     records: list[EncodedRecord]
     spans: list[np.ndarray]
     characters: np.ndarray
+    shortened: np.ndarray
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -118,7 +120,7 @@ class Encoder:
 
     def _encode(self, record_ids: list[str], prompts: list[str], responses: list[str]) -> Encoded:
         if not record_ids:
-            return Encoded([], [], np.zeros(0, np.int64))
+            return Encoded([], [], np.zeros(0, np.int64), np.zeros(0, bool))
         # A lone surrogate is no character and cannot be encoded: it becomes the replacement character.
         prompts, responses = ([t.encode("utf-8", "replace").decode() for t in each] for each in (prompts, responses))
         encoded = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)])
@@ -130,7 +132,11 @@ class Encoder:
             length if record.n_scored == len(spans) else spans[record.n_scored - 1, 1]
             for (record, spans), length in zip(pairs, lengths, strict=True)
         ]
-        return Encoded([r for r, _ in pairs], [s for _, s in pairs], np.array(covered, dtype=np.int64))
+        limit = self.max_prompt_tokens - self.starts_with_bos
+        offsets = zip(encoded["offset_mapping"], prompts, strict=True)
+        shortened = [sum(end <= len(prompt) for _, end in each) > limit for each, prompt in offsets]
+        records, spans = ([pair[i] for pair in pairs] for i in (0, 1))
+        return Encoded(records, spans, np.array(covered, dtype=np.int64), np.array(shortened, dtype=bool))
 
     def _tokenize(self, texts: list[str]) -> dict[str, list]:
         split = self.template != "chat"

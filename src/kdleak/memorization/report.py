@@ -20,7 +20,7 @@ import numpy as np
 
 from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
-from kdleak.memorization.exposure import CHANCE, exposure, extrapolated_exposure
+from kdleak.memorization.canary_report import canary_report
 from kdleak.memorization.extraction import discoverable
 from kdleak.stats.gap import Gap, mean_gap
 
@@ -76,23 +76,24 @@ def memorization_report(
     teachers = _aligned(records, teacher.records, "teacher") if teacher is not None else None
     everything = np.ones(len(records), dtype=bool)
     figures = _Figures(records, baseline, member)
+    known = [name for name in FIGURES if name in records]  # the published script's decoding is not always made
     report: dict[str, Any] = {
         "n_members": int(member.sum()),
         "n_nonmembers": int((~member).sum()),
-        **{name: figures.column(name, everything) for name in FIGURES if not name.startswith("exact_")},
+        **{name: figures.column(name, everything) for name in known if not name.startswith("exact_")},
         "exact_match": {str(k): figures.column(f"exact_{k}", everything) for k in EXACT},
         "extraction": {"discoverable": _discoverable(figures, everything)},
         "tasks": {
-            task: {name: figures.column(name, (records["task"] == task).to_numpy()) for name in TASK_FIGURES}
+            task: {n: figures.column(n, (records["task"] == task).to_numpy()) for n in TASK_FIGURES if n in known}
             for task in sorted(records["task"].unique())
         },
     }
     if audited.facts is not None and len(audited.facts):
         other = no_kd.facts if no_kd is not None else None
-        report["extraction"]["facts"] = _facts(audited.facts, other)
+        report["extraction"]["facts"] = _facts(audited.facts, other, records.set_index("record_id")["group_id"])
     if audited.canaries is not None and (audited.canaries["repetitions"] > 0).any():
         other = no_kd.canaries if no_kd is not None else None
-        report["extraction"]["canaries"] = _canaries(audited.canaries, other)
+        report["extraction"]["canaries"] = canary_report(audited.canaries, other)
     if teachers is not None:
         report["inheritance"] = _inheritance(records, teachers, baseline, member)
         if baseline is not None:
@@ -178,8 +179,9 @@ def _discoverable(figures: _Figures, rows: np.ndarray) -> dict[str, dict[str, An
     }
 
 
-def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
-    """Shares of facts extracted, by kind; facts that the prompt states are `copied`, and in no other figure."""
+def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None, groups: pd.Series) -> dict[str, Any]:
+    """Shares of facts extracted, by kind; facts that the prompt states are `copied`, and in no other figure. groups: by
+    record id; the facts of a group's records are one draw."""
     order = ["record_id", "fact"]
     audited = audited[audited["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
     if no_kd is not None:
@@ -187,8 +189,8 @@ def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
         assert no_kd is not None  # rows of a table are a table
         if not audited[order].equals(no_kd[order]):
             raise KdleakError("the No-KD student's facts are not this model's; run both memorization stages again")
-    # Facts of one record are one draw.
-    figures = _Figures(audited.assign(group_id=audited["record_id"]), no_kd, (audited["role"] == MEMBER).to_numpy())
+    owners = audited["record_id"].map(groups).fillna(audited["record_id"])
+    figures = _Figures(audited.assign(group_id=owners), no_kd, (audited["role"] == MEMBER).to_numpy())
     copied = audited["in_prompt"].to_numpy()
     kinds = {kind: (audited["kind"] == kind).to_numpy() & ~copied for kind in sorted(audited["kind"].unique())}
     return {
@@ -201,41 +203,6 @@ def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
 
 def _probabilities(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray | None]:
     return np.exp(audited["log_p"].to_numpy()), None if no_kd is None else np.exp(no_kd["log_p"].to_numpy())
-
-
-def _canaries(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
-    """Exposure by number of repetitions, of this model and of the No-KD student."""
-    report = _exposures(audited)
-    if no_kd is not None:
-        report["no_kd"] = _exposures(no_kd)
-    return report
-
-
-def _exposures(table: pd.DataFrame) -> dict[str, Any]:
-    table = table.sort_values(["repetitions", "record_id"], ignore_index=True)
-    planted = (table["repetitions"] > 0).to_numpy()
-    bits = table["log_perplexity"].to_numpy()
-    values = exposure(bits[planted], bits[~planted])
-    far = extrapolated_exposure(bits[planted], bits[~planted])
-    repetitions = table.loc[planted, "repetitions"].to_numpy()
-    levels = sorted(set(repetitions.tolist()))
-    most, least = (values[repetitions == level] for level in (levels[-1], levels[0]))
-    against = mean_gap(most, least)
-    return {
-        "references": int((~planted).sum()),
-        "maximum": float(np.log2((~planted).sum() + 1)),
-        "chance": CHANCE,
-        "repetitions": {
-            str(level): {
-                "n": int((repetitions == level).sum()),
-                "exposure": float(values[repetitions == level].mean()),
-                "exposures": np.sort(values[repetitions == level]),
-                "extrapolated": float(far[repetitions == level].mean()),
-            }
-            for level in levels
-        },
-        "most_against_least": {"difference": against.gap, "ci95": [against.low, against.high]},
-    }
 
 
 def _inheritance(

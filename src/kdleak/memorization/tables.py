@@ -37,12 +37,12 @@ TEXT_PREFIX = 50
 @dataclass(frozen=True)
 class Continuations:
     """Greedy continuations (n, k) of the prompts of `records`, ENDED where decoding had ended: as the model decodes
-    (`plain`) and as the published script did. statistics: of the responses, teacher-forced."""
+    (`plain`) and as the published script did (None: not made). statistics: of the responses, teacher-forced."""
 
     records: Sequence[EncodedRecord]
     statistics: TokenStatistics
     plain: np.ndarray
-    published: np.ndarray
+    published: np.ndarray | None = None
 
 
 def record_table(
@@ -53,10 +53,9 @@ def record_table(
     prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
     texts = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in continued.plain.tolist()]
     references = [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in records]
-    return frame[list(KEYS)].assign(
+    table = frame[list(KEYS)].assign(
         length=statistics.lengths,
         token_accuracy=token_accuracy(continued.plain, records),
-        token_accuracy_as_published=token_accuracy(continued.published, records, as_published=True),
         correct_prefix=prefix,
         reproduced=reproduced(prefix, statistics.lengths, k, shortest),
         **{f"exact_{n}": exact_match(prefix, statistics.lengths, n) for n in EXACT},
@@ -64,6 +63,9 @@ def record_table(
         edit_similarity=edit_similarity(continued.plain, records),
         log_p=prefix_log_probability(statistics, k),
     )
+    if continued.published is not None:
+        table["token_accuracy_as_published"] = token_accuracy(continued.published, records, as_published=True)
+    return table
 
 
 def fact_table(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder, statistics: TokenStatistics) -> pd.DataFrame:

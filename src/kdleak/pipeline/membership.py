@@ -50,10 +50,10 @@ def judge_membership(
     if variant.is_distilled:
         others = (variant.teacher, variant.baseline)
         teacher, baseline = (as_sides(read_parquet(project.scores(other))) for other in others)
-        report["controls"]["no_kd"] = against_baseline(audit.scores, baseline)
+        report["controls"]["no_kd"] = against_baseline(audit.scores, baseline, groups=audit.groups)
         report["teacher"] = {
-            "inherited": inherited(audit.scores, teacher),
-            "exposed_overlap": exposed_overlap(audit.scores, teacher),
+            "inherited": inherited(audit.scores, teacher, audit.groups),
+            "exposed_overlap": exposed_overlap(audit.scores, teacher, baseline),
         }
     write_parquet(as_roles(audit.scores), project.scores(variant))
     write_csv(roc_table(audit.scores), project.roc(variant))
@@ -70,7 +70,8 @@ def judge_blocks(
     table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
     write_parquet(as_roles(table), project.block_scores(variant))
     noise = noise_of(params.audit.model_dump(), "blocks", params.seed)
-    write_json(block_report(keys, blocks, noise, baseline), project.blocks(variant), digits=6)
+    groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
+    write_json(block_report(keys, blocks, noise, baseline, groups), project.blocks(variant), digits=6)
 
 
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:

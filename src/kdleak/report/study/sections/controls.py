@@ -22,7 +22,7 @@ def controls(report: Report) -> Content:
     names = study.with_("membership")
     controls_of = {name: study.models[name].membership["controls"] for name in names}
     blocks: list[object] = []
-    failed = [name for name, each in controls_of.items() if "blind" in each and not each["blind"]["passed"]]
+    failed = [name for name, each in controls_of.items() if "blind" in each and each["blind"]["state"] != "passed"]
     blind = next((each["blind"] for each in controls_of.values() if "blind" in each), None)
     if blind:
         shown = with_interval(blind["auc"], blind["auc_ci95"])
