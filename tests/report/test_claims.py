@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.pipeline.provenance import Provenance
 from kdleak.render.page import Page, Section
 from kdleak.report.headline import best_attack
+from kdleak.report.results_table import print_results
 from kdleak.report.study.claims import findings_of
 from kdleak.report.study.findings import (
     CONTRADICTED,
@@ -287,6 +289,21 @@ def test_an_auditors_attack_is_nobodys_best_and_stands_by_itself(results):
     written = results_markdown(params, results.project)
     assert written.count("`teacher_aware`") == 1 and "which are nobody's best" in written
     assert "teacher_aware †" in heatmap_drawing(read_study(params, results.project))
+
+
+def test_the_terminal_shows_auditors_attacks_of_students_alone_and_realised_shares(results, monkeypatch, capsys):
+    path = results.project.membership("kd")
+    content = json.loads(path.read_text())
+    content["attacks"]["teacher_aware"] = content["attacks"]["loss"] | {"auc": 0.999, "auc_ci95": [0.998, 1.0]}
+    path.write_text(json.dumps(content))
+    results.project.metrics.write_text("{}")
+    monkeypatch.setattr(Provenance, "outdated", lambda *_: None)
+    print_results(params_of(), results.project)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.index("no outsider has") < shown.index("teacher_aware") and shown.count("teacher_aware") == 1
+    row = next(line for line in shown.splitlines() if line.startswith("student-written"))
+    assert ".500" in row and "rollout rounds" in shown
 
 
 def test_realised_shares_are_metrics_of_the_run_in_mlflow():
