@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.pipeline.provenance import Provenance
 from kdleak.render.page import Page, Section
 from kdleak.report.headline import best_attack
+from kdleak.report.results_table import print_results
 from kdleak.report.study.claims import findings_of
 from kdleak.report.study.findings import (
     CONTRADICTED,
@@ -27,7 +29,6 @@ from kdleak.report.study.findings import (
     detectable,
     judged,
     together,
-    views_of,
 )
 from kdleak.report.study.markdown import results_markdown
 from kdleak.report.study.results import read_study
@@ -36,7 +37,6 @@ from kdleak.report.study.sections.attacks import heatmap_drawing
 from kdleak.report.study.sections.claims import tally
 from kdleak.report.study.sections.headline import what_leaked
 from kdleak.report.study.sections.realised import what_techniques_did
-from kdleak.stats import tpr_leak
 from kdleak.stats.contrasts import Contrast
 from kdleak.tracking.metrics import headline_metrics, realised_metrics
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
@@ -225,35 +225,6 @@ def test_no_p_value_of_a_finding_is_smaller_than_a_millionth(results):
             assert all(p == "< 1e-6" or p >= 1e-6 for p in (each["p_value"], each["p_holm"]))
 
 
-def scores(shift: float, n: int, seed: int, common: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    both = 0.7 * common + 0.7 * np.random.default_rng(seed).normal(size=2 * n)
-    return both[:n] + shift, both[n:]
-
-
-def test_a_tpr_as_a_mean_over_records_is_the_tpr_and_has_the_error_that_repetition_shows():
-    n, values, errors = 1000, [], []
-    for seed in range(200):
-        common = np.random.default_rng(10_000 + seed).normal(size=2 * n)
-        first, second = (tpr_leak(*scores(shift, n, 3 * seed + k, common), 0.01) for k, shift in enumerate((1.5, 1.0)))
-        values.append((first - second).value)
-        errors.append((first - second).error)
-    members, nonmembers = scores(1.5, n, 0, np.zeros(2 * n))
-    leak = tpr_leak(members, nonmembers, 0.01)
-    assert leak.value == np.mean(members > np.sort(nonmembers)[-11]) == pytest.approx(leak.nonmembers.mean())
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
-
-
-def test_a_rate_that_lets_fewer_than_five_non_members_through_judges_nothing():
-    few, enough = (scores(1.0, n, 0, np.zeros(2 * n)) for n in (499, 500))
-    assert tpr_leak(*few, 0.01) is None and tpr_leak(*enough, 0.01) is not None
-    tables = {
-        name: pd.DataFrame({"record_id": range(998), "role": np.repeat(["private", "heldout"], 499),
-                            "loss": np.concatenate(few)})
-        for name in ("kd", "rkl")
-    }  # fmt: skip
-    assert list(views_of(tables)) == [View("loss")]
-
-
 def test_a_techniques_realised_shares_stand_in_the_report_and_what_did_not_run_is_named(results):
     def shown() -> str:
         study = read_study(params_of(), results.project)
@@ -287,6 +258,21 @@ def test_an_auditors_attack_is_nobodys_best_and_stands_by_itself(results):
     written = results_markdown(params, results.project)
     assert written.count("`teacher_aware`") == 1 and "which are nobody's best" in written
     assert "teacher_aware †" in heatmap_drawing(read_study(params, results.project))
+
+
+def test_the_terminal_shows_auditors_attacks_of_students_alone_and_realised_shares(results, monkeypatch, capsys):
+    path = results.project.membership("kd")
+    content = json.loads(path.read_text())
+    content["attacks"]["teacher_aware"] = content["attacks"]["loss"] | {"auc": 0.999, "auc_ci95": [0.998, 1.0]}
+    path.write_text(json.dumps(content))
+    results.project.metrics.write_text("{}")
+    monkeypatch.setattr(Provenance, "outdated", lambda *_: None)
+    print_results(params_of(), results.project)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.index("no outsider has") < shown.index("teacher_aware") and shown.count("teacher_aware") == 1
+    row = next(line for line in shown.splitlines() if line.startswith("student-written"))
+    assert ".500" in row and "rollout rounds" in shown
 
 
 def test_realised_shares_are_metrics_of_the_run_in_mlflow():

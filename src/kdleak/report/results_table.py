@@ -67,7 +67,7 @@ def print_results(params: Params, project: Project) -> None:
         "an AUC of .5 is chance.\n"
     )
     console.print(
-        "Memorization and utility. accuracy: share of the first greedy tokens that are right, and its gap;\n"
+        "Memorization and utility. accuracy: share of the first greedy tokens that are right, and its gap; "
         "copied: share of whole responses; facts: of private facts; exposure of canaries in bits"
     )
     console.print(_shown(table[~attacks], params.kd.method))
@@ -126,7 +126,7 @@ def _shown(table: pd.DataFrame, method: str, prefix: str = "") -> Table:
     titles = {"teacher": "teacher", "student": f"student, {method}", "no_kd": "no-KD student"}
     for title in titles.values():
         shown.add_column(title, justify="right", no_wrap=True)
-    by_model = {model: part.set_index("measure") for model, part in table.groupby("model")}
+    by_model = {model: table[table["model"] == model].set_index("measure") for model in titles}
     for measure in dict.fromkeys(table.sort_values("model", key=lambda m: m != "student", kind="stable")["measure"]):
         rows = (by_model[model].reindex([measure]).iloc[0] for model in titles)
         shown.add_row(measure.removeprefix(prefix), *(_cell(measure, row) for row in rows))
