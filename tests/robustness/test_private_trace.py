@@ -70,7 +70,16 @@ def test_no_mark_leaves_the_pipeline(project, monkeypatch, capfd, debug):
     kdleak = CommandLine(monkeypatch, capfd)
     said: list[str] = []
     codes = {}
-    for command in (("data",), ("checks",), ("base",), ("teacher",), ("measure", "teacher"), ("results",), ("report",)):
+    for command in (
+        ("data",),
+        ("checks",),
+        ("canaries",),
+        ("base",),
+        ("teacher",),
+        ("measure", "teacher"),
+        ("results",),
+        ("report",),
+    ):
         monkeypatch.setattr("kdleak.cli.main.say_error", said.append)
         codes[command], printed = kdleak(project.root, *debug, *command)
         said.append(printed)

@@ -21,7 +21,7 @@ _RESPONSE = ("response", "output")
 _TASK = ("category", "task")
 #: The task of a row whose source names none.
 NO_TASK = "unspecified"
-#: A task that is a name. Results show it; any other text of the field stays with the records.
+#: A task, or a kind of fact, that is a name. Results show it; any other text of the field stays with the records.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 #: Field names that everyone uses, and that an error may therefore show.
 _USUAL = {
@@ -99,9 +99,13 @@ def field_names(row: Iterable[str]) -> str:
 
 def task_name(text: str) -> str:
     """The task as results may show it: a short name as it is, other text as eight digits of its hash."""
-    if not text or _NAME.fullmatch(text):
-        return text or NO_TASK
-    return f"task-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return _short(text, "task") if text else NO_TASK
+
+
+def _short(text: str, what: str) -> str:
+    if _NAME.fullmatch(text):
+        return text
+    return f"{what}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def is_blank(text: str) -> bool:
@@ -119,7 +123,7 @@ def _facts(value: object, response: str, place: str) -> tuple[Fact, ...]:
     if not value:
         return ()
     try:
-        facts = tuple(Fact(well_formed(str(f["kind"])), well_formed(str(f["value"]))) for f in value)  # type: ignore[union-attr]
+        facts = tuple(Fact(_short(well_formed(str(f["kind"])), "fact"), well_formed(str(f["value"]))) for f in value)  # type: ignore[union-attr]
     except (TypeError, KeyError):
         raise KdleakError(f"{place}: facts is no list of {{kind, value}}; write one or leave it out") from None
     for fact in facts:
