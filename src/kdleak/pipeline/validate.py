@@ -57,6 +57,7 @@ PLUMBING = (
     "kdleak.core.progress",
     "kdleak.core.times",
     "kdleak.core.variants",
+    "kdleak.core.version",
     "kdleak.tracking",
 )
 

@@ -12,12 +12,15 @@ _params: set[str] = set()
 #: id of a section of the parameters -> its dotted key; the sections are kept alive so that an id stays one's own.
 _sections: dict[int, str] = {}
 _kept: list = []
+#: Modules that the logging to MLflow alone has imported.
+_of_logging: set[str] = set()
 
 
 def start(folder: str) -> None:
     sys.addaudithook(_note_file)
     sys.meta_path.insert(0, _OnLoad("kdleak.config.load", _watch_params))
     sys.meta_path.insert(0, _OnLoad("kdleak.core.files", _watch_tables))
+    sys.meta_path.insert(0, _OnLoad("kdleak.tracking.mlflow", _leave_logging_out))
     atexit.register(_write, folder)
 
 
@@ -28,7 +31,7 @@ def _write(folder: str) -> None:
         "stage": os.environ["DVC_STAGE"],
         "command": sys.argv[1:],
         "files": sorted(_files),
-        "modules": sorted(name for name in sys.modules if name.startswith("kdleak")),
+        "modules": sorted(name for name in {*sys.modules} - _of_logging if name.startswith("kdleak")),
         "params": sorted(_params),
         "settings": settings,
     }
@@ -42,6 +45,20 @@ def _note_file(event: str, args: tuple) -> None:
     mode = args[1]
     if "r" in mode if isinstance(mode, str) else not args[2] & (os.O_WRONLY | os.O_RDWR):
         _note(args[0])
+
+
+def _leave_logging_out(module) -> None:
+    """A stage that ends by logging its results to MLflow reads all of them, and the stage has ended."""
+    log = module.log_results
+
+    def log_results(*args, **options):
+        before = (set(_files), set(_params), set(sys.modules))
+        log(*args, **options)
+        _files.intersection_update(before[0])
+        _params.intersection_update(before[1])
+        _of_logging.update(set(sys.modules) - before[2])
+
+    module.log_results = log_results
 
 
 def _note(file: str | bytes | os.PathLike) -> None:
@@ -75,7 +92,10 @@ class _OnLoad:
         execute = spec.loader.exec_module
 
         def exec_module(module):
+            before = set(sys.modules)
             execute(module)
+            if name == "kdleak.tracking.mlflow":
+                _of_logging.update(set(sys.modules) - before)
             self._watch(module)
 
         spec.loader.exec_module = exec_module
