@@ -28,7 +28,7 @@ FREE_TEXT = {
 }  # fmt: skip
 NULLABLE = re.compile(
     r"data\.max_(prompt|response)_chars|compute\.micro_batch_tokens"
-    r"|kd\.student_fraction|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
+    r"|kd\.student_fraction|kd\.start|kd\.lm_weight|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
 )
 
 

@@ -104,6 +104,7 @@ def test_a_family_of_local_folders_is_loaded_as_one_of_the_hub_would_be(tmp_path
     assert read_json(project.base_training("student")) == {"history": [], "records": 0}
     write_canaries(settings.canaries, 0, project)
     fine_tune_teacher(settings, project)
+    make_student("sft", settings, project)
     make_student("kd", settings, project)
     assert load_model(project.model("kd")).config.n_layer == 1
 

@@ -27,6 +27,7 @@ SETTINGS = {
     "model.max_prompt_tokens": 32,
     "model.max_tokens": 64,
     "teacher.batch_size": 16,
+    "kd.start": "base",
     "kd.recipes.kd.batch_size": 16,
     "compute.micro_batch_tokens": 256,
 }
