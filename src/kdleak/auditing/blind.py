@@ -120,17 +120,18 @@ def blind_scores(
     if folds < 2:
         return {}
     order = np.argsort(groups, kind="stable")  # so that the order of the table decides nothing
-    texts, labels, groups = [texts[i] for i in order], is_member[order].astype(int), groups[order]
+    ordered = [texts[i] for i in order]
+    labels, groups = is_member[order].astype(int), groups[order]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     splits = [(a, b) for a, b in splitter.split(labels, labels, groups) if len(b)]
     if any(len(np.unique(labels[train])) < 2 for train, _ in splits):
         return {}
     result = {}
     for name, features in SCORERS.items():
-        table = features(texts)
+        table = features(ordered)
         if not table.shape[1]:
             continue
-        scores = np.full(len(texts), np.nan)
+        scores = np.full(len(ordered), np.nan)
         for train, test in splits:
             model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", random_state=0)
             decision = model.fit(table[train], labels[train]).decision_function(table[test])

@@ -114,7 +114,7 @@ def judge(
     for name, area in report["attacks"].items():
         if (draws := ATTACKS[name].draws) is not None:
             area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
-    return ModelAudit(scores, report, left_out, others, passes, blind.scores, groups)
+    return ModelAudit(scores, report, left_out, others, dict(passes), blind.scores, groups)
 
 
 def _attacked(present: Collection[str], settings: EngineSettings) -> dict[str, list[str]]:

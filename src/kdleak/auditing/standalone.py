@@ -77,9 +77,9 @@ def run_audit(
         check_folder(folder)
     lists = read_lists(members, nonmembers, settings.drop_overlap)
     others = None if population is None else read_population(population, lists)
-    limits = _within(settings.limits, folders.values())
+    prompt, total = _within(settings.limits, folders.values())
     template = choose_template(settings.template, lists.shape, load_tokenizer(folders["student"]))
-    encoders = make_encoders(folders, limits.prompt, limits.total, template)
+    encoders = make_encoders(folders, prompt, total, template)
     subjects, cut = make_subjects(folders, encoders, lists.frame, others)
     audit = engine.run(
         {ROLES[option]: s for option, s in subjects.items()}, lists.frame, _engine(settings, lists.shape)
@@ -108,7 +108,7 @@ def run_audit(
         "left_out": left_out,
         "cut": cut,
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
-        "inputs": _described(subjects, lists, replace(settings, limits=limits)),
+        "inputs": _described(subjects, lists, replace(settings, limits=Limits(prompt, total))),
     }
     table = audit.scores.assign(place=lists.frame["place"])
     table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
@@ -221,12 +221,12 @@ def _described(subjects: Mapping[str, Subject], lists: Lists, settings: Settings
     }
 
 
-def _within(limits: Limits, folders: Iterable[Path]) -> Limits:
-    """`limits`, lowered to what every model has positions for, which is the default of both."""
+def _within(limits: Limits, folders: Iterable[Path]) -> tuple[int, int]:
+    """Tokens of a prompt, and in all: `limits`, lowered to what every model has positions for, which is the default of both."""
     longest = min(position_limit(folder) for folder in folders)
     total = longest if limits.total is None else min(limits.total, longest)
     room = total - CONTINUED  # a continuation follows the prompt
     prompt = room if limits.prompt is None else min(limits.prompt, room)
     if prompt < 1:
         raise KdleakError(f"a model with {total} positions has no room for a prompt and {CONTINUED} tokens after it")
-    return Limits(prompt, total)
+    return prompt, total

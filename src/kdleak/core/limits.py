@@ -14,7 +14,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from kdleak.core.errors import KdleakError, private
@@ -61,7 +60,7 @@ def within_limits(work: Callable[[], Result], what: str, characters: int = 0) ->
     raise KdleakError(said) from (RuntimeError(cause) if cause else None)
 
 
-def _in_child(work: Callable[[], Any], what: str, pipe: Connection, seconds: float, more_bytes: int) -> None:
+def _in_child(work: Callable[[], Any], what: str, pipe: Any, seconds: float, more_bytes: int) -> None:
     """Do the work, send (True, result) or (False, (message, what a library said)), and end without any clean-up."""
     try:
         _bound(resource.RLIMIT_CPU, int(seconds) + 1)

@@ -135,7 +135,7 @@ class Encoder:
         limit = self.max_prompt_tokens - self.starts_with_bos
         offsets = zip(encoded["offset_mapping"], prompts, strict=True)
         shortened = [sum(end <= len(prompt) for _, end in each) > limit for each, prompt in offsets]
-        records, spans = ([pair[i] for pair in pairs] for i in (0, 1))
+        records, spans = [record for record, _ in pairs], [each for _, each in pairs]
         return Encoded(records, spans, np.array(covered, dtype=np.int64), np.array(shortened, dtype=bool))
 
     def _tokenize(self, texts: list[str]) -> dict[str, list]:

@@ -79,7 +79,7 @@ def corpus_loss(signal: TeacherSignal) -> Objective:
     """½ cross-entropy + ½ forward KL to the teacher: the corpus term of the published code (kd-ratio .5)."""
     matching = matching_objective(signal, forward_kl)
 
-    def half(student: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    def half(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
         return 0.5 * cross_entropy(student, batch) + 0.5 * matching(student, batch)
 
     return half

@@ -28,6 +28,7 @@ def judge_memorization(
     A student of a teacher is compared with it and with the no-KD student, whose tables must be there.
     """
     encoder, canaries = subject.encoder, read_parquet(project.canaries)
+    assert passes.audited.continuations is not None and passes.canaries is not None  # the stage measure makes both
     own = Memorization(
         record_table(records, passes.audited.continuations, encoder.tokenizer, params.memorization.shortest),
         fact_table(records, subject.encoded, encoder, passes.audited.statistics),

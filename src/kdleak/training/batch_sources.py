@@ -30,6 +30,7 @@ class BatchSource(Protocol):
 
     def realised(self) -> dict[str, float | None]:
         """Of the whole training so far, what its text came from (`kdleak.distill.mechanism.realised`)."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """What JSON can hold of the progress so far, beyond the step."""

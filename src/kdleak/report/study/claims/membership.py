@@ -61,8 +61,9 @@ def every_technique_leaks(study: Study) -> Finding:
         best = {name: max((c for c in by_auc if c.contrast.name == name), key=lambda c: c.contrast.value)
                 for name in verdicts}  # fmt: skip
         least = min(best.values(), key=lambda c: c.contrast.value)
-        answer += f" The least by {signed(least.contrast.value)} of {least.view.metric} ({least.contrast.name}, the "
-        answer += f"most by {least.view.attack})."
+        if least.view is not None:
+            answer += f" The least by {signed(least.contrast.value)} of {least.view.metric} ({least.contrast.name}, "
+            answer += f"the most by {least.view.attack})."
     return _finding("1", says, compared, views, answer, caveat=caveat)
 
 

@@ -109,8 +109,8 @@ def _tests(both: Mapping[str, pd.DataFrame], attack: str) -> list[tuple[View, st
 
 def _rank_correlation(both: Mapping[str, pd.DataFrame], seed: int) -> RankCorrelation:
     member = next(iter(both.values()))["role"].to_numpy() == "private"
-    scores = [np.array([t[column].to_numpy() for t in both.values()]) for column in ("membership", "memorization")]
-    return technique_correlation(*scores, member, seed, draws=500)
+    leaked, repeated = (np.array([t[c].to_numpy() for t in both.values()]) for c in ("membership", "memorization"))
+    return technique_correlation(leaked, repeated, member, seed, draws=500)
 
 
 def paired_tables(study: Study, names: Sequence[str], attack: str) -> dict[str, pd.DataFrame]:
