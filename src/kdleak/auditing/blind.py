@@ -120,7 +120,7 @@ def blind_scores(
     if folds < 2:
         return {}
     order = np.argsort(groups, kind="stable")  # so that the order of the table decides nothing
-    ordered = [texts[i] for i in order]
+    ordered: list[str] = [texts[int(i)] for i in order]
     labels, groups = is_member[order].astype(int), groups[order]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     splits = [(a, b) for a, b in splitter.split(labels, labels, groups) if len(b)]

@@ -222,7 +222,8 @@ def _described(subjects: Mapping[str, Subject], lists: Lists, settings: Settings
 
 
 def _within(limits: Limits, folders: Iterable[Path]) -> tuple[int, int]:
-    """Tokens of a prompt, and in all: `limits`, lowered to what every model has positions for, which is the default of both."""
+    """(tokens of a prompt, tokens in all): `limits`, lowered to what every model has positions for, which is the
+    default of both."""
     longest = min(position_limit(folder) for folder in folders)
     total = longest if limits.total is None else min(limits.total, longest)
     room = total - CONTINUED  # a continuation follows the prompt
