@@ -122,7 +122,7 @@ def run_ours(arm: str, shape: dict) -> Clock:
         objective = matching_objective(LiveTeacher(teacher), forward_kl)
     elif arm == "on_policy":
         rollouts = Rollouts(Sampling(shape["new_tokens"]), 0, 0)
-        source = RolloutBatches(source, ConstantShare(1.0), rollouts, epochs)
+        source = RolloutBatches(source, ConstantShare(1.0), rollouts, source.steps_per_epoch * epochs)
         objective = matching_objective(LiveTeacher(teacher), jensen_shannon)
 
     steps = itertools.count(1)

@@ -58,11 +58,11 @@ def test_the_parts_of_a_divergence_add_up_with_a_live_and_with_a_cached_teacher(
     live = LiveTeacher(TEACHER)
     cached = CachedTeacher(live, teacher_hidden_states(live, RECORDS, 400), [len(r.response) for r in RECORDS])
     for signal in (live, cached):
-        assert_parts_add_up(matching_objective(signal, DIVERGENCES[loss], 0.5), fixed_batch())
+        assert_parts_add_up(with_corpus_loss(matching_objective(signal, DIVERGENCES[loss]), 0.5), fixed_batch())
 
 
 def test_the_parts_of_the_policy_loss_add_up():
-    assert_parts_add_up(policy_objective(LiveTeacher(TEACHER), 0.2, 0.5), policy_batch())
+    assert_parts_add_up(with_corpus_loss(policy_objective(LiveTeacher(TEACHER), 0.2), 0.5), policy_batch())
 
 
 def test_the_parts_of_cross_entropy_add_up():

@@ -41,7 +41,7 @@ def test_checkpointing_gives_the_same_training(family):
 @pytest.mark.parametrize("loss", ["fkl", "rkl"])
 def test_bf16_trains_fp32_weights_along_the_same_path(loss):
     teacher = LiveTeacher(tiny_model("gpt2", seed=9).requires_grad_(False))
-    objective = matching_objective(teacher, DIVERGENCES[loss], 0.0)
+    objective = matching_objective(teacher, DIVERGENCES[loss])
     for chosen in (objective, cross_entropy):
         _, full = trained("gpt2", chosen)
         model, half = trained("gpt2", chosen, precision="bf16")
