@@ -6,6 +6,7 @@ import pytest
 
 from kdleak.auditing.judgement import CANNOT_TELL, LEAK, LISTS_DIFFER, NONE, SUFFICIENT, SWAPPED, judge
 from kdleak.auditing.verdict import verdict
+from kdleak.core.errors import KdleakError
 from kdleak.stats import auc, operating_point
 from tests.support.simulated_audits import null_settings, simulated_audit
 
@@ -132,6 +133,37 @@ def test_records_of_one_group_count_as_one_draw():
     blind = np.random.default_rng(1).random(2 * N)
     bare, grouped = (judge(student, {}, blind, "passed", 0.01, each) for each in (None, groups))
     assert grouped.best.auc_high - grouped.best.auc_low > 2.5 * (bare.best.auc_high - bare.best.auc_low)
+
+
+def test_few_tight_groups_do_not_leak_by_a_rate_that_takes_each_record_for_a_draw():
+    """Ten groups of a side that share nearly all of their score: a third of such nulls leaked by TPR alone."""
+    kinds = []
+    for seed in range(40):
+        generator, student = np.random.default_rng(seed), table(seed)
+        owner = np.arange(2 * N) // (2 * N // 20)
+        student["loss"] = 3 * generator.normal(size=20)[owner] + generator.normal(size=2 * N)
+        groups = dict(zip(student["record_id"], owner.astype(str), strict=True))
+        kinds.append(judged(student, fpr=0.05, groups=groups).kind)
+    assert kinds.count(LEAK) <= 5
+
+
+def test_from_fewer_than_five_groups_a_side_nothing_can_be_told():
+    student = table(0, loss=3.0)
+    groups = {record: str(i // (2 * N // 4)) for i, record in enumerate(student["record_id"])}
+    assert judged(student, groups=groups).kind == CANNOT_TELL
+
+
+def test_an_audit_without_any_score_is_refused():
+    student = table(0, loss=0.0)
+    student["loss"] = np.nan
+    with pytest.raises(KdleakError, match="no attack has a defined score on both lists: nothing can be judged"):
+        judged(student)
+
+
+def test_an_attack_that_no_null_model_ran_says_what_cannot_be_known():
+    found = judged(table(0, loss=0.0, ez=0.8), {"pretrained": table(1, loss=0.0)})
+    assert found.best.attack == "ez" and not found.knows_a_null_model
+    assert any("this audit cannot know" in sentence for sentence in words(found)["sentences"])
 
 
 def test_prompts_that_were_cut_are_said():

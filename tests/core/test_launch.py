@@ -64,7 +64,7 @@ def test_torchrun_starts_a_stage_too(project):
 def test_an_error_of_both_is_said_once_in_one_line(project):
     ran = run(project, sys.executable, "-m", "kdleak", "text", "seqqd")
     assert ran.returncode == 1 and ran.stdout == ""
-    assert ran.stderr == "kdleak: error: unknown method 'seqqd'; did you mean 'seqkd'?\n"
+    assert ran.stderr == "kdleak: error: no method 'seqqd'; did you mean 'seqkd'?\n"
 
 
 def test_when_one_process_is_killed_the_others_end_and_it_is_said(monkeypatch, capfd):

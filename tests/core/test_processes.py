@@ -1,5 +1,6 @@
 """Two processes find what one finds: the same scores, the same training; and only the main one leaves anything."""
 
+import json
 import os
 import shutil
 
@@ -121,7 +122,7 @@ def test_each_record_is_scored_once(tmp_path, monkeypatch):
     in_processes(2, tmp_path, work)
     done = [int((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert sum(done) == len(RECORDS) and min(done) > 0 and done[0] != done[1]
-    assert read_json(tmp_path / "main.json") == done[0]
+    assert json.loads((tmp_path / "main.json").read_text()) == done[0]
 
 
 SETTINGS = {"kd.recipes.distillm.lr": 0.01, "kd.recipes.distillm.tolerance": 0.0, "compute.micro_batch_tokens": 250}

@@ -97,5 +97,5 @@ def test_an_audit_goes_on_without_a_cache_that_cannot_be_made(tmp_path, caplog):
     result = kdleak.audit(student, MEMBERS, NONMEMBERS, cache=tmp_path / "file", **options)
     assert result.figures["membership"]["attacks"]
     assert "cache entry not kept" in caplog.text
-    with pytest.raises(KdleakError, match=r"file/out/audit\.json: not a directory"):
+    with pytest.raises(KdleakError, match=r"--out .*file/out: not a directory"):
         kdleak.audit(student, MEMBERS, NONMEMBERS, out=tmp_path / "file" / "out", **options)

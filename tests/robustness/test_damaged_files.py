@@ -32,8 +32,8 @@ READ_BY = {
     "models/teacher/config.json": ("text", "seqkd"),
     "models/teacher/tokenizer.json": ("text", "seqkd"),
     "models/teacher/model.safetensors": ("text", "seqkd"),
-    "models/base/student/model.safetensors": ("distill", "kd"),
-    "models/base/student/config.json": ("distill", "kd"),
+    "models/base/student/model.safetensors": ("distill", "sft"),
+    "models/base/student/config.json": ("distill", "sft"),
     "results/metrics.json": ("results",),
     "results/teacher/membership.json": ("results",),
     "families.yaml": ("family", "gpt2"),
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_one_line_with_the_remedy(name, how, folder, kdleak):
     said = refusal(kdleak, folder, *READ_BY[name])
     place = Path(name).parent if name.startswith("models/") else Path(name)
     assert str(place) in said, said
-    assert any(words in said for words in ("dvc repro", "git ", "; add kd.recipes")), said
+    assert any(words in said for words in ("dvc repro", "git ", "; did you mean")), said
     assert (folder / name).read_bytes() == before  # nobody's file is deleted for him
     assert not list(folder.rglob(".*.[0-9]*"))
 

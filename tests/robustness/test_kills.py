@@ -134,7 +134,7 @@ def test_the_trainings_killed_do_use_what_they_save(undisturbed, project):
     for method in METHODS:
         undisturbed(method)
     epochs = read_json(project.training("distillm"))["history"]
-    assert epochs[0]["threshold"] < epochs[2]["threshold"] < epochs[-1]["threshold"]
+    assert epochs[0]["threshold"] < epochs[2]["threshold"] <= epochs[-1]["threshold"]
     assert epochs[-1]["student_written"] > 0
     rewards = [entry["reward"] for entry in read_json(project.training("minillm"))["history"]]
     assert len(set(rewards)) > 2

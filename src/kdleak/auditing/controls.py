@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from kdleak import stats
 from kdleak.auditing.blind import FOLDS, SCORERS, blind_scores
-from kdleak.auditing.membership import KEYS, LEVEL, groups_of
+from kdleak.auditing.membership import KEYS, LEVEL, attackers, groups_of
 from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
@@ -162,11 +162,11 @@ def permutation_control(
 ) -> dict[str, Any]:
     """AUCs under `permutations` random relabellings of the same records. groups: record id -> what makes one draw.
 
-    attacks.<name>: mean and central 95 % range of the null. best: the highest AUC of all attacks beside the 95th
-    percentile of that maximum under the null, and its p-value: the correction for having looked at several attacks.
-    Records that are undefined for any attack are left out.
+    attacks.<name>: mean and central 95 % range of the null. best: the highest AUC of an attacker's
+    attacks beside the 95th percentile of that maximum under the null, and its p-value: the correction for having looked
+    at several attacks. An attack without any score, and records that are undefined for any other, are left out.
     """
-    names = [c for c in scores.columns if c not in KEYS]
+    names = attackers([c for c in scores.columns if c not in KEYS and np.isfinite(scores[c].to_numpy(float)).any()])
     table = scores.sort_values("record_id")
     table = table[np.isfinite(table[names].to_numpy(np.float64)).all(1)]
     is_member = (table["role"] == MEMBER).to_numpy()

@@ -15,8 +15,9 @@ from scipy.special import ndtri
 from kdleak import stats
 from kdleak.attacks import ATTACKS
 from kdleak.attacks.registry import ATTACKER
-from kdleak.auditing.controls import FAILED, NOTICED, PASSED
+from kdleak.auditing.controls import COULD_NOT_RUN, FAILED, NOTICED, PASSED
 from kdleak.auditing.membership import KEYS, LEVEL, attackers, groups_of
+from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ BLIND = "blind"
 SUFFICIENT = 0.65
 #: A leak is looked for in the AUC and at the stated false-positive rate: half of the error probability each.
 _EACH = 1.0 - (1.0 - LEVEL) / 2.0
+#: Groups a side that a variance between groups can be taken from.
+_FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ class Judgement:
 
     @property
     def knows_a_null_model(self) -> bool:
-        """Whether a model that never met the teacher was given."""
-        return bool(set(self.nulls) & set(NULLS.values()))
+        """Whether the attack of the verdict was held against a model that never met the teacher."""
+        held = self.excess.get(self.best.attack)
+        return bool(set(self.nulls if held is None else held.differences) & set(NULLS.values()))
 
     @property
     def power(self) -> dict[str, Any]:
@@ -106,8 +110,10 @@ def judge(
     teacher. blind: (n,) scores of the texts alone, in the order of `scores`; NaN: none. groups: record id -> group.
 
     A leak needs one attack whose AUC exceeds one half and the AUC of every null, or whose TPR at `fpr` exceeds `fpr`
-    and that of every null; with simultaneous bounds the probability of a false one is at most 5 %. Attacks of an
-    auditor, who holds the teacher, are left out. Nothing leaks where the blind control has not passed.
+    and that of every null (this second way not where records share groups: a rate takes each for a draw); with
+    simultaneous bounds the probability of a false one is at most 5 %. Attacks of an auditor, who holds the teacher, are
+    left out. Nothing leaks where the blind control has not passed, and nothing can be told from fewer than five groups
+    a side. Raises KdleakError where no attack has a score on both sides.
     """
     table = scores.reset_index(drop=True)
     member = (table["role"] == MEMBER).to_numpy()
@@ -118,17 +124,23 @@ def judge(
         if model in compared:
             other = compared[model].set_index("record_id").loc[table["record_id"]]
             shared = [name for name in names if name in other.columns]
-            nulls[called] = {name: _sides(other[name].to_numpy(np.float64), member) for name in shared}
+            if shared:
+                nulls[called] = {name: _sides(other[name].to_numpy(np.float64), member) for name in shared}
     if np.isfinite(blind).any():
         nulls[BLIND] = dict.fromkeys(names, _sides(blind, member))
     owner = groups_of(table, groups)
     owners = None if owner is None else (owner[member], owner[~member])
     excess = stats.simultaneous_excess(student, nulls, _EACH, owners)
     areas = _areas(student, owners)
+    if not areas:
+        raise KdleakError("no attack has a defined score on both lists: nothing can be judged; give longer responses")
     points = stats.operating_points({name: _finite(pair) for name, pair in student.items()}, fpr, LEVEL)
     above = [name for name, e in excess.items() if e.low > 0.0 and areas[name].low > 0.5]
-    above += [name for name in points if name not in above and _names_more(name, points[name], nulls, fpr, len(points))]
-    kind = _kind(blind_state, above, areas)
+    if owner is None or len(np.unique(owner)) == len(owner):  # a rate's interval takes every record for a draw
+        more = [name for name in points if name not in above]
+        above += [name for name in more if _names_more(name, points[name], nulls, fpr, len(points))]
+    few = owners is not None and min(len(np.unique(side)) for side in owners) < _FEWEST_GROUPS
+    kind = _kind(COULD_NOT_RUN if few else blind_state, above, areas)
     pool = list(areas) if kind == SWAPPED else above or list(areas)
     best = min(pool, key=lambda n: (areas[n].value * (1 if kind == SWAPPED else -1), n))
     return Judgement(

@@ -22,11 +22,10 @@ FILES = ("audit.json", "report.html", "scores.parquet")
 
 
 def check_out(folder: Path) -> None:
-    """Refuse a folder that cannot take the results, before any pass is made; it is made where it is not there."""
+    """Refuse a folder that cannot take the results, or be made to, before any pass is made; nothing is left there."""
     try:
         str(folder).encode()
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        with TemporaryFile(dir=next(place for place in (folder, *folder.absolute().parents) if place.exists())):
             pass
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or "not a name that can be written").lower()

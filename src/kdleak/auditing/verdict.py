@@ -193,7 +193,8 @@ def _compared(judged: Judgement, beside: Mapping[str, Mapping[str, Any]]) -> lis
         )
         sentences.append(
             f"The baseline, trained without the teacher, has an AUC of {other['auc']:.2f} by the same attack: the "
-            f"student's is {difference:+.2f} [{low:+.2f}, {high:+.2f}] from it, so {reading}."
+            f"student's is {difference:+.2f} [{low:+.2f}, {high:+.2f}] from it"
+            + (f", so {reading}." if judged.kind in (LEAK, NONE) else ".")
         )
     if "teacher" in beside and attack in beside["teacher"]:
         other = beside["teacher"][attack]

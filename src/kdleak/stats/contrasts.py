@@ -66,10 +66,10 @@ def corrected(contrasts: Sequence[Contrast]) -> list[float]:
 def leaks(
     scores: Mapping[Name, pd.DataFrame],
     attack: str,
-    measure: Callable[[np.ndarray, np.ndarray], Leak | None] = Leak.of,
+    measure: Callable[..., Leak | None] = Leak.of,
 ) -> dict[Name, Leak]:
     """Each model's AUC (or other `measure` of members' and non-members' scores) by one attack, on the records whose
-    score all models define.
+    score all models define. Records of one `group_id`, where the tables have that column, count as one draw.
 
     Raises KdleakError where the models were scored on different records. Models without the attack, or without any
     defined score, are left out; nothing is found where a side has no record, or too few for the measure.
@@ -91,5 +91,10 @@ def leaks(
     member, nonmember = ((first["role"] == role).to_numpy() & defined for role in ("private", "heldout"))
     if not member.any() or not nonmember.any():
         return {}
-    found = {name: measure(values[member, k], values[nonmember, k]) for k, name in enumerate(tables)}
+    table = next(iter(scores[name] for name in tables)).sort_values("record_id", ignore_index=True)
+    groups = None
+    if "group_id" in table.columns and table["group_id"].notna().all():
+        owner = table["group_id"].astype(str).to_numpy()
+        groups = owner[member], owner[nonmember]
+    found = {name: measure(values[member, k], values[nonmember, k], groups=groups) for k, name in enumerate(tables)}
     return {name: leak for name, leak in found.items() if leak is not None}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.render.wording import SMALLEST_P, listed
 from kdleak.stats.contrasts import ALPHA, Contrast, corrected, leaks
-from kdleak.stats.delong import Leak
+from kdleak.stats.delong import Groups, Leak
 from kdleak.stats.tpr import tpr_leak
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ JUDGES = ("loss", "ref_pretrained", "ez", "wbc", "ref_no_kd")
 AUC, TPR = "AUC", "TPR at 1 % FPR"
 
 
-def _tpr(members: np.ndarray, nonmembers: np.ndarray) -> Leak | None:
-    return tpr_leak(members, nonmembers, 0.01)
+def _tpr(members: np.ndarray, nonmembers: np.ndarray, groups: Groups | None = None) -> Leak | None:
+    return tpr_leak(members, nonmembers, 0.01, groups)
 
 
 METRICS = {AUC: Leak.of, TPR: _tpr}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdleak.core.paths import BASELINE
 from kdleak.render.palette import label
-from kdleak.render.wording import p_value, signed
+from kdleak.render.wording import listed, p_value, signed
 from kdleak.report.study.claims import claim
 from kdleak.report.study.conditions import recipe_conditions
 from kdleak.report.study.findings import (
@@ -84,6 +84,8 @@ def ranking(claim: str, says: str, views: Views, caveat: str = "", conditional_o
     compared = compare(views, pairs)
     if not compared or not top or not low:
         return not_measured(claim, says, PAIRED, f"Not all techniques that the claim names have been run. {caveat}")
+    if absent := [label(n) for n in MOST if n not in names]:
+        conditional_on = [*conditional_on, f"without {listed(absent)}, which the claim names"]
     counts = Counter(by_pair(compared).values())
     first = next(view for view in views if view.metric == AUC)
     order = sorted(views[first], key=lambda name: -views[first][name].value)
@@ -126,6 +128,7 @@ def student_text_raises_risk(study: Study) -> Finding:
     """4. More student-generated data, more leak: the same divergence with and without it."""
     says = "More student-generated data raises the risk."
     own, caveat = themselves(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques])
+    own = [n for n in own if n in ("kd", "jsd") or _has_student_text(study.models[n].training)]
     views = views_of(tables_of(study, own))
     pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in own and b in own]
     compared = compare(views, pairs)
@@ -158,7 +161,19 @@ def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    return {name: study.models[name].scores for name in names if study.models[name].scores is not None}
+    """Model -> its scores; with a column group_id, records that count as one draw, where a model's memorization says
+    which."""
+    known = [model.memorized for model in study.models.values() if model.memorized is not None]
+    tables = {name: table for name in names if (table := study.models[name].scores) is not None}
+    if not known:
+        return tables
+    groups = known[0].set_index("record_id")["group_id"]
+    return {name: table.assign(group_id=table["record_id"].map(groups)) for name, table in tables.items()}
+
+
+def _has_student_text(training: Mapping[str, Any] | None) -> bool:
+    """False where training.json says that no token of the student's own was trained on."""
+    return ((training or {}).get("realised") or {}).get("student_token_share") != 0
 
 
 def mean_of(areas: Sequence[Leak]) -> Leak:

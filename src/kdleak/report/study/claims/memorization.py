@@ -55,7 +55,7 @@ def measures_disagree(study: Study) -> Finding:
         return not_measured("6", SAYS, TEST, f"Needs both audits of three techniques or more. {caveat}".strip())
     tests = [test for attack, both in tables.items() for test in _tests(both, attack)]
     # A pair shows disagreement where both tests reject, in opposite directions: its p-value is the larger of the two.
-    p_holm = holm([max(x.p_value, y.p_value) for _, _, x, y in tests])
+    p_holm = holm([float(np.maximum(x.p_value, y.p_value)) for _, _, x, y in tests])
     shown = [
         (*test, float(p))
         for test, p in zip(tests, p_holm, strict=True)
@@ -98,7 +98,9 @@ def _tests(both: Mapping[str, pd.DataFrame], attack: str) -> list[tuple[View, st
     found = []
     for metric, measure in METRICS.items():
         scores = {name: table["membership"].to_numpy() for name, table in both.items()}
-        areas = {name: measure(each[member], each[~member]) for name, each in scores.items()}
+        owner = next(iter(both.values()))["group_id"].astype(str).to_numpy()
+        groups = owner[member], owner[~member]
+        areas = {name: measure(each[member], each[~member], groups=groups) for name, each in scores.items()}
         for a, b in combinations(both, 2):
             if areas[a] is not None and areas[b] is not None:
                 by_membership = Contrast.of(f"{label(a)} over {label(b)} by membership", areas[a] - areas[b])

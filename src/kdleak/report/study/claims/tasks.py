@@ -100,7 +100,9 @@ def _excess_by_task(study: Study, names: Sequence[str]) -> Views:
                 areas = leaks({name: t[t["task"] == task] for name, t in tables.items()}, attack, measure)
                 baseline = areas.pop(BASELINE, None)
                 if baseline is not None and areas and min(len(baseline.members), len(baseline.nonmembers)) > 1:
-                    of_view[task] = mean_of(list(areas.values())) - baseline
+                    excess = mean_of(list(areas.values())) - baseline
+                    if excess.error > 0:  # perfect order on both sides has no error to weigh by
+                        of_view[task] = excess
             if of_view:
                 views[View(attack, metric)] = of_view
     widest = set().union(*views.values()) if views else set()
