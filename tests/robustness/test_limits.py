@@ -94,7 +94,7 @@ REFUSED = {
         attacks=["mope"], quick=True
     ),
     "--batch-tokens 0: a forward pass needs one token at least": lambda f: Settings(batch_tokens=0),
-    "file: file exists; name a folder that can be written": lambda f: check_out(f / "file"),
+    "file: not a directory; name a folder that can be written": lambda f: check_out(f / "file"),
     "taken: scores.parquet there is no file; name another folder": lambda f: check_out(f / "taken"),
     "'010' is two different numbers in YAML 1.1 and 1.2; write it without 0 or :": lambda f: read_yaml(
         f / "octal.yaml", "mend it"
