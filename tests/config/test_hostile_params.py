@@ -23,7 +23,7 @@ WITH_RATES = changed("study.lr_multipliers", [0.3])
 FOR_A_SHELL = ("kd; touch x", "$(touch x)", "`touch x`", "../../x", "kd\ntouch x", "| touch x", "kd && touch x #", "-x")
 #: Text that the pipeline hands on as a name: DVC as a path to watch, the hub as an id, families.yaml as a key.
 FREE_TEXT = {
-    "data.path", "data.hub.name", "data.hub.revision", "data.hub.split", "kd.lm_corpus",
+    "data.path", "data.hub.name", "data.hub.revision", "data.hub.split",
     "model.family", "model.student",
 }  # fmt: skip
 NULLABLE = re.compile(

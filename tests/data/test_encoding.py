@@ -1,12 +1,14 @@
 """The template's tail survives truncation, and a record's text is data, never structure."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdleak.core.errors import KdleakError
-from kdleak.data.encoding import Encoder
+from kdleak.data.encoding import Encoder, first_id
 from kdleak.data.templates import TAIL, prompt_text
 from kdleak.models.tokenizer import END_OF_TEXT, train_tokenizer
 from tests.support.standalone_models import sentencepiece_tokenizer
@@ -101,6 +103,11 @@ def test_a_response_has_the_tokens_that_it_has_in_the_text_as_a_whole():
         )
     ).spans[0]
     assert spans[0, 0] <= 0 and spans[-1, 1] == len("Alma lives in Trent.")
+
+
+def test_a_text_without_a_prompt_follows_bos_or_eos_where_there_is_none():
+    tokenizer = SimpleNamespace(bos_token_id=1, eos_token_id=2)
+    assert first_id(tokenizer) == 1 and first_id(SimpleNamespace(bos_token_id=None, eos_token_id=2)) == 2
 
 
 def test_a_first_token_counts_within_the_limit_of_a_prompt():

@@ -72,6 +72,17 @@ def test_rewards_and_importance_weights_are_in_both_protocols(dtype):
 
 
 @each_dtype
+def test_the_sampler_is_the_codes_mixture(dtype):
+    golden = Golden(dtype)
+    share, mask = golden.settings["teacher_mixed_alpha"], golden.mask
+    log_q, log_p = (golden.log_probs(golden.logits(n)) for n in ("student_logits_at_rollout", "teacher_logits"))
+    mixed = ((1 - share) * log_q.exp() + share * log_p.exp()).log()
+    golden.close(mixed[mask], golden.table(golden.code["mix_log_probs"])[mask])
+    weights = golden.table(golden.code["importance_w"])
+    golden.close((log_q - weights.log())[mask], golden.table(golden.code["mix_log_probs"])[mask])
+
+
+@each_dtype
 def test_returns_contain_the_tokens_own_reward_in_the_code_and_not_in_the_paper(dtype):
     golden = Golden(dtype)
     rewards = golden.rows(golden.code["rewards_scaled_clipped"])
@@ -146,6 +157,8 @@ def test_the_corpus_term_mixes_cross_entropy_and_forward_kl(dtype):
     for ratio in (0, 0.5, 1):
         terms = golden.code["lm_terms"][f"kd_ratio_{ratio}"]
         golden.close((1 - ratio) * cross + ratio * soft, golden.table(terms["pt_loss"]))
+    total = golden.table(golden.code["rl_loss"]) + (cross + soft) / 2
+    golden.close(total, golden.table(golden.code["total_loss_lm_coef_1_kd_ratio_0.5"]))
 
 
 #: Golden response 2 (LMOps 4f2a9de losses.py; PAPER by formula), for every checkout.

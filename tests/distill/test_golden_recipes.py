@@ -7,6 +7,7 @@ import json
 import pytest
 
 from kdleak.distill.recipes import run_options
+from kdleak.distill.registry import Text
 from kdleak.models.families import load_family
 from tests.support.distillation import DEFAULT, ROOT
 from tests.support.distillation import params as small_params
@@ -57,7 +58,13 @@ def test_a_recipe_is_that_of_the_script(family, size, method):
         assert params.optimizer.min_lr == expected["lr-min"]
     if method in ("imitkd", "gkd"):
         assert ours.student_fraction == expected["mixed-alpha"] and ours.replay_capacity == expected["capacity"]
-    if method == "distillm":
+    if method in ("kd", "seqkd"):
+        assert ours.loss == "fkl" and ours.kd_ratio == expected["kd-ratio"]
+    if method == "distillm" and expected["type"] == "srkl-aesop":  # plain skew reverse KL to the code
+        assert (ours.loss, ours.text, ours.alpha) == ("srkl", Text.REFERENCES, expected["skew-alpha"])
+        assert 23 in ours.defects
+    elif method == "distillm":
+        assert expected["type"] == "adaptive-srkl"
         found = (ours.threshold, ours.tolerance, ours.replay, ours.replay_capacity, ours.alpha)
         columns = ("init-threshold", "loss-eps", "replay-ratio", "capacity", "skew-alpha")
         assert found == tuple(expected[c] for c in columns)

@@ -129,6 +129,22 @@ def test_the_lm_loss_is_added_to_the_policy_loss():
     torch.testing.assert_close(published - alone, 0.25 * (cross_entropy(student, batch.corpus) + kl))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_ratio_starts_at_one_in_the_precision_of_the_updates(precision):
+    student, teacher = tiny_model(), tiny_model("llama", seed=4)
+    rollouts = Rollouts(Sampling(6, 128), 0, 3, TeacherMixture(teacher, 0.2))
+    options = {"batch_tokens": 4000, "precision": precision}
+    batch = PolicyBatches(RECORDS, 12, rollouts, LiveTeacher(teacher), MiniLLM(rollouts=12), **options).batch(
+        student, 0
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        updated = response_logits(student, batch).float().log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
+    exact = response_logits(student, batch).log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0].detach()
+    ratio, of_two_precisions = (updated - batch.log_probs).exp(), (updated - exact).exp()
+    assert (ratio - 1).abs().max() < 1e-4
+    assert precision == "fp32" or (of_two_precisions - 1).abs().max() > 1e-2
+
+
 class Stopped(Exception):
     pass
 

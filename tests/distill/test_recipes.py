@@ -12,6 +12,8 @@ from kdleak.core.paths import Project
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods, recipe, run_options
 from kdleak.distill.registry import Text
+from kdleak.inference.generation import Sampling, generate
+from kdleak.models.checkpoints import load_model, load_tokenizer
 from tests.config.test_config import changed
 from tests.support.distillation import DEFAULT, encoded, made, params, trained_on, untrained
 
@@ -169,7 +171,7 @@ def test_a_training_ends_after_its_steps(project):
 
 
 def test_a_corpus_stands_beside_any_method(project):
-    record = made("kd", project, **{"kd.lm_weight": 0.5})
+    record = made("kd", project, **{"kd.lm_weight": 0.5, "kd.lm_corpus": "auxiliary"})
     assert record["lm_weight"] == 0.5 and record["corpus_records"] == 12
     assert made("kd", project)["corpus_records"] == 0
 
@@ -186,7 +188,14 @@ def test_seqkd_trains_on_the_mode_of_the_teacher_or_on_samples_of_it(project, mo
     drawn = texts(**{"kd.recipes.seqkd.decoding": "sample", "kd.recipes.seqkd.samples": 3})
     assert len(drawn) == 36 and len(set(drawn)) > 12
     with pytest.raises(KdleakError, match="samples: greedy decoding writes the same response each time"):
-        check_methods(params(**{"kd.recipes.seqkd.samples": 3}))
+        check_methods(params(**{"kd.recipes.seqkd.samples": 3, "kd.recipes.seqkd.decoding": "greedy"}))
+    beam = {"kd.recipes.seqkd.decoding": "beam", "kd.recipes.seqkd.beams": 4}
+    teacher, public = load_model(project.model("teacher")), encoded(project, "public")
+    how = Sampling(12, temperature=0.0, beams=4)
+    expected = generate(teacher, [r.prompt for r in public], how, load_tokenizer(project.base_student).eos_token_id)
+    assert texts(**beam) == expected == texts(**beam, **{"seed": 5}) and expected != greedy
+    with pytest.raises(KdleakError, match="samples: beam decoding writes the same response each time"):
+        check_methods(params(**beam, **{"kd.recipes.seqkd.samples": 3}))
 
 
 def test_minillm_takes_no_other_temperature(project):

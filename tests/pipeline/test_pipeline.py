@@ -213,7 +213,11 @@ LOGGING = ("summary", "report")
 #: Parameters that a stage looks at and whose value decides nothing of its result.
 LOOKED_AT = {
     "sft": ("kd.student_fraction",),  # the baseline has no text of its own making
-    "text": ("kd.student_fraction", "kd.recipes"),  # of a recipe the text stage needs whose text it trains on
+    "text": (
+        "kd.student_fraction",
+        "kd.lm_corpus",
+        "kd.recipes",
+    ),  # of a recipe the text stage needs whose text it trains on
     "rates": ("study",),  # its own arguments are compared with the lists
 }
 

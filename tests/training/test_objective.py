@@ -53,6 +53,19 @@ def test_language_model_loss_is_cross_entropy():
     torch.testing.assert_close(gradients(chunked, hidden, head), gradients(whole, hidden, head), rtol=1e-5, atol=1e-6)
 
 
+def test_a_kd_ratio_mixes_divergence_and_cross_entropy():
+    """The `kd-ratio` of the study's scripts: ratio · KL(p ‖ q) + (1 − ratio) · cross-entropy, .5 in LLaMA's."""
+    hidden, head, teacher_hidden, teacher_head = models(11, 13)
+    targets = torch.arange(11) % 13
+    options = {"chunk": 4, "targets": targets, "kd_ratio": 0.7}
+    chunked = divergence_loss(hidden, head, teacher_hidden, teacher_head, DIVERGENCES["fkl"], **options)
+    log_q, log_p = head(hidden).log_softmax(-1), teacher_head(teacher_hidden).detach().log_softmax(-1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    whole = 0.7 * kl + 0.3 * F.nll_loss(log_q, targets)
+    torch.testing.assert_close(chunked.double(), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients(chunked, hidden, head), gradients(whole, hidden, head), rtol=1e-5, atol=1e-6)
+
+
 def test_weights_make_a_weighted_sum_and_a_later_scale_scales_every_gradient():
     hidden, head, teacher_hidden, teacher_head = models(9, 13)
     weights = torch.rand(9, dtype=torch.float64)

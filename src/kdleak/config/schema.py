@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdleak.core.errors import nearest
+from kdleak.core.errors import nearest, shown
 
 #: A method of distillation, by name. Which there are is for `kdleak.distill.recipes.check_methods` to know.
 Method = Annotated[str, Field(min_length=1)]
@@ -15,6 +15,9 @@ _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: Texts of the LM loss that are no file, and the files that it may be.
+CORPORA = ("none", "general", "auxiliary")
+CORPUS_FILES = (".txt", ".jsonl", ".parquet")
 
 
 class _Section(BaseModel):
@@ -137,6 +140,7 @@ class Distillation(_Section):
 
     grid: what the methods have in common under the corrected protocol; `kdleak.distill.recipes` makes it so.
     start, lm_weight, student_fraction: of every method, whatever grid and recipe say; None leaves it to them.
+    lm_corpus: the text of the LM loss, one of `CORPORA` or the path of a file; none: no method has an LM loss.
     recipes: by method, what its options set otherwise than their defaults; `kdleak.distill.recipes` checks them.
     """
 
@@ -148,6 +152,22 @@ class Distillation(_Section):
     lm_weight: Annotated[float, Field(ge=0)] | None
     lm_corpus: Annotated[str, Field(min_length=1)]
     recipes: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _corpus(self) -> Distillation:
+        if self.lm_corpus not in CORPORA and not self.lm_corpus.endswith(CORPUS_FILES):
+            files = f"or a {', '.join(CORPUS_FILES)} file"
+            raise ValueError(
+                f"lm_corpus: '{shown(self.lm_corpus)}' is no text; {nearest(self.lm_corpus, CORPORA)}, {files}"
+            )
+        if self.lm_corpus == "none" and self.lm_weight:
+            raise ValueError("lm_weight: an LM loss needs a text; set kd.lm_corpus to general")
+        return self
+
+    @property
+    def corpus_file(self) -> str | None:
+        """The path in lm_corpus, where it holds one."""
+        return None if self.lm_corpus in CORPORA else self.lm_corpus
 
 
 class Study(_Section):

@@ -111,6 +111,11 @@ class Project:
         return self.root / ".kdleak" / "cache"
 
     @property
+    def corpora(self) -> Path:
+        """Tokens of the corpora of LM losses, keyed by content; safe to delete at any time."""
+        return self.root / ".kdleak" / "corpus"
+
+    @property
     def hidden_states(self) -> Path:
         """Teacher signals, keyed by content; safe to delete at any time."""
         return self.root / ".kdleak" / "teacher"

@@ -55,6 +55,12 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return cast("int", tokenizer.eos_token_id)
 
 
+def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that a text without a prompt follows: BOS, or EOS where the tokenizer has none."""
+    bos = cast("int | None", tokenizer.bos_token_id)
+    return eos_id(tokenizer) if bos is None else bos
+
+
 class Encoder:
     """Encodes records with one tokenizer, within `max_prompt_tokens`, and `max_tokens` of prompt and response.
 
@@ -80,8 +86,7 @@ class Encoder:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_tokens = max_tokens
         self.template = template
-        bos = tokenizer.bos_token_id
-        self._first = tokenizer.eos_token_id if bos is None else bos
+        self._first = first_id(tokenizer)
         first = within_limits(lambda: tokenizer("a")["input_ids"][:1], "tokenizing a letter")
         self.starts_with_bos = template != "chat" and first == [self._first]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.variants import Variant
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
+
+
+Records = TypeVar("Records", bound=Sequence[EncodedRecord])
 
 
 class Context:
@@ -72,8 +75,8 @@ class Context:
         """The teacher's members; never under the corrected protocol."""
         return self._admitted(self._members)
 
-    def corpus(self, most: int) -> list[EncodedRecord]:
-        """The records of kd.lm_corpus, with a loss on all of their tokens; of a file, `most` at most."""
+    def corpus(self, most: int) -> Sequence[EncodedRecord]:
+        """The text of kd.lm_corpus, with a loss on all of its tokens; where it is no role's, `most` records at most."""
         return self._admitted(lm_corpus(self.params, self.project, self.tokenizer, most))
 
     def signal(self, records: Sequence[EncodedRecord] = ()) -> TeacherSignal:
@@ -122,7 +125,7 @@ class Context:
     def _members(self) -> list[EncodedRecord]:
         return self.encoder.encode_frame(read_role(self.project.records, "private"))
 
-    def _admitted(self, records: list[EncodedRecord]) -> list[EncodedRecord]:
+    def _admitted(self, records: Records) -> Records:
         if self.params.kd.protocol == "corrected":
             refuse_members(records, self._members)
         return records

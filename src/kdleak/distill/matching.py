@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import torch.nn.functional as F
 
 from kdleak.config.schema import Count, Share
 from kdleak.data.batching import Batch
@@ -37,27 +38,37 @@ def divergence_loss(
     divergence: Divergence,
     weights: torch.Tensor | None = None,
     chunk: int = CHUNK,
+    targets: torch.Tensor | None = None,
+    kd_ratio: float = 1.0,
 ) -> torch.Tensor:
     """Mean divergence over positions, in nats: (m, d_s) and (m, d_t) hidden states -> scalar.
 
     The gradient reaches the student's hidden states and head; the teacher gets none. With `weights` (m,) the result
-    is their weighted sum (a mean is weights of 1 / m).
+    is their weighted sum (a mean is weights of 1 / m). kd_ratio: share of the divergence; the rest is the cross-entropy
+    of `targets` (m,).
     """
 
     def position_loss(logits: torch.Tensor, positions: slice) -> torch.Tensor:
         with torch.no_grad():
-            target = teacher_logits(teacher_states[positions])
-        return divergence(logits, target)
+            teacher = teacher_logits(teacher_states[positions])
+        loss = divergence(logits, teacher)
+        if kd_ratio == 1:
+            return loss
+        assert targets is not None  # a share of cross-entropy comes with them
+        cross_entropy = F.cross_entropy(logits.float(), targets[positions], reduction="none")
+        return kd_ratio * loss + (1 - kd_ratio) * cross_entropy
 
     return chunked_loss(student_hidden, student_head, position_loss, weights, chunk)
 
 
-def matching_objective(signal: TeacherSignal, divergence: Divergence) -> Objective:
-    """Mean divergence between teacher and student over the response positions."""
+def matching_objective(signal: TeacherSignal, divergence: Divergence, kd_ratio: float = 1.0) -> Objective:
+    """Mean over the response positions of the divergence between teacher and student; of cross-entropy, 1 − kd_ratio of
+    it."""
 
     def objective(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
         hidden, head = hidden_states(student, batch), output_head(student)
-        return divergence_loss(hidden, head, signal.states(batch), signal.logits, divergence, batch.weights)
+        states, mix = signal.states(batch), {"targets": batch.targets, "kd_ratio": kd_ratio}
+        return divergence_loss(hidden, head, states, signal.logits, divergence, batch.weights, **mix)
 
     return objective
 
@@ -67,9 +78,11 @@ class DivergenceMethod(Method):
 
     A student with a fraction starts from the baseline, a fraction of 0 included, so that a sweep changes data alone.
     With a replay_capacity its own text goes into a buffer of so many, and its batches are drawn from that.
+    kd_ratio: the divergence's share in the loss; the rest is cross-entropy.
     """
 
     loss: ClassVar[str]
+    kd_ratio: Share = 1.0
     student_fraction: Share | None = None
     replay_capacity: Count | None = None
 
@@ -93,7 +106,8 @@ class DivergenceMethod(Method):
                 None if self.replay_capacity is None else ReplayBuffer(self.replay_capacity),
                 drop_first_token=4 in self.defects,
             )
-        return Run(matching_objective(context.signal(records), self.divergence()), batches, records)
+        objective = matching_objective(context.signal(records), self.divergence(), self.kd_ratio)
+        return Run(objective, batches, records)
 
     def with_student_fraction(self, fraction: float) -> DivergenceMethod:
         return self.model_copy(update={"student_fraction": fraction})

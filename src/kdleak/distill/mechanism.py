@@ -69,6 +69,8 @@ def mechanism_ran(training: Mapping[str, Any]) -> str | None:
     missing = _missing(training["text"], training.get("options", {}), found)
     if method == "seqkd" and training["text"] != "teacher":
         missing = "no text of the teacher"
+    if method == "distillm" and training["text"] != "adaptive":
+        missing = "no student-written token"
     return None if missing is None else f"not {NAMES.get(method, method)} here: {missing}"
 
 

@@ -22,7 +22,6 @@ from kdleak.inference.forward import hidden_states
 from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import chunked_loss
-from kdleak.training.finetune import cross_entropy
 from kdleak.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -77,12 +76,7 @@ def published_advantages(rewards: Sequence[torch.Tensor], discount: float) -> li
 
 def corpus_loss(signal: TeacherSignal) -> Objective:
     """½ cross-entropy + ½ forward KL to the teacher: the corpus term of the published code (kd-ratio .5)."""
-    matching = matching_objective(signal, forward_kl)
-
-    def half(student: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        return 0.5 * cross_entropy(student, batch) + 0.5 * matching(student, batch)
-
-    return half
+    return matching_objective(signal, forward_kl, kd_ratio=0.5)
 
 
 def policy_gradient_loss(

@@ -49,10 +49,12 @@ class PolicyBatches:
         options: MiniLLM,
         batch_tokens: int,
         published: bool = False,
+        precision: str = "fp32",
     ):
         """`rollouts` must sample from the mixture of student and teacher with `options.teacher_share`. `published`:
-        advantages are those of the published code, made of each mini-batch."""
-        self.published = published
+        advantages are those of the published code, made of each mini-batch. `precision`: of the updates' forward
+        passes, in which rollouts are scored as well, so that a ratio starts at 1."""
+        self.published, self._half = published, precision == "bf16"
         self._tally = Tally()
         self.rollouts, self.signal, self.options, self.batch_tokens = rollouts, signal, options, batch_tokens
         self.batch_size = batch_size
@@ -90,7 +92,8 @@ class PolicyBatches:
         self._tally.rounds += 1
         records = [self.prompts.records[i] for i in self.prompts.indices(self._round)]
         written = [r for r in self.rollouts.write(model, records, self._round) if r.response]
-        self._scored = score_rollouts(model, self.signal, written, self.options, self.batch_tokens)
+        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=self._half):
+            self._scored = score_rollouts(model, self.signal, written, self.options, self.batch_tokens)
         self._begun = step
         self._arrange()
         weights = _joined([s.importance for s in self._scored])

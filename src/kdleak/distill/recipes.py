@@ -41,12 +41,13 @@ def run_options(method: str, kd: Distillation) -> Method:
         options = options.with_student_fraction(kd.student_fraction)
     if kd.protocol == "as_published":
         options = options.as_published()
+    no_corpus = {"lm_weight": 0.0} if kd.lm_corpus == "none" else {}
     if method == BASELINE:
-        return options
+        return options.model_copy(update=no_corpus)
     factors: dict[str, Any] = {"start": kd.start, "lm_weight": kd.lm_weight}
     if kd.grid == "controlled" and kd.protocol == "corrected":
         factors = {"start": kd.start or "baseline", "lm_weight": kd.lm_weight or 0.0}
-    return options.model_copy(update={name: value for name, value in factors.items() if value is not None})
+    return options.model_copy(update={k: value for k, value in factors.items() if value is not None} | no_corpus)
 
 
 def check_methods(params: Params, origin: str = "params.yaml") -> None:

@@ -16,6 +16,7 @@ import torch
 
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
+from kdleak.inference.beam import beam_batch
 from kdleak.inference.decode_state import decode_state
 from kdleak.inference.decoding import Ban
 from kdleak.inference.release import Release, identity
@@ -36,12 +37,14 @@ class Sampling:
     max_tokens:     prompt and response together at most (512 in the study).
     temperature:    of the softmax; 0 is greedy decoding.
     batch_size:     prompts that are continued side by side (results do not depend on it).
+    beams:          beginnings that a beam search keeps; 1: no search. It takes temperature 0.
     """
 
     max_new_tokens: int
     max_tokens: int = 512
     temperature: float = 1.0
     batch_size: int = 64
+    beams: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def generate(
     """
     if sampling.temperature > 0 and streams is None:
         raise ValueError("sampling needs a random stream for each prompt")
+    if sampling.beams > 1 and (sampling.temperature > 0 or mixture is not None):
+        raise ValueError("a beam search is of one model, at temperature 0")
     responses: list[tuple[int, ...]] = [()] * len(prompts)
     room = [min(sampling.max_new_tokens, sampling.max_tokens - len(p)) for p in prompts]
     order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda i: (-len(prompts[i]), i))
@@ -91,12 +96,16 @@ def generate(
     own = set(distributed.shard_by_length([len(p) for p in prompts]))
     order = [i for i in order if i in own]
     with _evaluating(components):
-        for start in range(0, len(order), sampling.batch_size):
-            chosen = order[start : start + sampling.batch_size]
+        side_by_side = max(1, sampling.batch_size // sampling.beams)
+        for start in range(0, len(order), side_by_side):
+            chosen = order[start : start + side_by_side]
             limits = [room[i] for i in chosen]
-            uniforms = None if streams is None else _uniforms([streams[i] for i in chosen], max(limits))
             batch = [prompts[i] for i in chosen]
-            texts = continue_batch(components, batch, limits, eos_id, sampling.temperature, uniforms)
+            if sampling.beams > 1:
+                texts = beam_batch(model, release, batch, limits, eos_id, sampling.beams)
+            else:
+                uniforms = None if streams is None else _uniforms([streams[i] for i in chosen], max(limits))
+                texts = continue_batch(components, batch, limits, eos_id, sampling.temperature, uniforms)
             for i, response in zip(chosen, texts, strict=True):
                 responses[i] = response
     return _gathered(responses, sampling.max_new_tokens)

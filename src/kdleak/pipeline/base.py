@@ -19,8 +19,7 @@ from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
 from kdleak.models.lora import write_lora
 from kdleak.models.tokenizer import train_tokenizer
-from kdleak.training.corpus import auxiliary_text
-from kdleak.training.finetune import cross_entropy
+from kdleak.training.finetune import auxiliary_text, cross_entropy
 from kdleak.training.run import run_training
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
     heard = (context.teacher_digest, release_name(release)) if context.loaded_teacher else ()
     history = run_training(
         student,
-        [*run.records, *run.corpus],
+        run.records,
         run.objective,
         options,
         params,
@@ -40,6 +40,7 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
         state=project.resume(variant),
         identity=(repr(options), repr(options.defects), repr(params.generation), *heard),
         source=run.batches,
+        corpus=run.corpus,
         steps=options.steps,
         optimizer=options.optimizer,
         teacher=context.loaded_teacher,
@@ -48,6 +49,7 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
     record = describe(variant.method, options, params.kd.protocol) | {"realised": realised(run.batches)}
     why = mechanism_ran(record)
     record |= {"mechanism": {"ran": why is None, "why": why or ""}, "corpus_records": len(run.corpus)}
+    record |= {"lm_corpus": params.kd.lm_corpus if run.corpus else "none"}
     write_json({**record, "history": history, "records": len(run.records)}, project.training(variant))
 
 

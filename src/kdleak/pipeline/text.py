@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_parquet
@@ -36,8 +35,6 @@ def write_training_text(method: str, params: Params, project: Project, release: 
         encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
         records = encoder.encode_frame(read_role(project.records, "public"))
         seed = derive(params.seed, "teacher-text")
-        how = sampling(params)
-        if options.decoding == "greedy":
-            how = replace(how, temperature=0.0)
+        how = options.sampling(sampling(params))
         rows = write_responses(model, records, how, encoder.eos_id, seed, release, options.samples)
     write_parquet(pd.DataFrame(rows, columns=["record_id", "tokens"]), project.training_text(method))

@@ -14,6 +14,7 @@ from kdleak.core.errors import KdleakError, nearest
 from kdleak.core.files import replacing_folder
 from kdleak.core.fingerprint import Entries, SourceTree
 from kdleak.core.variants import BASELINE
+from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
@@ -63,7 +64,8 @@ PLUMBING = (
 
 
 def validate(params: Params, project: Project) -> None:
-    """Raise KdleakError for what params.yaml names and there is not; write .code/<stage>[/<method>].txt."""
+    """Raise KdleakError for what params.yaml names and there is not; write .code/<stage>[/<method>].txt and
+    .code/lm_corpus.txt."""
     check_methods(params, str(project.params))
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
@@ -74,6 +76,7 @@ def validate(params: Params, project: Project) -> None:
                 path = fresh / stage / f"{method}.txt" if method else fresh / f"{stage}.txt"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(fingerprint(source, stage, method), encoding="utf-8")
+        (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
 
 
 def check_environment(params: Params, project: Project) -> None:
@@ -87,8 +90,19 @@ def check_environment(params: Params, project: Project) -> None:
     load_family(project.families, params.model.family).student(params.model.student)
     try:
         find_source(params.data).check()
+        if params.kd.corpus_file is not None:
+            check_corpus_file(project.root / params.kd.corpus_file)
     except KdleakError as error:
         raise KdleakError(f"{project.params}: {error}") from None
+
+
+def corpus_content(params: Params, project: Project) -> str:
+    """What kd.lm_corpus holds where that is a file; a dependency of its own, since DVC knows no path that may be none.
+
+    The other texts follow from code, seed and records, which are dependencies as they are.
+    """
+    path = params.kd.corpus_file
+    return "no file\n" if path is None else f"{file_digest(project.root / path)}\n"
 
 
 def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:

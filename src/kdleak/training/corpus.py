@@ -1,18 +1,24 @@
-"""Text for the language-modelling loss: the auxiliary records, or a corpus of your own."""
+"""Text for the language-modelling loss (kd.lm_corpus): none, the general corpus, the auxiliary records, or a file.
+
+What is no record is read as far as a training needs it, a portion at a time, and tokenised once: the tokens stand in
+.kdleak/corpus under a key of the content, and a training maps them instead of loading them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
-from kdleak.data.encoding import EncodedRecord, Encoder, eos_id
+from kdleak.data.corpus_files import documents, file_digest
+from kdleak.data.encoding import EncodedRecord, eos_id, first_id
 from kdleak.data.records import read_role
-from kdleak.training.finetune import as_language_modelling
+from kdleak.training.finetune import auxiliary_text
+from kdleak.training.token_blocks import TokenBlocks, blocks_stand_in, write_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,93 +27,93 @@ if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
-
-#: Documents of a file that are read, checked and tokenised together.
-DOCUMENTS = 1000
-#: Characters from which on a document of plain text is cut.
-LONGEST = 100_000
-
-
-def auxiliary_text(auxiliary: pd.DataFrame, params: Params, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
-    """Rows of a records table with a loss on all of their tokens, the template's introduction left out."""
-    encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
-    skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
-    encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
-    return [as_language_modelling(record, encoder.eos_id, skip) for record, skip in encoded]
+#: Raised when the meaning of stored blocks changes: older ones are then never found.
+_VERSION = 1
+#: Documents, and characters, that are read, checked and tokenised together at most.
+DOCUMENTS, CHARACTERS = 1000, 2_000_000
 
 
-def lm_corpus(params: Params, project: Project, tokenizer: PreTrainedTokenizerBase, most: int) -> list[EncodedRecord]:
-    """The records of kd.lm_corpus, with a loss on all of their tokens.
+def lm_corpus(
+    params: Params, project: Project, tokenizer: PreTrainedTokenizerBase, most: int
+) -> Sequence[EncodedRecord]:
+    """The text of kd.lm_corpus in records with a loss on all of their tokens: all of auxiliary, else `most` at most.
 
-    The project's own records.parquet stands for its auxiliary role. Another file is JSON lines with a `text` each, or
-    plain text with blank lines between documents. It is read only as far as `most` records need, a few documents at a
-    time; KdleakError where these repeat private records.
+    KdleakError where a document of a file repeats a private record, or the file holds no text.
     """
-    path, room = Path(params.kd.lm_corpus), params.model.max_tokens - 1
-    if (project.root / path).resolve() == project.records.resolve():
+    name = params.kd.lm_corpus
+    if name == "auxiliary":
         return auxiliary_text(read_role(project.records, "auxiliary"), params, tokenizer)
     private = read_role(project.records, "private")
-    blocks: list[EncodedRecord] = []
-    documents, read = _documents(project.root / path), 0
-    while len(blocks) < most and (some := list(itertools.islice(documents, DOCUMENTS))):
-        _refuse_private(some, private, params.checks.ngram, params.checks.max_overlap, read)
-        read += len(some)
-        blocks += [block for text in some for block in _blocks(text, tokenizer, room)]
-    if not blocks:
-        raise KdleakError(f"kd.lm_corpus: {project.root / path} holds no text; give one with documents in it")
-    return blocks[:most]
+    path = None if params.kd.corpus_file is None else project.root / params.kd.corpus_file
+    settings = [_VERSION, eos_id(tokenizer), most, params.model.max_tokens, dict(params.checks)]
+    source = f"general {params.seed}" if path is None else file_digest(path)
+    folder = project.corpora / _key(
+        settings, source, tokenizer.backend_tokenizer.to_str(), *private["response"], *private["context"]
+    )
+    if distributed.is_main() and not blocks_stand_in(folder):
+        texts = _general(params.seed) if path is None else documents(path)
+        checked = _without_private(texts, private, params, str(path or name))
+        blocks = _blocks(checked, tokenizer, params.model.max_tokens - 1)
+        if not write_blocks(itertools.islice(blocks, most), folder):
+            raise KdleakError(f"kd.lm_corpus: {path} holds no text; give one with documents in it")
+    distributed.barrier()
+    return TokenBlocks(folder, first_id(tokenizer))
 
 
-def _documents(path: Path) -> Iterator[str]:
-    """The documents of a file, read a line at a time."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            yield from filter(None, _json_documents(lines, path) if path.suffix == ".jsonl" else _paragraphs(lines))
-    except (OSError, UnicodeDecodeError):
-        raise KdleakError(f"kd.lm_corpus: {path} cannot be read as UTF-8 text; give a .txt or .jsonl file") from None
+def _general(seed: int) -> Iterator[str]:
+    from kdleak.data.synthetic.general import general_documents
+
+    return general_documents(seed)
 
 
-def _json_documents(lines: Iterable[str], path: Path) -> Iterator[str]:
-    try:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)["text"].strip()
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        raise KdleakError(f"kd.lm_corpus: {path}: every line must be a JSON object with a 'text'") from None
+def _key(settings: list, *texts: str) -> str:
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
 
 
-def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    """What stands between blank lines; a text of more than `LONGEST` characters is cut into several."""
-    held, characters = [], 0
-    for line in lines:
-        if not line.strip() or characters > LONGEST:
-            yield "".join(held).strip()
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """`texts` in lists of at most `DOCUMENTS`, each ended by the text that takes it over `CHARACTERS`."""
+    held: list[str] = []
+    characters = 0
+    for text in texts:
+        held.append(text)
+        characters += len(text)
+        if len(held) == DOCUMENTS or characters > CHARACTERS:
+            yield held
             held, characters = [], 0
-        held.append(line)
-        characters += len(line)
-    yield "".join(held).strip()
+    if held:
+        yield held
 
 
-def _refuse_private(documents: list[str], private: pd.DataFrame, n: int, bound: float, before: int) -> None:
+def _without_private(texts: Iterable[str], private: pd.DataFrame, params: Params, name: str) -> Iterator[list[str]]:
+    """Portions of `texts`; KdleakError at the first that repeats private records, by the gate's measure."""
     import pandas as pd
 
     from kdleak.data.overlap import ngram_overlap
 
-    corpus = pd.DataFrame({"response": documents, "context": "", "role": "corpus"})
-    both = pd.concat([corpus, private[["response", "context", "role"]]], ignore_index=True)
-    shared = (ngram_overlap(both, n, of=["corpus"], against=["private"])[: len(documents)] > bound).nonzero()[0]
-    if len(shared):
-        raise KdleakError(
-            f"kd.lm_corpus: {len(shared)} documents repeat private records (the first is number "
-            f"{before + shared[0] + 1}); a student must not see them: leave them out"
-        )
+    before, checks = 0, params.checks
+    for portion in _portions(texts):
+        frame = pd.DataFrame({"response": portion, "context": "", "role": "corpus"})
+        both = pd.concat([frame, private[["response", "context", "role"]]], ignore_index=True)
+        overlap = ngram_overlap(both, checks.ngram, of=["corpus"], against=["private"])[: len(portion)]
+        repeated = (overlap > checks.max_overlap).nonzero()[0]
+        if len(repeated):
+            raise KdleakError(
+                f"kd.lm_corpus: {name}: {len(repeated)} documents repeat private records (the first is number "
+                f"{before + repeated[0] + 1}); a student must not see them: leave them out"
+            )
+        before += len(portion)
+        yield portion
 
 
-def _blocks(text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> Iterator[EncodedRecord]:
-    """`text` in pieces of at most `room` tokens, the last of which ends with EOS."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def _blocks(portions: Iterable[list[str]], tokenizer: PreTrainedTokenizerBase, room: int) -> Iterator[list[int]]:
+    """Each text in pieces of at most `room` tokens, the last of which ends with EOS."""
     end = eos_id(tokenizer)
-    ids = [*ids, end]
-    name = hashlib.sha256(text.encode()).hexdigest()
-    for start in range(0, len(ids), room):
-        yield EncodedRecord(name, (end,), tuple(ids[start : start + room]), n_scored=0)
+    for portion in portions:
+        encoded = tokenizer(portion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for ids in encoded:
+            ids.append(end)
+            for start in range(0, len(ids), room):
+                yield ids[start : start + room]

@@ -10,15 +10,17 @@ import torch
 
 from kdleak.core import distributed
 from kdleak.data.batching import Batch, collate, scoring_batches
-from kdleak.data.encoding import EncodedRecord
+from kdleak.data.encoding import EncodedRecord, Encoder, first_id
 from kdleak.inference.forward import hidden_states
 from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.chunked_loss import language_model_loss
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from kdleak.config.schema import Params
     from kdleak.training.loop import Objective
 
 
@@ -54,6 +56,14 @@ def evaluate(model: PreTrainedModel, records: Sequence[EncodedRecord], batch_tok
     distributed.all_reduce_sum_(sums)
     model.train(training)
     return float(sums[0] / sums[1])
+
+
+def auxiliary_text(auxiliary: pd.DataFrame, params: Params, tokenizer: PreTrainedTokenizerBase) -> list[EncodedRecord]:
+    """Rows of a records table with a loss on all of their tokens, the template's introduction left out."""
+    encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens - 1)
+    skips = [encoder.introduction_length(context) for context in auxiliary["context"]]
+    encoded = zip(encoder.encode_frame(auxiliary), skips, strict=True)
+    return [as_language_modelling(record, first_id(tokenizer), skip) for record, skip in encoded]
 
 
 def as_language_modelling(record: EncodedRecord, start: int, skip: int = 0) -> EncodedRecord:

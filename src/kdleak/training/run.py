@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ def run_training(
     state: Path,
     identity: tuple[str, ...] = (),
     source: BatchSource | None = None,
+    corpus: Sequence[EncodedRecord] = (),
     steps: int | None = None,
     optimizer: Mapping[str, Any] = MappingProxyType({}),
     rule: GradientRule = PlainSum(),  # noqa: B008 - it has no state
@@ -48,8 +50,8 @@ def run_training(
 ) -> list[dict]:
     """Train `model` in place as `training` says; returns the history. An interrupted run goes on from `state`.
 
-    `source` makes the batches, by default of `records` alone; `steps`: at most so many; `optimizer` overrides fields of
-    the recipe; `rule` makes a batch's gradient.
+    `source` makes the batches, by default of `records` alone; `corpus`: what else it makes them of; `steps`: at most so
+    many; `optimizer` overrides fields of the recipe; `rule` makes a batch's gradient.
     A `teacher` that stands beside the model counts in the estimate of memory that a large run prints first.
     `identity` names what else determines the run (a teacher's content, say), so that a stale state is not taken up.
     """
@@ -59,8 +61,8 @@ def run_training(
     seed = training_seed(params, name)
     source = source or FixedBatches(records, training.batch_size, seed)
     if distributed.is_main():
-        _announce(name, model, records, recipe, teacher)
-    resume = ResumeStore(state, _key(model, records, recipe, seed, (name, repr(rule), *identity)))
+        _announce(name, model, chain(records, corpus), recipe, teacher)
+    resume = ResumeStore(state, _key(model, chain(records, corpus), recipe, seed, (name, repr(rule), *identity)))
     with progress(name, total_steps(source.steps_per_epoch, recipe.epochs, steps)) as advance:
         history = train(model, source, objective, recipe, seed=seed, rule=rule, resume=resume, progress=advance)
     if distributed.is_main():
@@ -69,7 +71,7 @@ def run_training(
 
 
 def _announce(
-    name: str, model: PreTrainedModel, records: Sequence[EncodedRecord], recipe: Recipe, teacher: PreTrainedModel | None
+    name: str, model: PreTrainedModel, records: Iterable[EncodedRecord], recipe: Recipe, teacher: PreTrainedModel | None
 ) -> None:
     """Print how much memory a large training needs, and how much is free."""
     longest = max(len(r.prompt) + len(r.response) for r in records)
@@ -91,7 +93,7 @@ def training_seed(params: Params, name: str) -> int:
 
 def _key(
     model: PreTrainedModel,
-    records: Sequence[EncodedRecord],
+    records: Iterable[EncodedRecord],
     recipe: Recipe,
     seed: int,
     identity: tuple[str, ...],

@@ -11,7 +11,8 @@ from pydantic import Field
 from kdleak.config.schema import Count, Share
 from kdleak.distill.divergences import skew_reverse_kl
 from kdleak.distill.matching import ON_POLICY_DEFECTS, matching_objective
-from kdleak.distill.registry import Method, Run, Text, method
+from kdleak.distill.methods.plain import SkewReverseKL
+from kdleak.distill.registry import INIT_IGNORED, Method, Run, Text, method
 from kdleak.distill.rollouts import Origin, ReplayBuffer, RolloutBatches
 from kdleak.training.batch_sources import FixedBatches
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class DistiLLM(Method):
     """alpha: of the skew. replay_capacity: texts that the replay buffer holds before one is replayed. threshold:
     the initial one; threshold_step, tolerance, replay: see `AdaptiveShare`. The loss that the scheduler watches is
-    that of the population's records, which no training has seen."""
+    that of the population's records, which no training has seen. published_type: what the study's script names."""
 
     loss = "srkl"
     renamed: ClassVar = {"validation_share": "the role population: its size is data.sizes.population"}
@@ -36,6 +37,7 @@ class DistiLLM(Method):
     threshold: Share = 0.0
     threshold_step: Share = 0.1
     tolerance: Annotated[float, Field(gt=-0.5)] = 0.1
+    published_type: Literal["adaptive-srkl", "srkl-aesop"] = "adaptive-srkl"
 
     @property
     def text(self) -> Text:
@@ -51,8 +53,14 @@ class DistiLLM(Method):
         objective = matching_objective(context.signal(records), partial(skew_reverse_kl, alpha=self.alpha))
         return Run(objective, batches, records)
 
-    def as_published(self) -> DistiLLM:
-        return self.departing(ON_POLICY_DEFECTS)
+    def as_published(self) -> Method:
+        if self.published_type == "adaptive-srkl":
+            return self.departing(ON_POLICY_DEFECTS)
+        defect = {
+            23: "DistiLLM of type srkl-aesop is skew reverse KL on the references: the code knows no such schedule"
+        }
+        training = self.model_dump(include={"lr", "epochs", "batch_size", "steps", "lm_weight", "alpha"})
+        return SkewReverseKL(**training).departing(INIT_IGNORED | defect)
 
 
 class AdaptiveShare:

@@ -71,8 +71,10 @@ class MiniLLM(Method):
         if 2 in self.defects:
             records = [*records, *context.private_prompts()]
         signal, rollouts = context.signal(), context.rollouts(self.teacher_share)
-        published = 20 in self.defects
-        batches = PolicyBatches(records, self.batch_size, rollouts, signal, self, context.batch_tokens, published)
+        published, precision = 20 in self.defects, context.params.optimizer.precision
+        batches = PolicyBatches(
+            records, self.batch_size, rollouts, signal, self, context.batch_tokens, published, precision
+        )
         objective = policy_objective(signal, self.ppo_clip, weighted=19 not in self.defects)
         return Run(objective, batches, records, corpus_loss(signal) if 21 in self.defects else cross_entropy)
 
