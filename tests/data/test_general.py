@@ -58,5 +58,5 @@ def test_documents_differ_and_are_clean(texts):
     assert max(sentences.values()) / len(texts) < 0.04
     for text in texts:
         assert not re.search(r"[{}\[\]|$]|  |\(n\)| [,.;:]|[.;,]\.|None", text)
-        assert 40 <= len(words(text)) <= 180 and text.endswith(".")
+        assert 30 <= len(words(text)) <= 180 and text.endswith(".")
         assert all(s[0].isupper() for s in re.split(r"(?<=\.) ", text))

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
@@ -47,9 +47,8 @@ def lm_corpus(
     path = None if params.kd.corpus_file is None else project.root / params.kd.corpus_file
     settings = [_VERSION, eos_id(tokenizer), most, params.model.max_tokens, dict(params.checks)]
     source = f"general {params.seed}" if path is None else file_digest(path)
-    folder = project.corpora / _key(
-        settings, source, tokenizer.backend_tokenizer.to_str(), *private["response"], *private["context"]
-    )
+    tokens = cast("Any", tokenizer).backend_tokenizer.to_str()  # the Encoder has refused a tokenizer without
+    folder = project.corpora / _key(settings, source, tokens, *private["response"], *private["context"])
     if distributed.is_main() and not blocks_stand_in(folder):
         texts = _general(params.seed) if path is None else documents(path)
         checked = _without_private(texts, private, params, str(path or name))

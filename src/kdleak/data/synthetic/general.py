@@ -47,7 +47,8 @@ class _Essay:
     """Speaks of one thing (`kdleak.data.synthetic.grammar.Speaker`)."""
 
     def __init__(self, rng: random.Random, thing: str):
-        self.rng, self.slots = rng, _Drawn(rng, thing=thing)
+        self.rng = rng
+        self.slots: dict[str, str] = _Drawn(rng, thing=thing)
 
     def mention(self, participant: str) -> str:
         raise ValueError(f"@{participant}: nobody is mentioned in the general corpus")
