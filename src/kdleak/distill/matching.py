@@ -78,11 +78,11 @@ class DivergenceMethod(Method):
 
     A student with a fraction starts from the baseline, a fraction of 0 included, so that a sweep changes data alone.
     With a replay_capacity its own text goes into a buffer of so many, and its batches are drawn from that.
-    kd_ratio: the divergence's share in the loss; the rest is cross-entropy.
+    kd_ratio: the divergence's share in the loss, the rest is cross-entropy; None: the whole.
     """
 
     loss: ClassVar[str]
-    kd_ratio: Share = 1.0
+    kd_ratio: Share | None = None
     student_fraction: Share | None = None
     replay_capacity: Count | None = None
 
@@ -106,7 +106,8 @@ class DivergenceMethod(Method):
                 None if self.replay_capacity is None else ReplayBuffer(self.replay_capacity),
                 drop_first_token=4 in self.defects,
             )
-        objective = matching_objective(context.signal(records), self.divergence(), self.kd_ratio)
+        ratio = 1.0 if self.kd_ratio is None else self.kd_ratio
+        objective = matching_objective(context.signal(records), self.divergence(), ratio)
         return Run(objective, batches, records)
 
     def with_student_fraction(self, fraction: float) -> DivergenceMethod:

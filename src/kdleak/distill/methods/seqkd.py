@@ -30,7 +30,7 @@ class SeqKD(Method):
     decoding: Literal["greedy", "beam", "sample"] = "greedy"
     beams: Annotated[int, Field(ge=2, le=100)] = 5
     samples: Count = 1
-    kd_ratio: Share = 1.0
+    kd_ratio: Share | None = None
 
     @model_validator(mode="after")
     def _samples_differ(self) -> SeqKD:
