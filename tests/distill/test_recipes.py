@@ -183,8 +183,10 @@ def test_seqkd_trains_on_the_mode_of_the_teacher_or_on_samples_of_it(project, mo
     def texts(**changes):
         return [r.response for r in trained_on("seqkd", project, monkeypatch, **changes)]
 
-    greedy = texts()
-    assert greedy == texts(**{"seed": 5}) and len(greedy) == 12
+    mode = {"kd.recipes.seqkd.decoding": "greedy"}
+    greedy = texts(**mode)
+    assert greedy == texts(**mode, **{"seed": 5}) and len(greedy) == 12
+    assert len(texts()) == 12 and texts() == texts(**{"kd.recipes.seqkd.decoding": "sample"}) != greedy
     drawn = texts(**{"kd.recipes.seqkd.decoding": "sample", "kd.recipes.seqkd.samples": 3})
     assert len(drawn) == 36 and len(set(drawn)) > 12
     with pytest.raises(KdleakError, match="samples: greedy decoding writes the same response each time"):

@@ -27,7 +27,7 @@ class SeqKD(Method):
     kd_ratio: of the KD that the study's code runs in its place.
     """
 
-    decoding: Literal["greedy", "beam", "sample"] = "greedy"
+    decoding: Literal["greedy", "beam", "sample"] = "sample"
     beams: Annotated[int, Field(ge=2, le=100)] = 5
     samples: Count = 1
     kd_ratio: Share | None = None
