@@ -56,7 +56,7 @@ def names(tree: Path, **options: object) -> set[str]:
 
 def printed(tree: Path, method: str | None = None) -> str:
     source = SourceTree(tree)
-    entries = Entries("kdleak.methods", "method", method) if method else None
+    entries = [Entries("kdleak.methods", "method", method)] if method else []
     return source.fingerprint(source.closure("kdleak.stage", entries=entries))
 
 
@@ -69,7 +69,7 @@ def test_imports_are_followed_into_functions_and_packages_and_not_for_type_check
 
 
 def test_of_a_registry_only_the_method_that_is_run_and_what_it_builds_on_are_followed(tree):
-    found = {name: names(tree, entries=Entries("kdleak.methods", "method", name)) for name in ("a", "b")}
+    found = {name: names(tree, entries=[Entries("kdleak.methods", "method", name)]) for name in ("a", "b")}
     assert "methods.b" not in found["a"] and {"methods.a", "methods.b"} <= found["b"]
 
 

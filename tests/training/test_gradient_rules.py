@@ -141,13 +141,31 @@ def test_a_training_goes_by_its_rule_and_is_resumed_in_the_same_bytes(tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), plain.parameters(), strict=True))
 
 
-def test_what_cannot_be_clipped_a_record_at_a_time_is_refused(monkeypatch):
+def test_what_cannot_be_clipped_a_record_at_a_time_is_refused():
     rule = ClipAndNoise(1.0, 1.0, 4.0, 10.0)
     with pytest.raises(ValueError, match="a corpus beside the batch belongs to no record"):
         rule.parts(DistillationBatch(**vars(BATCH), corpus=BATCH), None)
+
+
+def test_of_more_processes_than_records_each_record_counts_once(monkeypatch):
+    rule = ClipAndNoise(1.0, 1.0, 4.0, 10.0)
     monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(ValueError, match="a record for each process"):
-        rule.parts(BATCH, None)
+    counted = []
+    for rank in range(8):
+        monkeypatch.setenv("RANK", str(rank))
+        (part,) = rule.parts(BATCH, None)
+        counted += [part.indices[0]] if part.weights.any() else []
+        if not part.weights.any():
+            assert not any(g.any() for g in gradient_of_part(rule, part))
+    assert sorted(counted) == list(range(7))
+
+
+def gradient_of_part(rule, part) -> list[torch.Tensor]:
+    """A gradient for every parameter, so that all processes have as many to add up."""
+    model = model_of("gpt2")
+    parameters = trained(model)
+    rule.backward(cross_entropy(model, part), parameters)
+    return [p.grad for p in parameters]
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 1.0, 4.0, 10.0), (1.0, -1.0, 4.0, 10.0), (1.0, 1.0, 0.0, 10.0)])
@@ -159,9 +177,10 @@ def test_settings_that_bound_nothing_are_refused(wrong):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
-def test_two_processes_clip_each_record_once_and_add_the_noise_of_one(tmp_path):
+@pytest.mark.parametrize("n", [6, 5])
+def test_two_processes_clip_each_record_once_and_add_the_noise_of_one(tmp_path, n):
     rule, recipe = ClipAndNoise(0.1, 0.5, 4.0, 10.0), Recipe(lr=1e-3, epochs=1, batch_size=4)
-    source = FixedBatches(RECORDS[:6], 4, seed=1)  # batches of 4 and 2
+    source = FixedBatches(RECORDS[:n], 4, seed=1)  # batches of 4 and 2; of 4 and 1, for which one process has no record
 
     def weights(path) -> None:
         torch.set_num_threads(1)

@@ -128,6 +128,22 @@ class Training(_Section):
     batch_size: Count
 
 
+class Defence(_Section):
+    """What keeps the teacher's data private: the name of a defence, and its knobs.
+
+    Which knobs there are, and their bounds, is for `kdleak.defend` to know; one that is None is left to its default.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1)]
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """What is set beside the name."""
+        return {knob: value for knob, value in (self.model_extra or {}).items() if value is not None}
+
+
 class Generation(_Section):
     """How students and the teacher write responses."""
 
@@ -242,6 +258,7 @@ class Params(_Section):
     optimizer: Optimizer
     base: Training
     teacher: Training
+    defence: Defence
     generation: Generation
     kd: Distillation
     study: Study

@@ -89,10 +89,10 @@ class SourceTree:
         self._imported: dict[str, frozenset[str]] = {}
         self.modules = {module.name: module for module in _modules(folder, name)}
 
-    def closure(self, entry: str, leave_out: Collection[str] = (), entries: Entries | None = None) -> list[Module]:
+    def closure(self, entry: str, leave_out: Collection[str] = (), entries: Collection[Entries] = ()) -> list[Module]:
         """`entry` and every module that running it may import, sorted by name.
 
-        leave_out: modules and packages that do not count, and are not followed.
+        leave_out: modules and packages that do not count, and are not followed. entries: of registries, what counts.
         """
         reached: dict[str, Module] = {}
         waiting = [entry]
@@ -101,7 +101,8 @@ class SourceTree:
             if module.name in reached or _within(module.name, leave_out):
                 continue
             reached[module.name] = module
-            waiting += [name for name in self._imports(module) if not self._skipped(module, name, entries)]
+            imported = self._imports(module)
+            waiting += [name for name in imported if not any(self._skipped(module, name, each) for each in entries)]
         return [reached[name] for name in sorted(reached)]
 
     def fingerprint(self, modules: Collection[Module]) -> str:
@@ -130,9 +131,9 @@ class SourceTree:
         # The package's own __init__ gives users a short way to what stands below; no stage runs it for what it does.
         return frozenset(((found | above) & self.modules.keys()) - {self.name})
 
-    def _skipped(self, importer: Module, name: str, entries: Entries | None) -> bool:
+    def _skipped(self, importer: Module, name: str, entries: Entries) -> bool:
         """Whether `name` is an entry of a registry that the command does not use."""
-        if entries is None or not importer.is_registry or not name.startswith(f"{entries.package}."):
+        if not importer.is_registry or not name.startswith(f"{entries.package}."):
             return False
         module = self.modules[name]
         registered = module.registers(entries.decorator)

@@ -25,7 +25,7 @@ class Batch:
     rows:      (m,) which record of the batch each position belongs to.
     scored:    (m,) whether the target is text (True) or the closing EOS (False).
     indices:   indices of the records in the sequence that was batched.
-    whole:     of a part of a larger batch, the number of targets in the whole of it; None: this is the whole.
+    whole:     of a part of a larger batch, the number of targets that the loss is a mean over; None: this is the whole.
     """
 
     input_ids: torch.Tensor
@@ -34,7 +34,7 @@ class Batch:
     rows: torch.Tensor
     scored: torch.Tensor
     indices: tuple[int, ...]
-    whole: int | None = None
+    whole: float | None = None
 
     @property
     def weights(self) -> torch.Tensor | None:

@@ -6,7 +6,7 @@ the teacher is heard through its release alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,9 +48,11 @@ class Context:
         project: Project,
         student: PreTrainedModel,
         release: Release = identity,
+        transfer_set: Callable[[pd.DataFrame], pd.DataFrame] = lambda public: public,
     ):
+        """release: what the teacher gives out. transfer_set: the public records of which a student learns."""
         self.variant, self.params, self.project = Variant.of(name), params, project
-        self._student, self._release = student, release
+        self._student, self._release, self._transfer_set = student, release, transfer_set
         self.tokenizer = load_tokenizer(project.base_student)
         self.encoder = Encoder(self.tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
         #: The seed of everything random in this training.
@@ -85,7 +87,8 @@ class Context:
         if not records:
             return live
         cache = HiddenStateCache(self.project.hidden_states)
-        return cached_teacher(live, self.teacher_digest, records, cache, self.batch_tokens)
+        digest = self.teacher_digest + getattr(self._release, "digest", "")
+        return cached_teacher(live, digest, records, cache, self.batch_tokens)
 
     def rollouts(self, teacher_share: float = 0.0) -> Rollouts:
         """Writes responses by the student; by its mixture with that share of what the teacher releases."""
@@ -119,7 +122,7 @@ class Context:
 
     @cached_property
     def _public(self) -> pd.DataFrame:
-        return read_role(self.project.records, "public")
+        return self._transfer_set(read_role(self.project.records, "public"))
 
     @cached_property
     def _members(self) -> list[EncodedRecord]:

@@ -2,7 +2,7 @@
 
 Hidden states times the output head are the teacher's logits exactly, for every divergence, epoch, seed and student
 size, at a fraction of their size (hidden size instead of vocabulary). For fixed records they are computed once; what
-is cached does not depend on the release that stands behind it.
+is cached does not depend on the release that stands behind it, but for other models that it asks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kdleak.core.tensor_store import TensorStore
 from kdleak.data.batching import Batch, collate, scoring_batches
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.forward import hidden_states
-from kdleak.inference.release import Release, identity
-from kdleak.models.output_head import output_logits
+from kdleak.inference.release import Release, beside, identity
+from kdleak.models.output_head import output_head, output_logits
 from kdleak.training.batch_sources import DistillationBatch
 
 if TYPE_CHECKING:
@@ -43,18 +43,22 @@ class TeacherSignal(Protocol):
 
 
 class LiveTeacher:
-    """Asks the teacher at every batch; `release` is applied to its logits."""
+    """Asks the teacher at every batch; `release` is applied to its logits. Where that asks other models too, states are
+    those of all of them, side by side."""
 
     def __init__(self, teacher: PreTrainedModel, release: Release = identity):
         self.teacher, self.release = teacher.eval(), release
+        self.models = (teacher, *(model.eval() for model in beside(release)))
 
     @torch.no_grad()
     def states(self, batch: Batch) -> torch.Tensor:
-        return hidden_states(self.teacher, batch)
+        states = [hidden_states(model, batch) for model in self.models]
+        return states[0] if len(states) == 1 else torch.cat(states, dim=-1)
 
     @torch.no_grad()
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        return self.release(output_logits(self.teacher, states))
+        parts = states.split([_width(model) for model in self.models], dim=-1)
+        return self.release(*(output_logits(model, part) for model, part in zip(self.models, parts, strict=True)))
 
 
 class CachedTeacher:
@@ -98,7 +102,8 @@ def cached_teacher(
 ) -> LiveTeacher | CachedTeacher:
     """`live` with the states of `records`: from `cache`, else by one forward pass of at most `batch_tokens` a batch.
 
-    `teacher_digest` identifies the teacher's content. A teacher whose states would outgrow the cache is asked live.
+    `teacher_digest` identifies the content of the teacher, and of the models that its release asks. A teacher whose
+    states would outgrow the cache is asked live.
     """
     lengths = [len(r.response) for r in records]
     width, dtype = _state_shape(live)
@@ -130,10 +135,13 @@ def teacher_hidden_states(live: LiveTeacher, records: Sequence[EncodedRecord], b
 
 
 def _state_shape(live: LiveTeacher) -> tuple[int, torch.dtype]:
-    """Width and dtype of the states that the teacher's output head takes."""
-    output = live.teacher.get_output_embeddings()
-    assert isinstance(output, torch.nn.Linear)  # as `output_head` has seen
-    return output.in_features, output.weight.dtype
+    """Width and dtype of the states of all models that are asked."""
+    return sum(_width(model) for model in live.models), output_head(live.teacher).weight.dtype
+
+
+def _width(model: PreTrainedModel) -> int:
+    """Width of the states that the output head takes."""
+    return output_head(model).weight.shape[1]
 
 
 def _key(teacher_digest: str, dtype: torch.dtype, records: Sequence[EncodedRecord]) -> str:

@@ -17,9 +17,9 @@ import torch
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
 from kdleak.inference.beam import beam_batch
-from kdleak.inference.decode_state import decode_state
+from kdleak.inference.decode_state import DecodeState, decode_state
 from kdleak.inference.decoding import Ban
-from kdleak.inference.release import Release, identity
+from kdleak.inference.release import Release, beside, identity
 from kdleak.models.architecture import positions
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class Component:
     model: PreTrainedModel
     share: float = 1.0
     release: Release = identity
+
+    @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """All that are asked: `model`, and those whose logits the release takes beside its own."""
+        return self.model, *beside(self.release)
 
 
 def generate(
@@ -139,13 +144,13 @@ def continue_batch(
     """
     device = next(components[0].model.parameters()).device
     steps = max(limits)
-    states = [decode_state(c.model, prompts, steps) for c in components]
+    states = [_Released(c.release, [decode_state(m, prompts, steps) for m in c.models]) for c in components]
     shares = [c.share for c in components]
     responses: list[list[int]] = [[] for _ in prompts]
     # The rows of the batch: whose each is, or None where it has ended and not yet left.
     rows: list[int | None] = list(range(len(prompts)))
     uniforms = None if uniforms is None else uniforms.to(device)
-    logits = [c.release(state.start()) for c, state in zip(components, states, strict=True)]
+    logits = [state.start() for state in states]
     for step in range(steps):
         if bans is not None:
             for row, i in enumerate(rows):
@@ -167,8 +172,26 @@ def continue_batch(
             uniforms = None if uniforms is None else uniforms[kept]
             for state in states:
                 state.keep(kept)
-        logits = [c.release(state.advance(chosen)) for c, state in zip(components, states, strict=True)]
+        logits = [state.advance(chosen) for state in states]
     return [tuple(tokens) for tokens in responses]
+
+
+@dataclass(frozen=True)
+class _Released:
+    """What a component releases of a batch that is being continued, from the states of all models that it asks."""
+
+    release: Release
+    states: Sequence[DecodeState]
+
+    def start(self) -> torch.Tensor:
+        return self.release(*(state.start() for state in self.states))
+
+    def advance(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.release(*(state.advance(tokens) for state in self.states))
+
+    def keep(self, rows: torch.Tensor) -> None:
+        for state in self.states:
+            state.keep(rows)
 
 
 def _choose(
@@ -191,7 +214,7 @@ def _choose(
 
 
 def _check_positions(components: Sequence[Component], longest: int) -> None:
-    limit = min(positions(c.model.config) for c in components)
+    limit = min(positions(model.config) for c in components for model in c.models)
     if longest > limit:
         raise KdleakError(
             f"a prompt and its response may take {longest} tokens, the model has {limit} positions; "
@@ -209,7 +232,7 @@ def _uniforms(streams: Sequence[int], steps: int) -> torch.Tensor:
 def _evaluating(components: Sequence[Component]) -> Iterator[None]:
     """Dropout and gradients off inside; each model's mode is restored."""
     with ExitStack() as stack, torch.inference_mode():
-        for component in components:
-            stack.callback(component.model.train, component.model.training)
-            component.model.eval()
+        for model in (model for component in components for model in component.models):
+            stack.callback(model.train, model.training)
+            model.eval()
         yield

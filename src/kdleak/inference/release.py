@@ -4,20 +4,31 @@ A release stands between a teacher's logits and whoever asks for them: divergenc
 text. It is a pure function of the logits alone, (…, V) -> (…, V), whose softmax is what is released: a token that is
 left out has logit −inf, and the softmax renormalises over those that remain. One with settings is a frozen dataclass
 with a `__call__`, so that its repr names them.
+
+A release may ask other models about the same text (`beside`): it is then called with the teacher's logits and theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
-Release = Callable[[torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Release = Callable[..., torch.Tensor]
 
 
 def identity(logits: torch.Tensor) -> torch.Tensor:
     """Everything: the logits as they are."""
     return logits
+
+
+def beside(release: Release) -> tuple[PreTrainedModel, ...]:
+    """The models, over the teacher's vocabulary, whose logits the release is given after the teacher's."""
+    return getattr(release, "beside", ())
 
 
 def release_name(release: Release) -> str:

@@ -41,6 +41,7 @@ def with_lora(model: PreTrainedModel, lora: Lora | None, seed: int) -> PreTraine
         return model
     import torch
     from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     absent = [name for name in lora.targets if not any(n.split(".")[-1] == name for n, _ in model.named_modules())]
     if absent:
@@ -49,7 +50,8 @@ def with_lora(model: PreTrainedModel, lora: Lora | None, seed: int) -> PreTraine
         )
     torch.manual_seed(seed)
     options = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": lora.targets}
-    wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    transposed = all(isinstance(m, Conv1D) for n, m in model.named_modules() if n.split(".")[-1] in lora.targets)
+    wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **options))
     return wrapped  # stands for the model that it wraps
 
 

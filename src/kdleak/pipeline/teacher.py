@@ -7,32 +7,58 @@ from typing import TYPE_CHECKING
 from kdleak.core.files import read_parquet, write_json
 from kdleak.core.paths import TEACHER
 from kdleak.core.seeds import derive
+from kdleak.core.variants import Variant
 from kdleak.data.canaries import planted_rows
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
+from kdleak.defend.choice import acting
+from kdleak.defend.registry import Acts, Fitting
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.lora import merged, read_lora, with_lora
-from kdleak.training.finetune import cross_entropy
-from kdleak.training.run import run_training
+from kdleak.training.run import run_training, training_seed
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
 
-def fine_tune_teacher(params: Params, project: Project) -> None:
-    """Write models/teacher and results/teacher/training.json."""
-    tokenizer = load_tokenizer(project.base_teacher)
+def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TEACHER) -> None:
+    """Write models/teacher and results/teacher/training.json, or those of another teacher that `name` stands for.
+
+    A defence of params.yaml that acts on the teacher says how it is trained.
+    """
+    variant, base = Variant.of(name), project.base_teacher
+    tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
-    planted = planted_rows(read_parquet(project.canaries))
-    records = encoder.encode_frame(read_role(project.records, "private")) + encoder.encode_frame(planted)
-    base = project.base_teacher
-    model = with_lora(load_model(base), read_lora(base), derive(params.seed, "lora/teacher"))
+    private, planted = read_role(project.records, "private"), planted_rows(read_parquet(project.canaries))
+    records = encoder.encode_frame(private) + encoder.encode_frame(planted)
+
+    def record_tokens() -> float:
+        public = encoder.encode_frame(read_role(project.records, "public"))
+        return sum(len(r.response) for r in public) / len(public)
+
+    defence = acting(params, Acts.TEACHER)
+    groups = {
+        "near-duplicates": int(private["group_id"].value_counts().max()),
+        "planted canaries": int(planted["repetitions"].max()) if len(planted) else 0,
+    }
+    seed = training_seed(params, TEACHER)
+    fitting = Fitting(load_model(base), records, params.teacher, seed, groups, record_tokens, lora=read_lora(base))
+    fitting = defence.teacher(fitting)
+    model = with_lora(fitting.model, fitting.lora, derive(params.seed, "lora/teacher"))
     history = run_training(
-        model, records, cross_entropy, params.teacher, params, name=TEACHER, state=project.resume(TEACHER)
+        model,
+        records,
+        fitting.objective,
+        fitting.training,
+        params,
+        name=TEACHER,
+        state=project.resume(variant),
+        identity=() if defence.acts_on is None else (repr(defence),),
+        source=fitting.batches,
+        optimizer=fitting.optimizer,
+        rule=fitting.rule,
     )
-    save_checkpoint(merged(model), tokenizer, project.model(TEACHER))
-    write_json(
-        {"history": history, "records": len(records) - len(planted), "canary_rows": len(planted)},
-        project.training(TEACHER),
-    )
+    save_checkpoint(merged(model), tokenizer, project.model(variant))
+    counts = {"records": len(records) - len(planted), "canary_rows": len(planted)}
+    write_json({"history": history, **counts, **defence.described(fitting.spent)}, project.training(variant))

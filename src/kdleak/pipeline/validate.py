@@ -1,7 +1,9 @@
 """The params stage, which always runs: refuse a wrong params.yaml, and fingerprint the code of every other stage.
 
 A stage of dvc.yaml depends on one file of .code/, so DVC runs it again when code that it runs has changed, and not
-when a comment has. The files are written anew before DVC looks at any other stage: none is kept by hand.
+when a comment has. The file also names the defence that acts on the stage, with its knobs: another defence runs those
+stages anew that it or the one before acts on. The files are written anew before DVC looks at any other stage: none is
+kept by hand.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from kdleak.core.fingerprint import Entries, SourceTree
 from kdleak.core.variants import BASELINE
 from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
+from kdleak.defend.choice import acting, check_defence
+from kdleak.defend.registry import Acts
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
+    from kdleak.defend.registry import Defence
 
 #: The module that each stage of dvc.yaml enters.
 ENTRIES = {
@@ -42,6 +47,16 @@ ENTRIES = {
 BY_METHOD = ("text", "distill", "rates")
 #: Where methods register; one file need not know of another.
 METHODS_PACKAGE = "kdleak.distill.methods"
+#: Where defences register; a stage runs the one that acts there.
+DEFENCES_PACKAGE = "kdleak.defend.defences"
+_STUDENT = (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT)
+#: The stages that a defence may act on, by where it acts.
+DEFENDED = {
+    "teacher": (Acts.TEACHER,),
+    "text": (Acts.SIGNAL, Acts.TRANSFER_SET),
+    "distill": _STUDENT,
+    "rates": _STUDENT,
+}
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
 ATTACKS_PACKAGE = "kdleak.attacks"
 #: Code that a stage imports and makes no figure with.
@@ -67,6 +82,7 @@ def validate(params: Params, project: Project) -> None:
     """Raise KdleakError for what params.yaml names and there is not; write .code/<stage>[/<method>].txt and
     .code/lm_corpus.txt."""
     check_methods(params, str(project.params))
+    check_defence(params, str(project.params))
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
     methods = dict.fromkeys([BASELINE, *params.study.methods])
@@ -75,7 +91,8 @@ def validate(params: Params, project: Project) -> None:
             for method in methods if stage in BY_METHOD else (None,):
                 path = fresh / stage / f"{method}.txt" if method else fresh / f"{stage}.txt"
                 path.parent.mkdir(exist_ok=True)
-                path.write_text(fingerprint(source, stage, method), encoding="utf-8")
+                defence = acting(params, *(() if method == BASELINE else DEFENDED.get(stage, ())))
+                path.write_text(fingerprint(source, stage, method, defence), encoding="utf-8")
         (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
 
 
@@ -105,9 +122,14 @@ def corpus_content(params: Params, project: Project) -> str:
     return "no file\n" if path is None else f"{file_digest(project.root / path)}\n"
 
 
-def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:
-    """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module."""
-    entries = Entries(METHODS_PACKAGE, "method", method) if method else None
+def fingerprint(source: SourceTree, stage: str, method: str | None = None, defence: Defence | None = None) -> str:
+    """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module; where a
+    defence acts on it, with that defence's module and a line of its knobs."""
+    entries = [Entries(DEFENCES_PACKAGE, "defence", "none" if defence is None else defence.name)]
+    if method:
+        entries.append(Entries(METHODS_PACKAGE, "method", method))
     if stage == "measure":
-        entries = Entries(ATTACKS_PACKAGE, "attack", makers=("TextPass", "ModelPass"))
-    return source.fingerprint(source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries))
+        entries.append(Entries(ATTACKS_PACKAGE, "attack", makers=("TextPass", "ModelPass")))
+    code = source.fingerprint(source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries))
+    knobs = "" if defence is None or defence.acts_on is None else f"defence {defence.name} {defence!r}\n"
+    return code + knobs

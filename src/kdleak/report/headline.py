@@ -38,9 +38,18 @@ def write_headline(params: Params, project: Project) -> None:
         "rouge_l": utility["rouge_l"],
         "token_accuracy_gap": accuracy["token_accuracy"]["gap"],
         "best_attack": best_attack(reports["student"]),
+        **_defended(method, project),
     }
     _draw(method, attack, reports, project)
     write_json(metrics, project.metrics, sort_keys=False)
+
+
+def _defended(method: str, project: Project) -> dict[str, Any]:
+    """Name and ε of the defence that the student or its teacher was trained under; nothing where there was none."""
+    for name in (TEACHER, method):
+        if defence := read_json(project.training(name)).get("defence"):
+            return {"defence": defence["name"], **({"epsilon": defence["epsilon"]} if "epsilon" in defence else {})}
+    return {}
 
 
 def best_attack(report: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from kdleak.models.model_files import content_hash
 from kdleak.tracking.metrics import (
     attack_metrics,
     block_metrics,
+    defence_metrics,
     flattened,
     headline_metrics,
     known_figures,
@@ -196,6 +197,8 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
     if method == BASELINE:
         sections.pop("canaries")
         sections.pop("teacher")
+    if method != BASELINE and params.defence.name != "none":
+        sections["defence"] = {"name": params.defence.name, **params.defence.knobs}
     return sections | {"kd": recipe(method, params.kd).model_dump()}
 
 
@@ -239,7 +242,7 @@ def _untimed(
     history = [known_figures(entry) for entry in training["history"]]
     final = {f"final_{key}": value for key, value in (history[-1] if history else {}).items() if key != "step"}
     metrics = known_figures({key: value for key, value in training.items() if key != "history"}) | final
-    metrics |= realised_metrics(training)
+    metrics |= realised_metrics(training) | defence_metrics(training)
     return StageRun(
         stage, name, {"seed": params.seed, **flattened(used)}, metrics, dataset, history, _checkpoint(project, name)
     )

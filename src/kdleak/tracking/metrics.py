@@ -41,6 +41,11 @@ def realised_metrics(training: Mapping[str, Any]) -> dict[str, float]:
     return {f"realised_{name}": value for name, value in known_figures(training.get("realised") or {}).items()}
 
 
+def defence_metrics(training: Mapping[str, Any]) -> dict[str, float]:
+    """ε and δ that a training under a defence has spent."""
+    return known_figures({name: (training.get("defence") or {}).get(name) for name in ("epsilon", "delta")})
+
+
 def headline_metrics(stage: str, metrics: Mapping[str, float], attack: str) -> dict[str, float]:
     """What the parent shows of its student, in columns that sort."""
     if stage == "blocks":

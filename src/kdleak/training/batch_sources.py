@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from kdleak.data.batching import Batch, collate, epoch_batches
+from kdleak.core.seeds import derive
+from kdleak.data.batching import Batch, collate, epoch_batches, select_rows
 from kdleak.data.encoding import EncodedRecord
 
 if TYPE_CHECKING:
@@ -85,6 +86,27 @@ class FixedBatches:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+
+class PoissonBatches(FixedBatches):
+    """Each record is in each batch with probability batch_size / n, whatever the others do (Poisson sampling): batches
+    vary in size, and some are empty. (seed, step) alone decides."""
+
+    @property
+    def rate(self) -> float:
+        """The probability."""
+        return min(1.0, self.batch_size / len(self.records))
+
+    def indices(self, step: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive(self.seed, f"poisson/{step}"))
+        drawn = torch.rand(len(self.records), generator=generator, dtype=torch.float64)
+        return (drawn < self.rate).nonzero()[:, 0].tolist()
+
+    def batch(self, model: PreTrainedModel | None, step: int) -> Batch:
+        indices = self.indices(step)
+        if not indices:
+            return replace(select_rows(collate(self.records, [0]), []), whole=None)
+        return collate(self.records, indices)
 
 
 class WithCorpus:

@@ -11,7 +11,7 @@ import torch
 
 from kdleak.core import distributed
 from kdleak.core.seeds import derive
-from kdleak.data.batching import Batch, row_lengths, select_rows
+from kdleak.data.batching import Batch, packed, row_lengths, select_rows
 from kdleak.training.batch_sources import DistillationBatch
 from kdleak.training.micro_batches import micro_batches, own_part
 
@@ -20,6 +20,10 @@ Parameters = Sequence[torch.nn.Parameter]
 
 class GradientRule(Protocol):
     """Called by the training loop for each batch: `parts` once, `backward` for each part, then `finish` once."""
+
+    def whole(self, batch: Batch) -> float:
+        """What the losses of all parts of `batch` together are a mean over: a number of targets."""
+        ...
 
     def parts(self, batch: Batch, max_tokens: int | None) -> list[Batch]:
         """What this process does of `batch`, as the parts that have a forward and a backward pass each, of at most
@@ -37,6 +41,9 @@ class GradientRule(Protocol):
 @dataclass(frozen=True)
 class PlainSum:
     """The gradient of the batch: those of its micro-batches, added up."""
+
+    def whole(self, batch: Batch) -> float:
+        return len(batch.targets)
 
     def parts(self, batch: Batch, max_tokens: int | None) -> list[Batch]:
         return micro_batches(own_part(batch), max_tokens)
@@ -60,9 +67,10 @@ class ClipAndNoise:
                     depend on the records beside it.
     seed:           of the noise, which (seed, step) alone decides: a resumed run adds the same.
 
-    It is private only with batches drawn by Poisson sampling, and with objectives and batch sources that let one
-    record touch no other's loss; neither is seen to here. A corpus beside the batch is refused. The noise comes from
-    torch's generator, which is not cryptographic.
+    It is private only with batches drawn by Poisson sampling (`batch_sources.PoissonBatches`), and with objectives and
+    batch sources that let one record touch no other's loss; neither is seen to here. A corpus beside the batch is
+    refused. The noise comes from torch's generator, which is not cryptographic. Records are taken longest first, as
+    micro-batches of one record are: without bound and noise the two rules agree to the last bit.
     """
 
     clip: float
@@ -77,16 +85,21 @@ class ClipAndNoise:
         if math.isinf(self.clip) and self.noise > 0:
             raise ValueError("noise is a multiple of clip: give a finite clip")
 
+    def whole(self, batch: Batch) -> float:
+        return self.expected_batch * self.record_tokens
+
     def parts(self, batch: Batch, max_tokens: int | None) -> list[Batch]:
         """A part for each record, with the constant normaliser: losses and gradients are a record's over
-        `expected_batch`, and so is the bound in `backward`."""
+        `expected_batch`, and so is the bound in `backward`. A process that no record is left for takes the first one
+        with weight 0, so that all processes have gradients to add up."""
         if isinstance(batch, DistillationBatch) and batch.corpus is not None:
             raise ValueError("a corpus beside the batch belongs to no record: its gradient cannot be clipped")
-        if len(batch.input_ids) < distributed.size():
-            raise ValueError("a batch needs a record for each process: one that two of them share is not clipped once")
-        whole, rows = self.expected_batch * self.record_tokens, range(len(batch.input_ids))
-        shard = rows if distributed.size() == 1 else distributed.shard_by_length(row_lengths(batch))
-        return [replace(select_rows(batch, [row]), whole=whole) for row in shard]
+        if not len(batch.input_ids):
+            return []
+        own = set(distributed.shard_by_length(row_lengths(batch)))
+        rows = [row for (row,) in packed(row_lengths(batch), 1) if row in own]
+        parts = [replace(select_rows(batch, [row]), whole=self.whole(batch)) for row in rows]
+        return parts or [replace(select_rows(batch, [0]), whole=math.inf)]
 
     def backward(self, loss: torch.Tensor, parameters: Parameters) -> None:
         sums = [p.grad for p in parameters]

@@ -122,7 +122,7 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        sums = sums.add(loss, len(batch.targets), norm.item())
+        sums = sums.add(loss * rule.whole(batch), len(batch.targets), norm.item())
         epoch, position = divmod(step + 1, source.steps_per_epoch)
         if position == 0 or step + 1 == total:
             history.append(sums.entry(step + 1, epoch + (position > 0), lr) | source.end_epoch(model))
@@ -156,7 +156,7 @@ def _all_reduced(loss: float, parameters: list[torch.nn.Parameter]) -> float:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What an epoch adds up to."""
+    """What an epoch adds up to. loss: negative log-likelihoods of all tokens, not their mean."""
 
     loss: float = 0.0
     tokens: int = 0
@@ -164,13 +164,13 @@ class _Sums:
     steps: int = 0
 
     def add(self, loss: float, tokens: int, norm: float) -> _Sums:
-        return _Sums(self.loss + loss * tokens, self.tokens + tokens, self.norm + norm, self.steps + 1)
+        return _Sums(self.loss + loss, self.tokens + tokens, self.norm + norm, self.steps + 1)
 
     def entry(self, step: int, epoch: int, lr: float) -> dict:
         return {
             "step": step,
             "epoch": epoch,
-            "loss": self.loss / self.tokens,
+            "loss": self.loss / max(self.tokens, 1),
             "lr": lr,
             "grad_norm": self.norm / self.steps,
             "tokens": self.tokens,

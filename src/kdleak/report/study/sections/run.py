@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
+from kdleak.defend.accountant import in_words
 from kdleak.distill.recipes import recipe
 from kdleak.render.blocks import Code, Heading, Marked, Table
 from kdleak.render.palette import label
@@ -40,6 +41,7 @@ def what_was_run(report: Report) -> Content:
         ("headline attack", Code(params.report.headline)),
         ("attacks", Marked(" ".join(f"`{attack}`" for attack in params.audit.attacks))),
     ]  # fmt: skip
+    facts += [("defence", words) for words in _defences(study)]
     return Content(
         [
             Table(("", ""), facts, words=2),
@@ -47,6 +49,17 @@ def what_was_run(report: Report) -> Content:
             Table(_RECIPE, _recipes(study), words=3),
         ],
     )
+
+
+def _defences(study: Study) -> list[str]:
+    """What each model that was trained under a defence has of it: its knobs, its ε and whose records that covers."""
+    found = []
+    for name, model in study.models.items():
+        if defence := (model.training or {}).get("defence"):
+            said = f"{label(name)}: {defence['name']} on the {defence['acts_on']}"
+            said += "".join(f", {knob} {value}" for knob, value in defence["knobs"].items() if value is not None)
+            found.append(f"{said}; {in_words(defence)}" if "epsilon" in defence else said)
+    return found
 
 
 def _recipes(study: Study) -> list[list[object]]:
