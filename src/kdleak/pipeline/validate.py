@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from kdleak.attacks import ATTACKS
 from kdleak.core.errors import KdleakError, nearest
 from kdleak.core.files import replacing_folder
-from kdleak.core.fingerprint import Entries, SourceTree
-from kdleak.core.variants import BASELINE
+from kdleak.core.fingerprint import Entries, Module, SourceTree
+from kdleak.core.variants import BASELINE, CONTROL
 from kdleak.data.sources import find_source
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
@@ -28,6 +28,7 @@ ENTRIES = {
     "checks": "kdleak.pipeline.checks",
     "base": "kdleak.pipeline.base",
     "canaries": "kdleak.data.canaries",
+    "control": "kdleak.pipeline.control",
     "teacher": "kdleak.pipeline.teacher",
     "text": "kdleak.pipeline.text",
     "distill": "kdleak.pipeline.distill",
@@ -39,12 +40,14 @@ ENTRIES = {
 }
 #: Stages that run one method, whose fingerprint leaves the files of the others out.
 BY_METHOD = ("text", "distill", "rates")
+#: Stages that run what others do, and their methods.
+MADE_OF = {"control": {"teacher": None, "distill": CONTROL.method, "measure": None}}
 #: Where methods register; one file need not know of another.
 METHODS_PACKAGE = "kdleak.distill.methods"
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
 ATTACKS_PACKAGE = "kdleak.attacks"
 #: Code that a stage imports and makes no figure with.
-IDLE = {"measure": ("kdleak.stats", "kdleak.memorization")}
+IDLE = {stage: ("kdleak.stats", "kdleak.memorization") for stage in ("measure", "control")}
 #: Code that no figure passes through: the command line, MLflow, what is shown on a terminal or said of an error, and
 #: the settings and paths, which dvc.yaml declares by name.
 PLUMBING = (
@@ -93,7 +96,15 @@ def check_environment(params: Params, project: Project) -> None:
 
 def fingerprint(source: SourceTree, stage: str, method: str | None = None) -> str:
     """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module."""
+    modules = {module.name: module for module in _modules(source, stage, method)}
+    return source.fingerprint([modules[name] for name in sorted(modules)])
+
+
+def _modules(source: SourceTree, stage: str, method: str | None) -> list[Module]:
+    if stage in MADE_OF:
+        parts = [module for part, its in MADE_OF[stage].items() for module in _modules(source, part, its)]
+        return [source.modules[ENTRIES[stage]], *parts]
     entries = Entries(METHODS_PACKAGE, "method", method) if method else None
     if stage == "measure":
         entries = Entries(ATTACKS_PACKAGE, "attack", makers=("TextPass", "ModelPass"))
-    return source.fingerprint(source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries))
+    return source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries)
