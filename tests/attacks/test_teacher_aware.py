@@ -151,5 +151,9 @@ def test_the_placebo_puts_models_in_place_that_never_met_the_teacher():
     assert placebo.references["no_kd"] is given.references["pretrained"]
     report = placebo_control(ATTACK.score(placebo), member)
     assert report["state"] == "passed" and report["auc"] == area(ATTACK.score(placebo), member).value
+    control, _ = audit(5, leak=0.0)
+    given = replace(given, references=given.references | {"control": control.target})
+    assert without_teacher(given).target is control.target
+    assert without_teacher(given).references["no_kd"] is given.references["no_kd"]
     told = placebo_control(member + 0.1 * np.random.default_rng(0).normal(size=len(member)), member)
     assert told["state"] == "failed" and "teacher itself" in told["verdict"]

@@ -11,8 +11,10 @@ import kdleak
 from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.attacks.likelihood import mean_log_prob
 from kdleak.attacks.registry import ModelPass, PassInput, TextPass, attack
+from kdleak.attacks.rmia import A, ratios
 from kdleak.config.load import parse_params
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_json
 from kdleak.core.paths import Project
 from kdleak.data.records import record_id
 from kdleak.data.templates import prompt_text
@@ -23,7 +25,7 @@ from tests.support.standalone_models import people, sentencepiece_tokenizer, tok
 from tests.support.tiny_models import tiny_model
 
 MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4, "students/sft": 5, "students/kd": 6}
-ROLES = ("private", "heldout", "population")
+ROLES = ("private", "heldout", "population", "public")
 N = 12
 
 
@@ -41,11 +43,11 @@ def byte_level(texts):
 @pytest.fixture(scope="module", params=[byte_level, sentencepiece_tokenizer], ids=["byte-level BPE", "SentencePiece"])
 def project(request, tmp_path_factory):
     """Untrained models with a tokenizer of either kind; some responses are too long, as are some prompts."""
-    frame = pd.DataFrame(people(3 * N, seed=4)).assign(context="", task="qa", role=np.repeat(ROLES, N))
+    frame = pd.DataFrame(people(4 * N, seed=4)).assign(context="", task="qa", role=np.repeat(ROLES, N))
     frame.loc[::5, "response"] += " " + " ".join(["apples and boats"] * 200)
     frame.loc[::7, "instruction"] += " " + " ".join(["candles and drums"] * 100)
     frame["record_id"] = [record_id(i, "", r) for i, r in zip(frame["instruction"], frame["response"], strict=True)]
-    frame["group_id"], frame["facts"] = frame["record_id"], [[] for _ in range(3 * N)]
+    frame["group_id"], frame["facts"] = frame["record_id"], [[] for _ in range(4 * N)]
     made = Project(tmp_path_factory.mktemp("project"))
     made.records.parent.mkdir()
     frame.to_parquet(made.records)
@@ -83,6 +85,11 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
     names = [name for name in params.audit.attacks if name in standalone]
     assert set(ATTACKS) - set(names) <= {"teacher_aware"}  # left out where its placebo succeeds
     assert set(result.figures["left_out"]) == set(ATTACKS) - set(names)
+    signal = {"loss": np.exp(standalone["loss"])}
+    signal["ref_pretrained"] = np.exp(standalone["loss"] - standalone["ref_pretrained"])
+    tuned = read_json(project.membership("kd"))["attacks"]["rmia"]["a"]  # the lists say nothing of what a model saw
+    standalone["rmia"] = np.log(ratios(signal["loss"], signal["ref_pretrained"], tuned))
+    assert result.figures["membership"]["attacks"]["rmia"]["a"] == A
     for name in names:
         np.testing.assert_allclose(standalone[name], pipeline[name], rtol=1e-6, atol=1e-6, err_msg=name)
     assert result.figures["cut"]["responses"] > 0 and result.figures["cut"]["prompts"] > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdleak.core.paths import Project
-from kdleak.core.variants import BASELINE, TEACHER, Variant
+from kdleak.core.variants import BASELINE, CONTROL, TEACHER, Variant
 
 PROJECT = Project(Path("p"))
 
@@ -36,7 +36,13 @@ def test_another_learning_rate_has_places_of_its_own_and_shares_the_rest():
 def test_no_run_lies_in_the_folder_of_another_ones_checkpoint():
     """A checkpoint is an output of DVC as a folder: no other output may stand in it."""
     runs = [Variant(m, **k) for m in (TEACHER, "kd") for k in ({}, {"seed": 1}, {"shadow": 3}, {"defence": "dp_sgd"})]
-    runs += [Variant("kd", rate=0.5), Variant("kd", defence="dp_sgd", seed=1), Variant("kd", shadow=3, rate=0.5)]
+    runs += [
+        CONTROL,
+        CONTROL.teacher,
+        Variant("kd", rate=0.5),
+        Variant("kd", defence="dp_sgd", seed=1),
+        Variant("kd", shadow=3, rate=0.5),
+    ]
     results = [PROJECT.results(run) for run in runs if not run.is_default]
     for places in ([PROJECT.model(run) for run in runs], [PROJECT.resume(run) for run in runs], results):
         assert len(set(places)) == len(places)
@@ -51,3 +57,11 @@ def test_a_run_names_the_teacher_that_it_learns_from():
     assert run.teacher.is_teacher and not run.teacher.is_distilled and not run.baseline.is_distilled
     assert PROJECT.base(run) == PROJECT.base_student and PROJECT.base(run.teacher) == PROJECT.base_teacher
     assert str(run) == "kd-defence-dp_sgd-shadow-3-seed-1-rate-0.5"
+
+
+def test_the_control_is_a_student_of_a_teacher_of_its_own_beside_the_same_baseline():
+    assert CONTROL.teacher == Variant(TEACHER, control=True) != Variant(TEACHER)
+    assert CONTROL.baseline == Variant(BASELINE) and CONTROL.is_distilled and not CONTROL.is_default
+    assert PROJECT.passes(CONTROL) == Path("p/data/passes/control/students/kd/passes.safetensors")
+    assert PROJECT.training(CONTROL.teacher) == Path("p/results/control/teacher/training.json")
+    assert str(CONTROL) == "kd-control"

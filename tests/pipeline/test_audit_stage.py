@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from kdleak.attacks import ATTACKS
+from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.attacks.mope import noise_of
 from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.auditing import engine, passes
@@ -17,10 +18,11 @@ from kdleak.auditing.settings import EngineSettings
 from kdleak.config.load import parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.core.variants import CONTROL
 from kdleak.models.checkpoints import save_checkpoint
 from kdleak.models.tokenizer import train_tokenizer
 from kdleak.pipeline.judge import judge_model
-from kdleak.pipeline.passes import audited_records, read_passes
+from kdleak.pipeline.passes import audited_records, read_passes, reference_files
 from kdleak.stats import auc
 from tests.support.audits import audit
 from tests.support.pipeline_project import ROOT
@@ -42,8 +44,8 @@ def params(**audit):
 @pytest.fixture
 def project(tmp_path):
     generator = np.random.default_rng(0)
-    roles = np.repeat(["private", "heldout", "population"], 12)
-    frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(36)], "role": roles, "task": "qa"})
+    roles = np.repeat(["private", "heldout", "population", "public"], 12)
+    frame = pd.DataFrame({"record_id": [f"{i * 7919 % 1009:04d}" for i in range(48)], "role": roles, "task": "qa"})
     frame["instruction"] = [" ".join(generator.choice(WORDS, 4)) for _ in roles]
     frame["response"] = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in roles]
     frame["context"], frame["group_id"], frame["facts"] = "", frame["record_id"], [[] for _ in roles]
@@ -92,6 +94,43 @@ def test_what_was_measured_is_judged_and_measured_again_without_a_model(project,
     for name in NAMES:
         judge_model(name, params(attacks=["wbc", "loss"], permutations=30), project)
     assert set(json.loads(project.membership("kd").read_text())["attacks"]) == {"wbc", "loss"}
+
+
+def test_rmias_a_is_the_authors_on_the_no_kd_student_and_stands_in_the_report(project):
+    """By the plain formula: the first a of 0, .1 … 1 with the largest AUC of public against population."""
+    audit(project, params(), *NAMES)
+    model, base = (read_passes(path).known for path in (project.passes("sft"), project.base_passes("student")))
+    public = set(pd.read_parquet(project.records).query("role == 'public'")["record_id"])
+    signal = [
+        np.array([np.exp(np.mean(each.log_prob[a:b].astype(np.float64))) for a, b in pairwise(each.offsets)])
+        for each in (model, base)
+    ]
+    inside = np.array([i in public for i in model.record_ids])
+    assert inside.sum() == 12 and len(inside) == 24
+    areas = []
+    for a in np.arange(11) / 10:
+        ratio = signal[0] / (((1 + a) * signal[1] + 1 - a) / 2)
+        areas.append(auc(ratio[inside], ratio[~inside]).value)
+    for name in NAMES:
+        report = json.loads(project.membership(name).read_text())
+        assert report["attacks"]["rmia"]["a"] == pytest.approx(np.argmax(areas) / 10)
+    for name in ("teacher", "kd"):
+        assert read_passes(project.passes(name)).known is None
+
+
+def test_the_control_of_teacher_aware_is_a_student_of_a_teacher_that_saw_no_member(project):
+    """By hand: the attack on the control's passes, everything else the audited student's."""
+    audit(project, params(), *NAMES)
+    control = json.loads(project.membership("kd").read_text())["controls"]["placebo"]["teacher_aware"]
+    references = {role: read_passes(path).audited.statistics for role, path in reference_files("kd", project).items()}
+    records = audited_records(project)
+    inputs = AttackInput(references.pop("control"), references, groups=records["group_id"].to_numpy().astype(str))
+    scores, member = ATTACKS["teacher_aware"].score(inputs), (records["role"] == "member").to_numpy()
+    assert control["model"] == "control" and control["state"] in ("passed", "failed")
+    assert control["auc"] == pytest.approx(auc(scores[member], scores[~member]).value, abs=1e-6)
+    project.passes(CONTROL).unlink()
+    with pytest.raises(KdleakError, match=r"passes.safetensors: no such file; run the stage that writes it"):
+        judge_model("kd", params(), project)
 
 
 def test_passes_are_private_and_a_damaged_file_of_them_is_one_line(project):

@@ -244,7 +244,7 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
             "kdleak.core.yaml_file",  # reads params.yaml, which stages declare by key
             METHODS_PACKAGE,
             *IDLE.get(command, ()),
-            *([ATTACKS_PACKAGE] if command == "measure" else []),
+            *([ATTACKS_PACKAGE] if command in ("measure", "control") else []),
         )
         strange = [m for m in set(found["modules"]) - known - own if not m.startswith(idle)]
         assert not strange, (place, sorted(strange))

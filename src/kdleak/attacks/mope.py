@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Standard deviation and draws of the noise where `options` do not say: of all weights, and of one block's.
 DEFAULTS = {"mope": {"sigma": 0.5, "draws": 2}, "blocks": {"sigma": 1.0, "draws": 2}}
+#: Records whose blocks are perturbed one by one, which on all would be half of a teacher's audit. On a thousand records
+#: of the default study the teacher's blocks differ by .27 ± .02 in AUC: half of them tell the same.
+BLOCK_RECORDS = 500
 
 
 def noise_of(options: Mapping[str, Any], purpose: str, seed: int) -> Noise:
@@ -40,19 +43,34 @@ def _drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: 
         return perturbed(model, inputs.records, noise, **options).drops
 
 
-def _block_drops(model: PreTrainedModel, inputs: PassInput, noise: Noise, max_tokens: int, label: str) -> np.ndarray:
+def sampled(record_ids: Sequence[str]) -> np.ndarray:
+    """Indices, ascending, of the `BLOCK_RECORDS` that come first by record id: ids are hashes, so that the sample is
+    random, and the same for every model."""
+    order = sorted(range(len(record_ids)), key=lambda i: record_ids[i])
+    return np.sort(np.array(order[:BLOCK_RECORDS], dtype=np.int64))
+
+
+def _block_drops(
+    model: PreTrainedModel, inputs: PassInput, settings: tuple[Noise, int], max_tokens: int, label: str
+) -> np.ndarray:
     from kdleak.attacks.perturbation import block_mope
     from kdleak.inference.block_forward import transformer_blocks
 
-    with progress(label, len(inputs.records) * len(transformer_blocks(model))) as advance:
-        options = {"clean": mean_log_prob(inputs.statistics), "max_tokens": max_tokens, "progress": advance}
-        return np.stack([block.drops for block in block_mope(model, inputs.records, noise, **options)])
+    chosen = sampled([r.record_id for r in inputs.records])
+    records = [inputs.records[i] for i in chosen]
+    with progress(label, len(records) * len(transformer_blocks(model))) as advance:
+        options = {"clean": mean_log_prob(inputs.statistics)[chosen], "max_tokens": max_tokens, "progress": advance}
+        measured = np.stack([block.drops for block in block_mope(model, records, settings[0], **options)])
+    drops = np.full((*measured.shape[:2], len(inputs.records)), np.nan)
+    drops[:, :, chosen] = measured
+    return drops
 
 
-#: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed.
+#: (draws, n) and (blocks, draws, n) falls of the mean log-prob when all weights, or those of one block, are perturbed;
+#: of blocks NaN where the record is not `sampled`.
 PERTURBED = ModelPass("perturbed weights", lambda inputs: noise_of(inputs.options, "mope", inputs.seed), _drops)
 PERTURBED_BLOCKS = ModelPass(
-    "perturbed blocks", lambda inputs: noise_of(inputs.options, "blocks", inputs.seed), _block_drops
+    "perturbed blocks", lambda inputs: (noise_of(inputs.options, "blocks", inputs.seed), BLOCK_RECORDS), _block_drops
 )
 
 

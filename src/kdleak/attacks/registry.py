@@ -158,6 +158,7 @@ class Attack:
 
     draws:   where the score is a mean over independent draws, what each of them gave: (draws, n).
     whose:   ATTACKER or AUDITOR.
+    chosen:  what the attack has tuned on its input, by name, for the report.
     placebo: an input in which no model has what the attack looks for, for its negative control.
     """
 
@@ -168,6 +169,7 @@ class Attack:
     draws: Callable[[AttackInput], np.ndarray] | None = None
     placebo: Callable[[AttackInput], AttackInput] | None = None
     whose: str = ATTACKER
+    chosen: Callable[[AttackInput], dict[str, float]] | None = None
 
     def score(self, inputs: AttackInput) -> np.ndarray:
         """(n,) float64, higher = member; NaN where undefined. Raises KdleakError where `inputs` lacks a need."""
@@ -193,6 +195,7 @@ def attack(
     whose: str = ATTACKER,
     draws: Callable[[AttackInput], np.ndarray] | None = None,
     placebo: Callable[[AttackInput], AttackInput] | None = None,
+    chosen: Callable[[AttackInput], dict[str, float]] | None = None,
     **needs: Any,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the attack `name`; further keyword arguments are the fields of `Needs`."""
@@ -200,7 +203,7 @@ def attack(
     def register(function: Callable[[AttackInput], np.ndarray]) -> Callable[[AttackInput], np.ndarray]:
         if name in ATTACKS:
             raise ValueError(f"attack '{name}' is registered twice")
-        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function, draws, placebo, whose)
+        ATTACKS[name] = Attack(name, Needs(**needs), function.__doc__ or "", function, draws, placebo, whose, chosen)
         return function
 
     return register

@@ -22,19 +22,23 @@ A = 0.99
 GRID = np.arange(0.0, 1.1, 0.1)
 
 
-@attack("rmia", references=("pretrained",))
+def chosen_a(inputs: AttackInput) -> float:
+    """`a` as the authors tune it, on a reference model whose members are known (`AttackInput.tuning`); without one
+    .99."""
+    known = inputs.tuning
+    if known is None:
+        return A
+    return tuned_a(signals(known.model), signals(known.reference, known.model), known.is_member)[0]
+
+
+@attack("rmia", references=("pretrained",), chosen=lambda inputs: {"a": chosen_a(inputs)})
 def rmia(inputs: AttackInput) -> np.ndarray:
     """log ratio(x), P_out from the pretrained base, which never saw x (Zarifzadeh et al. 2024, arXiv 2312.03262, sec.
     3). The share of population records that x beats rises with ratio(x) and with nothing else, so that the ratio ranks
     records as RMIA does and breaks its ties (the best 1 % of records beat the whole population and tie at 1): no
-    population pass is needed. `a` is tuned as the authors tune it, on a reference model whose members are known
-    (`AttackInput.tuning`); without one it is .99."""
-    a = A
-    if inputs.tuning is not None:
-        known = inputs.tuning
-        a = tuned_a(signals(known.model), signals(known.reference, known.model), known.is_member)[0]
+    population pass is needed. a: `chosen_a`."""
     reference = inputs.references["pretrained"]
-    return np.log(ratios(signals(inputs.target), signals(reference, inputs.target), a))
+    return np.log(ratios(signals(inputs.target), signals(reference, inputs.target), chosen_a(inputs)))
 
 
 def signals(statistics: TokenStatistics, target: TokenStatistics | None = None) -> np.ndarray:

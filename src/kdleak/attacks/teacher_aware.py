@@ -25,8 +25,13 @@ TAIL = 0.2
 
 
 def without_teacher(inputs: AttackInput) -> AttackInput:
-    """A negative control: the no-KD student in the student's place, and its base in the no-KD student's. Neither has
-    met the teacher, so that an attack which beats chance here hears the teacher itself."""
+    """A negative control: in the student's place a student of a teacher that saw no member (`control`), all else as it
+    is. An attack which beats chance here hears the teacher itself.
+
+    Where there is none (an audit that trains nothing), the no-KD student stands there, and its base in the no-KD
+    student's: neither has met any teacher, so that the way in which students move is no part of this control."""
+    if "control" in inputs.references:
+        return replace(inputs, target=inputs.references["control"])
     base, baseline = inputs.references["pretrained"], inputs.references["no_kd"]
     return replace(inputs, target=baseline, references={**inputs.references, "no_kd": base})
 

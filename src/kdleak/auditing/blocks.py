@@ -27,12 +27,13 @@ def block_report(
     """The content of `blocks.json`.
 
     keys:     record_id, role, task of the scored records, in the order of the scores.
-    scored:   block-wise MoPe, bottom block first.
+    scored:   block-wise MoPe, bottom block first; NaN for records that were not measured, which are left out.
     baseline: the no-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
     groups:   record id -> group; records of a group count as one draw.
     """
     is_member = (keys["role"] == MEMBER).to_numpy()
     columns = {f"block_{i}": block.scores for i, block in enumerate(scored)}
+    measured = np.isfinite([*columns.values()]).any(0)
     owners = groups_of(keys, groups)
     areas = []
     for scores in columns.values():
@@ -60,8 +61,8 @@ def block_report(
         "relative": noise.relative,
         "antithetic": noise.antithetic,
         "n_perturbations": noise.draws * len(noise.signs),
-        "n_members": int(is_member.sum()),
-        "n_nonmembers": int((~is_member).sum()),
+        "n_members": int((is_member & measured).sum()),
+        "n_nonmembers": int((~is_member & measured).sum()),
         "blocks": blocks,
         "spread": _spread(list(columns.values()), [area.value for area in areas], is_member, owners),
     }

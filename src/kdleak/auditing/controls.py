@@ -147,11 +147,11 @@ def _area(scores: np.ndarray, is_member: np.ndarray, level: float, groups: np.nd
 
 
 def placebo_control(scores: np.ndarray, is_member: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]:
-    """An attack that is given the teacher, with models in place of student and no-KD student that never met it."""
+    """An attack that is given the teacher, with a model in place of the student that never met it."""
     return negative_control(
         scores,
         is_member,
-        "Without a student of the teacher the attack finds nothing.",
+        "In a model that never met the teacher the attack finds nothing.",
         "The attack hears the teacher itself: its figure is no measure of what the student gives away.",
         groups,
     )

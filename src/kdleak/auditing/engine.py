@@ -41,9 +41,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
+    from kdleak.attacks.registry import Tuning
+
 TARGET = "target"
 #: The teacher's own base: what `pretrained` is to a teacher that is attacked.
 TEACHER_PRETRAINED = "teacher_pretrained"
+#: A student of a teacher that saw no member, where one was made: what attacks with a placebo must not find.
+CONTROL = "control"
 #: What the target is compared with by the attacks that need no pass of their own.
 COMPARED = ("teacher", "no_kd", "pretrained")
 
@@ -87,21 +91,25 @@ def judge(
     tokenizers: Mapping[str, PreTrainedTokenizerBase],
     records: pd.DataFrame,
     settings: EngineSettings,
+    tuning: Tuning | None = None,
 ) -> ModelAudit:
     """The audit of the target from what passes gave; no model is needed. tokenizers: of the models that are attacked.
+    tuning: records whose membership in a reference model is known.
 
     Raises KdleakError where no attack can run.
     """
     attacked = _attacked(tokenizers, settings)
     scored = {
-        target: _score_table(_attack_input(target, tokenizers, passes, records, names), names, records, passes[target])
+        target: _score_table(
+            _attack_input(target, tokenizers, passes, records, names, tuning), names, records, passes[target]
+        )
         for target, names in attacked.items()
     }
     (scores, reasons), others = scored.pop(TARGET), {name: table for name, (table, _) in scored.items()}
     left_out = {name: _reason(why, settings.missing_words) for name, why in reasons.items()}
     if len(scores.columns) == len(KEYS):
         raise KdleakError("no attack can run: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
-    inputs = _attack_input(TARGET, tokenizers, passes, records, settings.attacks)
+    inputs = _attack_input(TARGET, tokenizers, passes, records, settings.attacks, tuning)
     member = (records["role"] == MEMBER).to_numpy()
     groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
     placebos = _placebos(inputs, [name for name in scores.columns if name not in KEYS], member)
@@ -114,6 +122,8 @@ def judge(
     for name, area in report["attacks"].items():
         if (draws := ATTACKS[name].draws) is not None:
             area["auc_monte_carlo_error"] = PerturbationScores(draws(inputs)).auc_error(member)
+        if (chosen := ATTACKS[name].chosen) is not None:
+            area |= chosen(inputs)
     return ModelAudit(scores, report, left_out, others, dict(passes), blind.scores, groups)
 
 
@@ -179,6 +189,7 @@ def _attack_input(
     passes: Mapping[str, PassResults],
     records: pd.DataFrame,
     names: Sequence[str],
+    tuning: Tuning | None = None,
 ) -> AttackInput:
     results = passes[target]
     roles = {name: _role_for(target, name) for name in passes}
@@ -193,6 +204,7 @@ def _attack_input(
         variants=results.variants,
         population={name: each for name, each in populations.items() if each is not None},
         computed=results.computed,
+        tuning=tuning,
         groups=records["group_id"].to_numpy().astype(str) if "group_id" in records else None,
     )
 
@@ -226,7 +238,8 @@ def _placebos(inputs: AttackInput, names: Sequence[str], member: np.ndarray) -> 
     """The negative controls of the attacks that have a placebo."""
     placebos = {name: ATTACKS[name].placebo for name in names}
     return {
-        name: placebo_control(ATTACKS[name].score(placebo(inputs)), member, inputs.groups)
+        name: {"model": CONTROL if CONTROL in inputs.references else "no_kd"}
+        | placebo_control(ATTACKS[name].score(placebo(inputs)), member, inputs.groups)
         for name, placebo in placebos.items()
         if placebo is not None
     }

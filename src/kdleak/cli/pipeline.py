@@ -131,6 +131,15 @@ def judge(name: Model) -> None:
 
 
 @stage
+def control() -> None:
+    """Make the student of a teacher that saw no member: what an attack finds in it, no student gave away."""
+    settings = shared_settings()
+    from kdleak.pipeline.control import make_control
+
+    make_control(settings, PROJECT)
+
+
+@stage
 def summary() -> None:
     """Gather the headline figures of kd.method in results/metrics.json."""
     settings = read_settings()

@@ -20,6 +20,7 @@ class Variant:
     shadow:  number of a shadow pair: teacher and student on its half of the records.
     seed:    of another training, where it is not that of params.yaml.
     rate:    multiplier of the learning rate of the method's recipe.
+    control: of the pair whose teacher saw no member: it is fine-tuned on auxiliary in place of private.
     """
 
     method: str
@@ -27,6 +28,7 @@ class Variant:
     shadow: int | None = None
     seed: int | None = None
     rate: float | None = None
+    control: bool = False
 
     @classmethod
     def of(cls, name: str | Variant) -> Variant:
@@ -60,17 +62,21 @@ class Variant:
     def difference(self) -> dict[str, object]:
         """What sets the run apart from the default run of its method."""
         parts = {"defence": self.defence, "shadow": self.shadow, "seed": self.seed, "rate": self.rate}
+        parts["control"] = self.control or None
         return {name: value for name, value in parts.items() if value is not None}
 
     @property
     def path(self) -> PurePosixPath:
-        """The folder of its results: `teacher`, `students/kd`, `students/kd/rates/0.5`, `students/kd/runs/seed-1`.
+        """The folder of its results: `teacher`, `students/kd`, `students/kd/rates/0.5`, `students/kd/runs/seed-1`,
+        `control/students/kd`.
 
         No run's folder lies in that of a run which is not its method's default.
         """
         home = PurePosixPath(TEACHER) if self.is_teacher else PurePosixPath("students", self.method)
         if self.is_default:
             return home
+        if self.control:
+            return "control" / home
         if set(self.difference) == {"rate"}:
             return home / "rates" / str(self.rate)
         return home / "runs" / _joined(self.difference)
@@ -81,4 +87,8 @@ class Variant:
 
 
 def _joined(parts: dict[str, object]) -> str:
-    return "-".join(f"{name}-{value}" for name, value in parts.items())
+    return "-".join(name if value is True else f"{name}-{value}" for name, value in parts.items())
+
+
+#: A student of a teacher that saw no member: what an attack finds in it, no student gave away.
+CONTROL = Variant("kd", control=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Who sees a record: `private` the teacher alone (the members), `public` the student alone,
 #: `heldout` nobody (the non-members), `auxiliary` the attacker's world, `population` the part of that world which no
-#: model is trained on (RMIA's population, ReCaLL's prefix).
+#: model is trained on (perplexity and ROUGE-L, ReCaLL's prefix, what RMIA is tuned on).
 ROLES = ("private", "public", "heldout", "auxiliary", "population")
 
 _SPACE = re.compile(r"\s+")

@@ -13,20 +13,20 @@ from kdleak.auditing.settings import EngineSettings
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_parquet
-from kdleak.core.variants import Variant
+from kdleak.core.variants import BASELINE, Variant
 from kdleak.data.records import read_role
 from kdleak.inference.generation import Sampling, generate
 from kdleak.pipeline.passes import BASES, ModelPasses, audited_records, pad, subject_of, unpad, write_passes
 from kdleak.training.finetune import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from kdleak.attacks.registry import ExtraPass
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
-    from kdleak.data.encoding import EncodedRecord
+    from kdleak.inference.token_statistics import TokenStatistics
 
 BASE = "base"
 
@@ -39,18 +39,20 @@ def measure_model(name: str, params: Params, project: Project) -> None:
     """
     if name == BASE:
         for part in BASES:
-            _write(measure_base(project.base_model(part), params, project), project.base_passes(part))
+            passes = measure_base(project.base_model(part), params, project, known=part == "student")
+            _write(passes, project.base_passes(part))
         return
     declared = [each for attack in ATTACKS.values() for each in attack.needs.passes]
     _write(measure_run(Variant.of(name), [*declared, PERTURBED_BLOCKS], params, project), project.passes(name))
 
 
-def measure_base(folder: Path, params: Params, project: Project) -> ModelPasses:
-    """What a base is compared by: token statistics of the records and the population, and its perplexity."""
+def measure_base(folder: Path, params: Params, project: Project, known: bool = False) -> ModelPasses:
+    """What a model is compared by: token statistics of the records, and its perplexity. known: whether public and
+    population are scored."""
     records = audited_records(project)
     subject, runner = subject_of(folder, records, params, project), ModelRunner(records, _settings(params, project))
-    results = runner.run(subject, PassRequest(population=bool(subject.population)))
-    return ModelPasses(results, _nll(runner, subject, _heldout(subject, project)))
+    results, nll = runner.run(subject, PassRequest()), _nll(runner, subject)
+    return ModelPasses(results, nll, known=_known(runner, subject, project) if known else None)
 
 
 def measure_run(
@@ -65,15 +67,15 @@ def measure_run(
     subject, runner = subject_of(project.model(variant), records, params, project), ModelRunner(records, settings)
     extra = tuple(each for each in dict.fromkeys(passes) if subject.population or not each.needs_population)
     continued = params.memorization.tokens if memorization else 0
-    results = runner.run(subject, PassRequest(extra, bool(subject.population), continued))
+    results = runner.run(subject, PassRequest(extra, continuations=continued))
     if PERTURBED_BLOCKS.name in results.refused:
         raise KdleakError(results.refused[PERTURBED_BLOCKS.name])
     canaries = None
     if memorization:
         secrets = subject.encoder.encode_frame(read_parquet(project.canaries))
         canaries = runner.statistics(subject, secrets, "canaries")
-    heldout = _heldout(subject, project)
-    return ModelPasses(results, _nll(runner, subject, heldout), _responses(runner, subject, heldout, params), canaries)
+    known = _known(runner, subject, project) if variant.method == BASELINE else None
+    return ModelPasses(results, _nll(runner, subject), _responses(runner, subject, params), canaries, known)
 
 
 def _settings(params: Params, project: Project, **options: object) -> EngineSettings:
@@ -86,12 +88,16 @@ def _settings(params: Params, project: Project, **options: object) -> EngineSett
     )
 
 
-def _heldout(subject: Subject, project: Project) -> list[EncodedRecord]:
-    return subject.encoder.encode_frame(read_role(project.records, "heldout"))
+def _known(runner: ModelRunner, subject: Subject, project: Project) -> TokenStatistics:
+    """Token statistics of public and population."""
+    records = subject.encoder.encode_frame(read_role(project.records, "public", "population"))
+    return runner.statistics(subject, records, "public and population")
 
 
-def _nll(runner: ModelRunner, subject: Subject, records: Sequence[EncodedRecord]) -> float:
-    """Mean negative log-likelihood per response token, nats, EOS included."""
+def _nll(runner: ModelRunner, subject: Subject) -> float:
+    """Mean negative log-likelihood per response token of the population, nats, EOS included: no model was trained on
+    it, and no figure of membership speaks of it."""
+    records = subject.population
 
     def compute() -> dict[str, np.ndarray]:
         return {"nll": np.array([evaluate(runner.model(subject), records, runner.settings.batch_tokens)])}
@@ -99,10 +105,9 @@ def _nll(runner: ModelRunner, subject: Subject, records: Sequence[EncodedRecord]
     return runner.cached(subject, records, "mean negative log-likelihood", compute)["nll"].item()
 
 
-def _responses(
-    runner: ModelRunner, subject: Subject, records: Sequence[EncodedRecord], params: Params
-) -> list[list[int]]:
-    """Greedy responses to the prompts."""
+def _responses(runner: ModelRunner, subject: Subject, params: Params) -> list[list[int]]:
+    """Greedy responses to the prompts of the population."""
+    records = subject.population
     limits = (params.generation.max_new_tokens, params.model.max_tokens)
     sampling = Sampling(*limits, temperature=0.0, batch_size=params.compute.generation_batch)
 

@@ -16,7 +16,7 @@ from kdleak.auditing.settings import EngineSettings
 from kdleak.core.files import read_parquet, write_csv, write_json, write_parquet
 from kdleak.data.sides import MEMBER, as_roles, as_sides
 from kdleak.models.checkpoints import load_tokenizer
-from kdleak.pipeline.passes import read_passes, reference_files
+from kdleak.pipeline.passes import read_passes, reference_files, tuning_of
 from kdleak.stats import roc_curve
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def judge_membership(
         cache=project.cache,
     )
     needed, files = engine.references_needed(params.audit.attacks), reference_files(variant, project)
-    references = {role: read_passes(path).audited for role, path in files.items() if role in needed}
+    references = {role: read_passes(path).audited for role, path in files.items() if role in {*needed, engine.CONTROL}}
     tokenizers = {engine.TARGET: load_tokenizer(project.model(variant))}
-    audit = engine.judge({engine.TARGET: passes.audited, **references}, tokenizers, records, settings)
+    tuning = tuning_of(variant, project)
+    audit = engine.judge({engine.TARGET: passes.audited, **references}, tokenizers, records, settings, tuning)
     report: dict[str, Any] = audit.report | {"not_applicable": audit.left_out}
     if variant.is_distilled:
         others = (variant.teacher, variant.baseline)

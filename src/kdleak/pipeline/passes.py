@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdleak.attacks.registry import Tuning
 from kdleak.auditing.passes import PassResults, Subject, make_encoders, make_subjects
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_file
-from kdleak.core.variants import Variant
+from kdleak.core.variants import CONTROL, Variant
 from kdleak.data.records import read_role
 from kdleak.data.sides import as_sides
 from kdleak.inference.cache import from_arrays, to_arrays
@@ -40,16 +41,19 @@ _ENDED = -1
 class ModelPasses:
     """What all passes over one model gave.
 
-    audited:   of the members and nonmembers, and of the population.
-    nll:       mean negative log-likelihood per response token of the held-out records, nats, EOS included.
-    responses: greedy responses to their prompts, token ids; of a base, none.
+    audited:   of the members and nonmembers.
+    nll:       mean negative log-likelihood per response token of the population, nats, EOS included.
+    responses: greedy responses to its prompts, token ids; of a base, none.
     canaries:  token statistics of the canaries; of a base, and of a run that is not kept, None.
+    known:     token statistics of public and population, of which the no-KD student is trained on the former alone; of
+               that student and its base. Others: None.
     """
 
     audited: PassResults
     nll: float
     responses: Sequence[Sequence[int]] = ()
     canaries: TokenStatistics | None = None
+    known: TokenStatistics | None = None
 
 
 def audited_records(project: Project) -> pd.DataFrame:
@@ -72,7 +76,17 @@ def reference_files(name: str | Variant, project: Project) -> dict[str, Path]:
     files = {"pretrained": project.base_passes(base), "external": project.base_passes("external")}
     if variant.is_distilled:
         files |= {"teacher": project.passes(variant.teacher), "no_kd": project.passes(variant.baseline)}
+        files |= {"control": project.passes(CONTROL)}
     return files
+
+
+def tuning_of(name: str | Variant, project: Project) -> Tuning:
+    """What an attacker tunes on: the no-KD student, which it trained on public, and that student's base."""
+    model, reference = (
+        read_passes(path).known for path in (project.passes(Variant.of(name).baseline), project.base_passes("student"))
+    )
+    assert model is not None and reference is not None  # the stage measure makes both
+    return Tuning(model, reference, np.isin(model.record_ids, read_role(project.records, "public")["record_id"]))
 
 
 def write_passes(passes: ModelPasses, path: Path) -> None:
@@ -84,6 +98,7 @@ def write_passes(passes: ModelPasses, path: Path) -> None:
         **_named("records", to_arrays(audited.statistics)),
         **_named("population", {} if audited.population is None else to_arrays(audited.population)),
         **_named("canaries", {} if passes.canaries is None else to_arrays(passes.canaries)),
+        **_named("known", {} if passes.known is None else to_arrays(passes.known)),
         **_named("computed", audited.computed),
         "nll": np.array([passes.nll]),
         "responses": pad(passes.responses),
@@ -121,7 +136,8 @@ def read_passes(path: Path, records: Sequence[EncodedRecord] = ()) -> ModelPasse
             json.loads(tensors["refused"].tobytes()),
         )
         responses = unpad(tensors["responses"])
-        return ModelPasses(audited, tensors["nll"].item(), responses, _statistics("canaries", tensors))
+        canaries, known = (_statistics(place, tensors) for place in ("canaries", "known"))
+        return ModelPasses(audited, tensors["nll"].item(), responses, canaries, known)
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
     except (SafetensorError, KeyError, ValueError):

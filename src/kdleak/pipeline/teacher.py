@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import read_parquet, write_json
-from kdleak.core.paths import TEACHER
 from kdleak.core.seeds import derive
-from kdleak.core.variants import Variant
+from kdleak.core.variants import TEACHER, Variant
 from kdleak.data.canaries import planted_rows
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
@@ -18,20 +17,26 @@ from kdleak.models.lora import merged, read_lora, with_lora
 from kdleak.training.run import run_training, training_seed
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
 
 def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TEACHER) -> None:
-    """Write models/teacher and results/teacher/training.json, or those of another teacher that `name` stands for.
+    """Write the checkpoint of the teacher that `name` stands for, and its training.json.
 
     A defence of params.yaml that acts on the teacher says how it is trained.
+
+    The control's is fine-tuned on as many auxiliary records as private has, and on the same canaries: same base, same
+    recipe, as many steps, and no member. Auxiliary, not population: it is large enough, of the same domain by hash, and
+    population stays out of every training. The bases have seen it once, which no member and no non-member has.
     """
     variant, base = Variant.of(name), project.base_teacher
     tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
-    private, planted = read_role(project.records, "private"), planted_rows(read_parquet(project.canaries))
-    records = encoder.encode_frame(private) + encoder.encode_frame(planted)
+    own, planted = _data(variant, project), planted_rows(read_parquet(project.canaries))
+    records = encoder.encode_frame(own) + encoder.encode_frame(planted)
 
     def record_tokens() -> float:
         public = encoder.encode_frame(read_role(project.records, "public"))
@@ -39,7 +44,7 @@ def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TE
 
     defence = acting(params, Acts.TEACHER)
     groups = {
-        "near-duplicates": int(private["group_id"].value_counts().max()),
+        "near-duplicates": int(own["group_id"].value_counts().max()),
         "planted canaries": int(planted["repetitions"].max()) if len(planted) else 0,
     }
     seed = training_seed(params, TEACHER)
@@ -62,3 +67,9 @@ def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TE
     save_checkpoint(merged(model), tokenizer, project.model(variant))
     counts = {"records": len(records) - len(planted), "canary_rows": len(planted)}
     write_json({"history": history, **counts, **defence.described(fitting.spent)}, project.training(variant))
+
+
+def _data(variant: Variant, project: Project) -> pd.DataFrame:
+    """What the teacher is fine-tuned on, by record id."""
+    private = read_role(project.records, "private")
+    return read_role(project.records, "auxiliary").head(len(private)) if variant.control else private

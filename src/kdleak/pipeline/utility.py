@@ -1,4 +1,7 @@
-"""The utility part of the judge stage: perplexity and ROUGE-L on records that no model has been trained on."""
+"""The utility part of the judge stage: perplexity and ROUGE-L on the population, which no model has been trained on.
+
+They are not the audit's non-members: what utility costs in membership is read off two sets of records.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTo
     Perplexity is exp of the mean negative log-likelihood per response token, EOS included; the base is what the model
     was before it saw public or private.
     """
-    heldout = read_role(project.records, "heldout")
-    scores = rouge_l(tokenizer, passes.responses, list(heldout["response"]))
+    population = read_role(project.records, "population")
+    scores = rouge_l(tokenizer, passes.responses, list(population["response"]))
     mean = sum(scores) / len(scores)
     error = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(1, len(scores) - 1) / len(scores))
     base = read_passes(reference_files(variant, project)["pretrained"])
@@ -34,7 +37,7 @@ def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTo
         "perplexity_of_base": math.exp(base.nll),
         "rouge_l": mean,
         "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
-        "records": len(heldout),
+        "records": len(population),
     }
     write_json(figures, project.utility(variant), digits=6)
 

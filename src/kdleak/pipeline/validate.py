@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from kdleak.attacks import ATTACKS
 from kdleak.core.errors import KdleakError, nearest
 from kdleak.core.files import replacing_folder
-from kdleak.core.fingerprint import Entries, SourceTree
-from kdleak.core.variants import BASELINE
+from kdleak.core.fingerprint import Entries, Module, SourceTree
+from kdleak.core.variants import BASELINE, CONTROL
 from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.defend.choice import acting, check_defence
@@ -34,6 +34,7 @@ ENTRIES = {
     "checks": "kdleak.pipeline.checks",
     "base": "kdleak.pipeline.base",
     "canaries": "kdleak.data.canaries",
+    "control": "kdleak.pipeline.control",
     "teacher": "kdleak.pipeline.teacher",
     "text": "kdleak.pipeline.text",
     "distill": "kdleak.pipeline.distill",
@@ -45,6 +46,8 @@ ENTRIES = {
 }
 #: Stages that run one method, whose fingerprint leaves the files of the others out.
 BY_METHOD = ("text", "distill", "rates")
+#: Stages that run what others do, and their methods.
+MADE_OF = {"control": {"teacher": None, "distill": CONTROL.method, "measure": None}}
 #: Where methods register; one file need not know of another.
 METHODS_PACKAGE = "kdleak.distill.methods"
 #: Where defences register; a stage runs the one that acts there.
@@ -56,11 +59,12 @@ DEFENDED = {
     "text": (Acts.SIGNAL, Acts.TRANSFER_SET),
     "distill": _STUDENT,
     "rates": _STUDENT,
+    "control": (Acts.TEACHER, *_STUDENT),
 }
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
 ATTACKS_PACKAGE = "kdleak.attacks"
 #: Code that a stage imports and makes no figure with.
-IDLE = {"measure": ("kdleak.stats", "kdleak.memorization")}
+IDLE = {stage: ("kdleak.stats", "kdleak.memorization") for stage in ("measure", "control")}
 #: Code that no figure passes through: the command line, MLflow, what is shown on a terminal or said of an error, and
 #: the settings and paths, which dvc.yaml declares by name.
 PLUMBING = (
@@ -125,11 +129,19 @@ def corpus_content(params: Params, project: Project) -> str:
 def fingerprint(source: SourceTree, stage: str, method: str | None = None, defence: Defence | None = None) -> str:
     """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module; where a
     defence acts on it, with that defence's module and a line of its knobs."""
+    modules = {module.name: module for module in _modules(source, stage, method, defence)}
+    code = source.fingerprint([modules[name] for name in sorted(modules)])
+    knobs = "" if defence is None or defence.acts_on is None else f"defence {defence.name} {defence!r}\n"
+    return code + knobs
+
+
+def _modules(source: SourceTree, stage: str, method: str | None, defence: Defence | None) -> list[Module]:
+    if stage in MADE_OF:
+        parts = [module for part, its in MADE_OF[stage].items() for module in _modules(source, part, its, defence)]
+        return [source.modules[ENTRIES[stage]], *parts]
     entries = [Entries(DEFENCES_PACKAGE, "defence", "none" if defence is None else defence.name)]
     if method:
         entries.append(Entries(METHODS_PACKAGE, "method", method))
     if stage == "measure":
         entries.append(Entries(ATTACKS_PACKAGE, "attack", makers=("TextPass", "ModelPass")))
-    code = source.fingerprint(source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries))
-    knobs = "" if defence is None or defence.acts_on is None else f"defence {defence.name} {defence!r}\n"
-    return code + knobs
+    return source.closure(ENTRIES[stage], (*PLUMBING, *IDLE.get(stage, ())), entries)

@@ -44,6 +44,11 @@ def controls(report: Report) -> Content:
         words = f"The best attack of each model against the best of {n} random relabellings of the same records: the "
         words += "correction for having looked at several attacks. Overlapping: non-members that share a 13-gram with "
         blocks.append(Paragraph(f"{words}a member; they would make attacks look worse than they are."))
+    clean = next((each["placebo"] for each in controls_of.values() if "placebo" in each), {}).get("teacher_aware")
+    if clean:
+        shown = with_interval(clean["auc"], clean["auc_ci95"])
+        text = f"teacher_aware on a student of a teacher that saw no member: AUC {shown}, {clean['state']}. "
+        blocks.append(Callout(text + clean["verdict"], "good" if clean["state"] == "passed" else "bad"))
     if study.gate:
         kind = "good" if study.gate.get("success") else "bad"
         state = Badge("holds" if study.gate.get("success") else "is broken", kind)
