@@ -215,6 +215,7 @@ LOOKED_AT = {
     "sft": ("kd.student_fraction",),  # the baseline has no text of its own making
     "text": ("kd.student_fraction", "kd.recipes"),  # of a recipe the text stage needs whose text it trains on
     "rates": ("study",),  # its own arguments are compared with the lists
+    "fractions": ("study",),
 }
 
 

@@ -33,12 +33,12 @@ ENTRIES = {
     "distill": "kdleak.pipeline.distill",
     "measure": "kdleak.pipeline.measure",
     "judge": "kdleak.pipeline.judge",
-    "rates": "kdleak.pipeline.trial",
+    "trial": "kdleak.pipeline.trial",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
 #: Stages that run one method, whose fingerprint leaves the files of the others out.
-BY_METHOD = ("text", "distill", "rates")
+BY_METHOD = ("text", "distill", "trial")
 #: Where methods register; one file need not know of another.
 METHODS_PACKAGE = "kdleak.distill.methods"
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
