@@ -3,7 +3,7 @@
 # make lint    set-up, style, spelling, the rooms' order and types
 # make hostile set-up and the hostile inputs of tests/robustness/hostile, with their counts
 # make faults  set-up and the long tests that kill the pipeline and fill its disk
-# make readme  set-up, then the figures in README.md and the picture of the rooms
+# make readme  set-up, then the figures in README.md and docs/runs.md and the picture of the rooms
 # make bench   set-up and the benchmarks (JSON on standard output)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,7 @@ setup: .venv/.complete
 readme: setup
 	python docs/make_readme.py
 	python docs/make_architecture.py
+	python docs/make_runs.py
 
 clean:
 	rm -rf .venv .kdleak

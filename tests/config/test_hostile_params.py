@@ -6,6 +6,7 @@ import copy
 import math
 import re
 from collections.abc import Iterator
+from functools import reduce
 
 import pytest
 import yaml
@@ -19,7 +20,8 @@ from kdleak.pipeline.validate import check_environment
 from tests.config.test_config import DEFAULT, changed
 from tests.support.pipeline_project import ROOT
 
-WITH_RATES = changed("study.lr_multipliers", [0.3])
+LISTS = {"lr_multipliers": 0.3, "seeds": 7, "grids": "paper", "fractions": 0.5, "lm_weights": 0.7}
+WITH_RATES = reduce(lambda content, name: changed(f"study.{name}", [LISTS[name]], content), LISTS, DEFAULT)
 FOR_A_SHELL = ("kd; touch x", "$(touch x)", "`touch x`", "../../x", "kd\ntouch x", "| touch x", "kd && touch x #", "-x")
 #: Text that the pipeline hands on as a name: DVC as a path to watch, the hub as an id, families.yaml as a key.
 FREE_TEXT = {
@@ -93,7 +95,14 @@ def test_a_switch_is_no_number_and_a_number_no_switch():
 def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_else():
     attacks = {key for key in LEAVES if key.startswith("audit.attacks.")}
     assert taken(FOR_A_SHELL) <= FREE_TEXT | attacks
-    for key in ("study.methods.0", "study.lr_multipliers.0", "kd.method", "kd.recipes.kd.lr", "seed"):
+    for key in (
+        "study.methods.0",
+        *(f"study.{name}.0" for name in LISTS),
+        "study.divergences.0",
+        "kd.method",
+        "kd.recipes.kd.lr",
+        "seed",
+    ):
         assert not any(accepted(key, value) for value in FOR_A_SHELL)
 
 
@@ -132,8 +141,8 @@ def test_a_file_that_holds_no_parameters_is_one_line(tmp_path, text):
 
 
 def test_only_checked_names_and_numbers_reach_a_command_line():
-    """What stands in a `cmd:` is a technique's name or a multiple of a rate; both are validated by the first stage."""
-    lists = {f"${{study.{name}}}" for name in ("methods", "lr_multipliers")}
+    """What stands in a `cmd:` is a technique's name or an entry of a list; both are validated by the first stage."""
+    lists = {f"${{study.{name}}}" for name in ("methods", "divergences", *LISTS)}
     reached = set()
     for file in ("dvc.yaml", "study/dvc.yaml"):
         for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items():

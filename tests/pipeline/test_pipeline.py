@@ -219,6 +219,7 @@ LOOKED_AT = {
         "kd.recipes",
     ),  # of a recipe the text stage needs whose text it trains on
     "rates": ("study",),  # its own arguments are compared with the lists
+    "fractions": ("study",),
 }
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.core.variants import Variant
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
-from kdleak.pipeline.trial import at_rate, run_trial
+from kdleak.pipeline.trial import run_trial
 from kdleak.render.blocks import Paragraph
 from kdleak.render.page import Page, Section
 from kdleak.report.study.claims import CLAIMS, claim, findings_of
@@ -35,6 +36,13 @@ def anchor(title: str) -> str:
     return Section(title, []).anchor
 
 
+#: Parameters with a run of every kind beside the default ones.
+SWEPT = params_of(
+    study__lr_multipliers=[0.1], study__seeds=[1], study__grids=["paper"], study__fractions=[0, 1],
+    study__lm_weights=[1.0],
+)  # fmt: skip
+
+
 def report_of(study: Study) -> Report:
     published = closest(load_family(ROOT / "families.yaml", "gpt2-tiny"), "gpt2-tiny", "small")
     return Report(study, findings_of(study), published)
@@ -44,14 +52,15 @@ def report_of(study: Study) -> Report:
 def results(tmp_path_factory) -> StudyResults:
     made = StudyResults(tmp_path_factory.mktemp("study"))
     shutil.copy(ROOT / "families.yaml", made.project.root)
-    for method in ("kd", "rkl"):
-        made.trial(method, 0.1, 0.5 * STRENGTHS[method], 18.0)
+    for run in SWEPT.study.variants:
+        if run.method in ("kd", "rkl"):
+            made.trial(run, 0.5 * STRENGTHS[run.method])
     return made
 
 
 @pytest.fixture(scope="module")
 def report(results) -> str:
-    write_report(params_of(study__lr_multipliers=[0.1]), results.project)
+    write_report(SWEPT, results.project)
     return results.project.report.read_text()
 
 
@@ -71,13 +80,13 @@ def test_every_section_shows_something(report):
 def test_the_same_results_are_the_same_bytes(results, report):
     paths = (results.project.report, results.project.findings, results.project.heatmap, results.project.heatmap_figure)
     before = [path.read_bytes() for path in paths]
-    write_report(params_of(study__lr_multipliers=[0.1]), results.project)
+    write_report(SWEPT, results.project)
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_the_findings_are_nine_verdicts(results, report):
+def test_the_findings_are_twelve_verdicts(results, report):
     found = json.loads(results.project.findings.read_text())["findings"]
-    assert [f["claim"] for f in found][:7] == [str(i) for i in range(1, 8)] and len(found) == 9
+    assert [f["claim"] for f in found][:7] == [str(i) for i in range(1, 8)] and len(found) == 12
 
 
 def test_the_heatmap_table_has_a_row_for_each_model_and_attack(results, report):
@@ -153,18 +162,11 @@ def test_the_published_figures_agree_with_themselves(results):
     assert spearman(np.arange(3.0), -np.arange(3.0)) == pytest.approx(-1)
 
 
-def test_a_trial_is_the_same_recipe_at_another_rate():
-    params = params_of(study__lr_multipliers=[0.5, 3])
-    changed = at_rate(params, "kd", 0.5).kd.recipes
-    assert changed["kd"] == {**params.kd.recipes["kd"], "lr": 0.5 * params.kd.recipes["kd"]["lr"]}
-    assert changed["rkl"] == params.kd.recipes["rkl"]
-
-
-def test_a_rate_that_the_study_does_not_have_is_refused(tmp_path):
-    with pytest.raises(KdleakError, match=r"'0\.7' is not in study\.lr_multipliers, which holds 0\.5, 3"):
-        run_trial("kd", "0.7", params_of(study__lr_multipliers=[0.5, 3]), Project(tmp_path))
-    with pytest.raises(KdleakError, match=r"'tvd' is not in study\.methods"):
-        run_trial("tvd", "3", params_of(study__lr_multipliers=[3]), Project(tmp_path))
+def test_a_run_that_the_study_does_not_have_is_refused(tmp_path):
+    with pytest.raises(KdleakError, match=r"'rate-0\.7' of 'kd' is no run .* ask for rate-0\.5, rate-3; add it to pa"):
+        run_trial("kd", "rate-0.7", params_of(study__lr_multipliers=[0.5, 3]), Project(tmp_path))
+    with pytest.raises(KdleakError, match=r"'rate-3' of 'tvd' is no run .* ask for none of it"):
+        run_trial("tvd", "rate-3", params_of(study__lr_multipliers=[3]), Project(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +177,9 @@ def test_rates_that_make_no_sweep_are_refused(rates, said):
         check_methods(params_of(study__lr_multipliers=rates))
 
 
-def test_only_the_rates_asked_for_are_read(results):
-    assert set(read_study(params_of(study__lr_multipliers=[0.1]), results.project).trials) == {"kd", "rkl"}
+def test_only_the_runs_asked_for_are_read(results):
+    trials = read_study(params_of(study__lr_multipliers=[0.1]), results.project).trials
+    assert set(trials) == {Variant("kd", rate=0.1), Variant("rkl", rate=0.1)}
     assert read_study(params_of(), results.project).trials == {}
 
 
@@ -195,7 +198,7 @@ def bare(tmp_path_factory) -> Study:
 @pytest.mark.parametrize("title", [each.title for each in registered()])
 def test_a_section_renders_with_all_results_and_with_none_that_are_optional(title, results, bare):
     """Every registered section: a new one is tested by being registered."""
-    for study in (read_study(params_of(study__lr_multipliers=[0.1]), results.project), bare):
+    for study in (read_study(SWEPT, results.project), bare):
         content = SECTIONS[title].content(report_of(study))
         assert isinstance(content, Content) and content.blocks
         shown = Page("x", [Section(title, content.blocks, content.lead)], summary=[content.gist, content.alarm]).html()

@@ -33,9 +33,9 @@ class Declared:
 def declared(folder: Path, stage: str, settings: str) -> Declared:
     """stage: as DVC names it, `distill@kd`, `study/dvc.yaml:rates@kd-0.5`. settings: the text of params.yaml."""
     name, _, item = stage.rpartition(":")[2].partition("@")
-    method, _, rate = item.partition("-")
+    method, _, value = item.partition("-")
     values = yaml.safe_load(settings)
-    values["item"] = {"method": method, "rate": rate}
+    values["item"] = {"method": method, "value": value}
     stages: dict = {}
     for file in ("dvc.yaml", "study/dvc.yaml"):
         stages |= yaml.safe_load((folder / file).read_text())["stages"]

@@ -71,19 +71,22 @@ class StudyResults:
     def add(self, name: str, strength: float) -> None:
         """All audits of one model."""
         rng = np.random.default_rng([*name.encode()])
-        recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
-        write_json({**recipe, "records": self.n, "history": [], "realised": REALISED}, self.project.training(name))
+        self._training(name)
         self.utility(self.project.utility(name), 20.0 - 4 * strength)
         self._membership(name, strength, rng)
         self._memorization(name, strength, rng)
         self._blocks(name, strength, rng)
 
-    def trial(self, method: str, multiplier: float, strength: float, perplexity: float) -> None:
-        """A run of the sweep."""
-        variant = Variant(method, rate=multiplier)
-        self.utility(self.project.utility(variant), perplexity)
-        rng = np.random.default_rng([*method.encode(), int(100 * multiplier)])
-        self._membership(variant, strength, rng)
+    def trial(self, run: Variant, strength: float, perplexity: float = 18.0, **training: object) -> None:
+        """A run beside a default one; training: what its training.json says otherwise."""
+        self._training(run, **training)
+        self.utility(self.project.utility(run), perplexity)
+        self._membership(run, strength, np.random.default_rng([*str(run).encode()]))
+
+    def _training(self, name: str | Variant, **changes: object) -> None:
+        recipe = {"lr": 0.001, "epochs": 4, "batch_size": 8, "text": "references", "loss": "fkl"}
+        content = {**recipe, "records": self.n, "history": [], "realised": REALISED, **changes}
+        write_json(content, self.project.training(name))
 
     def utility(self, path: Path, perplexity: float) -> None:
         figures = {"perplexity": perplexity, "perplexity_of_base": 40.0, "rouge_l": 0.2, "rouge_l_ci95": [0.18, 0.22]}

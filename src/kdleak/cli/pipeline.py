@@ -151,12 +151,12 @@ def summary() -> None:
 
 
 @stage
-def rate(method: Method, multiplier: Annotated[str, typer.Argument(help="An entry of study.lr_multipliers.")]) -> None:
-    """Train and audit a student at a multiple of its recipe's learning rate."""
+def trial(method: Method, name: Annotated[str, typer.Argument(help="What it changes: rate-0.3, seed-1.")]) -> None:
+    """Train and audit a student that differs from the technique's default one in one thing."""
     settings = shared_settings()
     from kdleak.pipeline.trial import run_trial
 
-    run_trial(_known(method, _methods()), multiplier, settings, PROJECT)
+    run_trial(_known(method, _methods()), name, settings, PROJECT)
 
 
 @stage

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdleak.core.errors import nearest, shown
+from kdleak.core.variants import Variant
 
 #: A method of distillation, by name. Which there are is for `kdleak.distill.recipes.check_methods` to know.
 Method = Annotated[str, Field(min_length=1)]
@@ -18,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 #: Texts of the LM loss that are no file, and the files that it may be.
 CORPORA = ("none", "general", "auxiliary")
 CORPUS_FILES = (".txt", ".jsonl", ".parquet")
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Section(BaseModel):
@@ -187,25 +189,43 @@ class Distillation(_Section):
 
 
 class Study(_Section):
-    """The grid."""
+    """The grid, and the runs beside it. A list of numbers keeps each as it is written: it becomes part of a path."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
+    divergences: list[Method]
     lr_multipliers: list[Annotated[int | float, Field(gt=0)]]
+    seeds: list[Seed]
+    grids: list[Literal["paper"]]
+    fractions: list[Annotated[int | float, Field(ge=0, le=1)]]
+    lm_weights: list[Annotated[int | float, Field(gt=0)]]
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The runs beside each method's default one. Each differs from that in one thing."""
+        of_all: dict[str, list[Any]] = {"rate": self.lr_multipliers, "seed": self.seeds, "grid": self.grids}
+        of_some: dict[str, list[Any]] = {"fraction": self.fractions, "lm_weight": self.lm_weights}
+        return [
+            Variant(method, **{factor: value})
+            for methods, factors in ((self.methods, of_all), (self.divergences, of_some))
+            for factor, values in factors.items()
+            for method in methods
+            for value in values
+        ]
 
     @model_validator(mode="after")
-    def _rates(self) -> Study:
+    def _lists(self) -> Study:
+        for name in type(self).model_fields:
+            entries = getattr(self, name)
+            if len(set(entries)) < len(entries):
+                kind = "a method" if name in ("methods", "divergences") else "a value"
+                raise ValueError(f"{name}: {kind} stands twice in the list")
         if 1 in self.lr_multipliers:
             raise ValueError("lr_multipliers: 1 is the recipe itself, which always runs; leave it out")
-        if len(set(self.lr_multipliers)) < len(self.lr_multipliers):
-            raise ValueError("lr_multipliers: a number stands twice in the list")
-        return self
-
-    @model_validator(mode="after")
-    def _grid(self) -> Study:
         if "sft" in self.methods:
             raise ValueError("methods: 'sft' is the baseline of every study and always runs; leave it out")
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError("methods: a method stands twice in the list")
+        absent = [name for name in self.divergences if name not in self.methods]
+        if absent and (self.fractions or self.lm_weights):
+            raise ValueError(f"divergences: '{absent[0]}' is not in study.methods; add it there or leave it out here")
         return self
 
 
@@ -249,7 +269,7 @@ class Report(_Section):
 class Params(_Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
     data: Data
     checks: Checks
     canaries: Canaries
@@ -271,6 +291,12 @@ class Params(_Section):
         if (headline := self.report.headline) not in self.audit.attacks:
             hint = nearest(headline, self.audit.attacks)
             raise ValueError(f"report.headline: '{headline}' is not in audit.attacks; {hint}")
+        if self.seed in self.study.seeds:
+            raise ValueError(f"study.seeds: {self.seed} is 'seed' itself, which always runs; leave it out")
+        if self.study.grids and (self.kd.grid != "controlled" or self.kd.protocol != "corrected"):
+            raise ValueError("study.grids: 'paper' stands beside kd.grid controlled, protocol corrected; set these")
+        if self.study.lm_weights and self.kd.lm_weight:
+            raise ValueError("study.lm_weights: kd.lm_weight gives every run an LM loss already; set that to null")
         if self.memorization.tokens > self.model.max_tokens - self.model.max_prompt_tokens:
             raise ValueError("memorization.tokens: they and a prompt exceed model.max_tokens; lower them")
         for name, training in (("base", self.base), ("teacher", self.teacher)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 
 #: The method of the teacher, which is fine-tuned on private.
@@ -15,12 +15,15 @@ BASELINE = "sft"
 class Variant:
     """A model of the pipeline. With a method alone it is the default run's.
 
-    method:  `teacher`, or the method that makes the student.
-    defence: what keeps the teacher's data private, by name.
-    shadow:  number of a shadow pair: teacher and student on its half of the records.
-    seed:    of another training, where it is not that of params.yaml.
-    rate:    multiplier of the learning rate of the method's recipe.
-    control: of the pair whose teacher saw no member: it is fine-tuned on auxiliary in place of private.
+    method:    `teacher`, or the method that makes the student.
+    defence:   what keeps the teacher's data private, by name.
+    shadow:    number of a shadow pair: teacher and student on its half of the records.
+    seed:      of the distillation (batch order, dropout, rollouts), where it is not that of params.yaml.
+    rate:      multiplier of the learning rate of the method's recipe.
+    grid:      kd.grid of this run.
+    fraction:  kd.student_fraction of this run.
+    lm_weight: kd.lm_weight of this run.
+    control:   of the pair whose teacher saw no member: it is fine-tuned on auxiliary in place of private.
     """
 
     method: str
@@ -28,7 +31,10 @@ class Variant:
     shadow: int | None = None
     seed: int | None = None
     rate: float | None = None
-    control: bool = False
+    grid: str | None = None
+    fraction: float | None = None
+    lm_weight: float | None = None
+    control: bool | None = None
 
     @classmethod
     def of(cls, name: str | Variant) -> Variant:
@@ -50,44 +56,39 @@ class Variant:
 
     @property
     def teacher(self) -> Variant:
-        """The teacher that a student of this run learns from: trained under its defence, on its half, by its seed."""
-        return replace(self, method=TEACHER, rate=None)
+        """The teacher that a student of this run learns from: trained under its defence, on its half."""
+        return Variant(TEACHER, defence=self.defence, shadow=self.shadow, control=self.control)
 
     @property
     def baseline(self) -> Variant:
-        """The no-KD student beside this run: it has seen no teacher, so neither defence nor shadow half matter."""
-        return Variant(BASELINE, seed=self.seed)
+        """The no-KD student beside this run, one for all: it has seen no teacher, and is no distillation."""
+        return Variant(BASELINE)
 
     @property
     def difference(self) -> dict[str, object]:
         """What sets the run apart from the default run of its method."""
-        parts = {"defence": self.defence, "shadow": self.shadow, "seed": self.seed, "rate": self.rate}
-        parts["control"] = self.control or None
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "method"}
         return {name: value for name, value in parts.items() if value is not None}
 
     @property
+    def name(self) -> str:
+        """What sets it apart, as one word: `rate-0.5`, `seed-1`; "" of a default run."""
+        return "-".join(name if value is True else f"{name}-{value}" for name, value in self.difference.items())
+
+    @property
     def path(self) -> PurePosixPath:
-        """The folder of its results: `teacher`, `students/kd`, `students/kd/rates/0.5`, `students/kd/runs/seed-1`,
-        `control/students/kd`.
+        """The folder of its results: `teacher`, `students/kd`, `students/kd/runs/rate-0.5`, `control/students/kd`.
 
         No run's folder lies in that of a run which is not its method's default.
         """
         home = PurePosixPath(TEACHER) if self.is_teacher else PurePosixPath("students", self.method)
-        if self.is_default:
-            return home
         if self.control:
             return "control" / home
-        if set(self.difference) == {"rate"}:
-            return home / "rates" / str(self.rate)
-        return home / "runs" / _joined(self.difference)
+        return home if self.is_default else home / "runs" / self.name
 
     def __str__(self) -> str:
         """One word, for folders of checkpoints and of state: `kd`, `kd-rate-0.5`."""
-        return self.method if self.is_default else f"{self.method}-{_joined(self.difference)}"
-
-
-def _joined(parts: dict[str, object]) -> str:
-    return "-".join(name if value is True else f"{name}-{value}" for name, value in parts.items())
+        return self.method if self.is_default else f"{self.method}-{self.name}"
 
 
 #: A student of a teacher that saw no member: what an attack finds in it, no student gave away.

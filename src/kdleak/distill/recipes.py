@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kdleak.config.load import explain
 from kdleak.core.errors import KdleakError, nearest, shown
-from kdleak.core.variants import BASELINE
+from kdleak.core.variants import BASELINE, Variant
 from kdleak.distill.methods import METHODS
 from kdleak.distill.registry import Method
 
@@ -50,6 +50,18 @@ def run_options(method: str, kd: Distillation) -> Method:
     return options.model_copy(update={k: value for k, value in factors.items() if value is not None} | no_corpus)
 
 
+def varied(params: Params, variant: Variant) -> Params:
+    """`params` with what `variant` sets otherwise in a distillation: its learning rate, a factor of kd, the seed."""
+    kd = params.kd
+    factors = {"grid": variant.grid, "student_fraction": variant.fraction, "lm_weight": variant.lm_weight}
+    changes: dict[str, Any] = {name: value for name, value in factors.items() if value is not None}
+    if variant.rate is not None:
+        content = kd.recipes.get(variant.method, {}) | {"lr": variant.rate * recipe(variant.method, kd).lr}
+        changes["recipes"] = kd.recipes | {variant.method: content}
+    seed = params.seed if variant.seed is None else variant.seed
+    return params.model_copy(update={"kd": kd.model_copy(update=changes), "seed": seed})
+
+
 def check_methods(params: Params, origin: str = "params.yaml") -> None:
     """Refuse what params.yaml says of a method that no method knows, or that contradicts other sections."""
     try:
@@ -60,7 +72,9 @@ def check_methods(params: Params, origin: str = "params.yaml") -> None:
 
 def _check(params: Params) -> None:
     kd, study, min_lr = params.kd, params.study, params.optimizer.min_lr
-    named = {"kd.method": kd.method} | {f"study.methods.{i}": name for i, name in enumerate(study.methods)}
+    named = {"kd.method": kd.method} | {
+        f"study.{key}.{i}": name for key in ("methods", "divergences") for i, name in enumerate(getattr(study, key))
+    }
     for key, name in named.items():
         if name not in METHODS:
             raise KdleakError(f"{key}: '{shown(name)}' is unknown; {nearest(name, METHODS)}")
@@ -74,13 +88,16 @@ def _check(params: Params) -> None:
     for name, lr in rates.items():
         if lr < min_lr:
             raise KdleakError(f"kd.recipes.{name}.lr is below optimizer.min_lr; the schedule would rise")
-    for multiple in study.lr_multipliers:
-        for name in study.methods:
-            if not min_lr <= multiple * rates[name] <= 1:
-                raise KdleakError(
-                    f"study.lr_multipliers: {multiple:g} times the lr of '{name}' is out of bounds; "
-                    "it must lie between optimizer.min_lr and 1"
-                )
+    for variant in study.variants:
+        if variant.rate and not min_lr <= variant.rate * rates[variant.method] <= 1:
+            raise KdleakError(
+                f"study.lr_multipliers: {variant.rate:g} times the lr of '{variant.method}' is out of bounds; "
+                "it must lie between optimizer.min_lr and 1"
+            )
+        try:
+            run_options(variant.method, varied(params, variant).kd)
+        except KdleakError as error:
+            raise KdleakError(f"study: run '{variant}': {error}") from None
     if kd.grid == "controlled" and kd.protocol == "corrected":
         _check_equal_budgets(params)
     run_options(kd.method, kd)

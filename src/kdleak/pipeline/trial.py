@@ -1,4 +1,4 @@
-"""One run of the sweep over learning rates: a technique at a multiple of its recipe's rate, trained and audited."""
+"""One run beside a technique's default one: distilled with one thing changed, audited, its student not kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdleak.attacks import ATTACKS
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
 from kdleak.core.variants import Variant
-from kdleak.distill.recipes import recipe
+from kdleak.distill.recipes import varied
 from kdleak.models.checkpoints import load_tokenizer
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.measure import measure_run
@@ -22,36 +22,29 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
 
 
-def run_trial(method: str, rate: str, params: Params, project: Project) -> None:
-    """Write results/students/<method>/rates/<rate>/: training.json, membership.json, scores.parquet and utility.json.
+def run_trial(method: str, name: str, params: Params, project: Project) -> None:
+    """Write results/students/<method>/runs/<name>/: training.json, membership.json, scores.parquet and utility.json.
 
-    rate: an entry of study.lr_multipliers, as it is written there. The student itself is not kept.
+    name: a run of `params.study.variants`. Teacher, text of the teacher and no-KD student are those of the default run,
+    so are all seeds of the audit. Attacks that need forward passes of their own are left out.
     """
-    multiplier = _multiplier(method, rate, params)
-    variant, settings = Variant(method, rate=multiplier), at_rate(params, method, multiplier)
-    make_student(variant, settings, project)
-    declared = [each for name in params.audit.attacks for each in ATTACKS[name].needs.passes]
-    passes = measure_run(variant, declared, settings, project, memorization=False)
+    variant = _asked_for(method, name, params)
+    make_student(variant, varied(params, variant), project)
+    passes = measure_run(variant, (), params, project, memorization=False)
     if is_main():
-        judge_membership(variant, passes, audited_records(project), settings, project)
+        attacks = [attack for attack in params.audit.attacks if not ATTACKS[attack].needs.passes]
+        audited = params.model_copy(update={"audit": params.audit.model_copy(update={"attacks": attacks})})
+        judge_membership(variant, passes, audited_records(project), audited, project)
         judge_utility(variant, passes, load_tokenizer(project.model(variant)), project)
-        project.roc(variant).unlink()  # the curves of the sweep are drawn nowhere
+        project.roc(variant).unlink()  # its curves are drawn nowhere
         shutil.rmtree(project.model(variant))
 
 
-def at_rate(params: Params, method: str, multiplier: float) -> Params:
-    """`params` with the learning rate of one recipe multiplied."""
-    recipes = params.kd.recipes
-    changed = recipes.get(method, {}) | {"lr": multiplier * recipe(method, params.kd).lr}
-    kd = params.kd.model_copy(update={"recipes": recipes | {method: changed}})
-    return params.model_copy(update={"kd": kd})
-
-
-def _multiplier(method: str, rate: str, params: Params) -> float:
-    if method not in params.study.methods:
-        raise KdleakError(f"'{method}' is not in study.methods; add it to params.yaml")
-    known = {str(multiplier): multiplier for multiplier in params.study.lr_multipliers}
-    if rate not in known:
-        given = ", ".join(known) or "nothing"
-        raise KdleakError(f"'{rate}' is not in study.lr_multipliers, which holds {given}; add it to params.yaml")
-    return known[rate]
+def _asked_for(method: str, name: str, params: Params) -> Variant:
+    known = {variant.name: variant for variant in params.study.variants if variant.method == method}
+    if name not in known:
+        raise KdleakError(
+            f"'{name}' of '{method}' is no run of the lists in section study, which ask for "
+            f"{', '.join(known) or 'none of it'}; add it to params.yaml"
+        )
+    return known[name]

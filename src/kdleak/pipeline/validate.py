@@ -40,12 +40,12 @@ ENTRIES = {
     "distill": "kdleak.pipeline.distill",
     "measure": "kdleak.pipeline.measure",
     "judge": "kdleak.pipeline.judge",
-    "rates": "kdleak.pipeline.trial",
+    "trial": "kdleak.pipeline.trial",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
 #: Stages that run one method, whose fingerprint leaves the files of the others out.
-BY_METHOD = ("text", "distill", "rates")
+BY_METHOD = ("text", "distill", "trial")
 #: Stages that run what others do, and their methods.
 MADE_OF = {"control": {"teacher": None, "distill": CONTROL.method, "measure": None}}
 #: Where methods register; one file need not know of another.
@@ -58,7 +58,7 @@ DEFENDED = {
     "teacher": (Acts.TEACHER,),
     "text": (Acts.SIGNAL, Acts.TRANSFER_SET),
     "distill": _STUDENT,
-    "rates": _STUDENT,
+    "trial": _STUDENT,
     "control": (Acts.TEACHER, *_STUDENT),
 }
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.

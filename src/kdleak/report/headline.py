@@ -60,6 +60,15 @@ def best_attack(report: Mapping[str, Any]) -> str:
     return max(outsiders, key=lambda name: (outsiders[name], name), default=report["best_attack"])
 
 
+def best_tpr(report: Mapping[str, Any]) -> str:
+    """The outsider's attack with the highest TPR at 1 % FPR in a membership.json; on equal ones, the higher AUC."""
+    from kdleak.attacks import is_auditors
+
+    found = {n: (a["tpr_at_fpr"]["0.01"], a["auc"], n) for n, a in report["attacks"].items() if not is_auditors(n)}
+    known = {name: figures for name, figures in found.items() if None not in figures}
+    return max(known, key=lambda name: known[name], default=report["best_attack"])
+
+
 def _models(method: str) -> dict[str, str]:
     return {"teacher": TEACHER, "student": method, "no_kd": BASELINE}
 

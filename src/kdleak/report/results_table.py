@@ -1,4 +1,4 @@
-"""`kdleak results`: the figures of one technique, teacher beside student beside the no-KD student.
+"""`kdleak results`: the figures of one technique, teacher beside student beside the no-KD student; then the others.
 
 Read from each model's own result files, which a clone of the repository holds.
 """
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from kdleak.attacks import is_auditors
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json
-from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.core.variants import BASELINE, TEACHER, Variant
 from kdleak.pipeline.provenance import Provenance
-from kdleak.render.wording import COUNTS, REALISED, with_interval
+from kdleak.render.wording import COUNTS, with_interval
+from kdleak.report.beside import Figure, attacked, best, figures_of, print_beside, realised
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
-#: measure, value, low and high end of its 95 % interval where it has one
-_Figure = tuple[str, float | None, float | None, float | None]
-
 
 def results_table(params: Params, project: Project) -> pd.DataFrame:
-    """Long: model (teacher, student, no_kd), method, measure, value, low, high.
+    """Long: model (teacher, student, no_kd; technique, of the others' default runs; run, of those beside a default
+    one), method, run, measure, attack, value, low, high.
 
     Raises KdleakError where the results are not those of params.yaml, or of one run.
     """
@@ -38,12 +37,18 @@ def results_table(params: Params, project: Project) -> pd.DataFrame:
         raise KdleakError(f"{project.metrics}: made before {changed} changed; run 'dvc repro'")
     models = {"teacher": TEACHER, "student": params.kd.method, "no_kd": BASELINE}
     rows = [
-        {"model": model, "method": name, "measure": measure, "value": value, "low": low, "high": high}
+        (model, name, "", *figure)
         for figures in (_membership, _beside_membership, _realised)
         for model, name in models.items()
-        for measure, value, low, high in figures(name, project)
+        for figure in figures(name, project)
     ]
-    return pd.DataFrame(rows)
+    rows += [
+        ("run" if run.name else "technique", run.method, run.name, *figure)
+        for run in attacked(params, project)
+        if run != Variant(params.kd.method)
+        for figure in figures_of(run, project)
+    ]
+    return pd.DataFrame(rows, columns=["model", "method", "run", "measure", "attack", "value", "low", "high"])
 
 
 def print_results(params: Params, project: Project) -> None:
@@ -51,6 +56,7 @@ def print_results(params: Params, project: Project) -> None:
     from rich.console import Console
 
     table = results_table(params, project)
+    table = table[~table["model"].isin(["technique", "run"])]
     report, console = read_json(project.membership(params.kd.method)), Console()
     attacks = table["measure"].str.startswith("auc ")
     auditors = table["measure"].str.removeprefix("auc ").map(is_auditors) & attacks
@@ -71,48 +77,47 @@ def print_results(params: Params, project: Project) -> None:
         "copied: share of whole responses; facts: of private facts; exposure of canaries in bits"
     )
     console.print(_shown(table[~attacks], params.kd.method))
+    print_beside(params, project, console)
 
 
-def _membership(name: str, project: Project) -> Iterator[_Figure]:
+def _membership(name: str, project: Project) -> Iterator[Figure]:
     path = project.membership(name)
-    attacks = read_json(path)["attacks"]
+    report = read_json(path)
+    attacks = report["attacks"]
     if not isinstance(attacks, dict) or not all(isinstance(figures, dict) for figures in attacks.values()):
         raise KdleakError(f"{path}: damaged (attacks holds no figures); delete it and run 'dvc repro'")
     for attack, figures in attacks.items():
-        yield f"auc {attack}", figures["auc"], *figures["auc_ci95"]
+        yield f"auc {attack}", attack, figures["auc"], *figures["auc_ci95"]
+    yield best(report)
 
 
-def _beside_membership(name: str, project: Project) -> Iterator[_Figure]:
+def _beside_membership(name: str, project: Project) -> Iterator[Figure]:
     yield from _memorization(read_json(project.memorization(name)))
     blocks, utility = read_json(project.blocks(name))["blocks"], read_json(project.utility(name))
     exposed = max(blocks, key=lambda block: block["auc"])
-    yield "exposed block", exposed["index"], None, None
-    yield "block's auc", exposed["auc"], *exposed["auc_ci95"]
-    yield "perplexity", utility["perplexity"], None, None
-    yield "rouge_l", utility["rouge_l"], *utility["rouge_l_ci95"]
+    yield "exposed block", None, exposed["index"], None, None
+    yield "block's auc", None, exposed["auc"], *exposed["auc_ci95"]
+    yield "perplexity", None, utility["perplexity"], None, None
+    yield "rouge_l", None, utility["rouge_l"], *utility["rouge_l_ci95"]
 
 
-def _realised(name: str, project: Project) -> Iterator[_Figure]:
-    """What the technique came to, of a model that wrote text of its own."""
-    path = project.training(name)
-    realised = (read_json(path).get("realised") or {}) if path.is_file() else {}
-    for key, words in REALISED.items():
-        if realised.get(key) is not None:
-            yield words, realised[key], None, None
+def _realised(name: str, project: Project) -> Iterator[Figure]:
+    for measure, value in realised(Variant(name), project).items():
+        yield measure, None, value, None, None
 
 
-def _memorization(report: Mapping[str, Any]) -> Iterator[_Figure]:
+def _memorization(report: Mapping[str, Any]) -> Iterator[Figure]:
     accuracy, extraction = report["token_accuracy"], report["extraction"]
     pairs = {"accuracy": accuracy, "copied": report["reproduced"]}
     if "facts" in extraction:
         pairs["facts"] = extraction["facts"]["all"]
     for label, figures in pairs.items():
-        yield f"{label}, members", figures["members"], None, None
-        yield f"{label}, others", figures["nonmembers"], None, None
+        yield f"{label}, members", None, figures["members"], None, None
+        yield f"{label}, others", None, figures["nonmembers"], None, None
     canaries = (extraction.get("canaries") or {}).get("repetitions", {})
-    yield "memorization gap", accuracy["gap"], *accuracy["gap_ci95"]
+    yield "memorization gap", None, accuracy["gap"], *accuracy["gap_ci95"]
     for times, level in sorted(canaries.items(), key=lambda level: int(level[0])):
-        yield f"exposure, {times}x", level["exposure"], None, None
+        yield f"exposure, {times}x", None, level["exposure"], None, None
 
 
 def _shown(table: pd.DataFrame, method: str, prefix: str = "") -> Table:

@@ -21,6 +21,7 @@ from kdleak.data.sources import find_source
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
+from kdleak.render.mechanism import mechanism_absent
 from kdleak.tracking.metrics import (
     attack_metrics,
     block_metrics,
@@ -60,6 +61,7 @@ class StageRun:
     """One nested run.
 
     history: metrics over steps, each with a `step`. checkpoint: (path, sha256). roc: a roc.csv. took: when it ran.
+    mechanism: of a student, "ran", or why it is none of its technique.
     """
 
     stage: str
@@ -69,6 +71,7 @@ class StageRun:
     dataset: Dataset
     history: Sequence[Mapping[str, float]] = ()
     checkpoint: tuple[str, str] | None = None
+    mechanism: str = ""
     roc: Path | None = field(default=None, compare=False)
     took: Span = _UNKNOWN
 
@@ -243,9 +246,9 @@ def _untimed(
     final = {f"final_{key}": value for key, value in (history[-1] if history else {}).items() if key != "step"}
     metrics = known_figures({key: value for key, value in training.items() if key != "history"}) | final
     metrics |= realised_metrics(training) | defence_metrics(training)
-    return StageRun(
-        stage, name, {"seed": params.seed, **flattened(used)}, metrics, dataset, history, _checkpoint(project, name)
-    )
+    mechanism = mechanism_absent(name, training) or ("ran" if "mechanism" in training else "")
+    described = {"seed": params.seed, **flattened(used)}
+    return StageRun(stage, name, described, metrics, dataset, history, _checkpoint(project, name), mechanism)
 
 
 def _comparison(project: Project) -> dict[str, float]:

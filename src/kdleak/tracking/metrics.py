@@ -37,8 +37,12 @@ def block_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def realised_metrics(training: Mapping[str, Any]) -> dict[str, float]:
-    """What a technique came to: shares of student-written and replayed text, rollout rounds, their age, threshold."""
-    return {f"realised_{name}": value for name, value in known_figures(training.get("realised") or {}).items()}
+    """What a technique came to: shares of student-written and replayed text, rollout rounds, their age, threshold; and
+    whether the mechanism that defines it ran (1 or 0)."""
+    found = known_figures(training.get("realised") or {})
+    if mechanism := training.get("mechanism"):
+        found["mechanism_ran"] = float(mechanism["ran"])
+    return {f"realised_{name}": value for name, value in found.items()}
 
 
 def defence_metrics(training: Mapping[str, Any]) -> dict[str, float]:

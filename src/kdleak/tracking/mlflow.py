@@ -115,6 +115,8 @@ class _Store:
             known = {_KEY: runs.key, "method": method, "seed": seed, "mlflow.note.content": runs.note}
             parent = self._create(runs.title, known, runs.took.start)
         self._describe(parent, {k: v for k, v in runs.params.items() if k not in parent.data.params})
+        if runs.student and runs.student.mechanism:
+            self._tag(parent, {"mechanism": runs.student.mechanism})
         model = self._student(parent, runs)
         known = {} if model and model != parent.data.tags.get(_MODEL) else parent.data.metrics
         self._measure(parent, {k: v for k, v in runs.metrics.items() if known.get(k) != v}, model=model)
@@ -142,6 +144,8 @@ class _Store:
         known = {_KEY: key, "mlflow.parentRunId": parent, "stage": run.stage, "data.digest": run.dataset.digest}
         if run.checkpoint:
             known |= _checkpoint_tags(*run.checkpoint)
+        if run.mechanism:
+            known["mechanism"] = run.mechanism
         new = self._create(run.title, known, run.took.start)
         self._describe(new, run.params)
         self._measure(new, run.metrics, *run.history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE
@@ -13,27 +13,35 @@ if TYPE_CHECKING:
     from kdleak.report.study.results import Model, Study
 
 
-def conditions(study: Study) -> list[str]:
-    """What holds of every finding of a study: how often each model was trained, on what."""
+def conditions(study: Study, runs: int) -> list[str]:
+    """What holds of every finding of a study that rests on `runs` trainings of each student."""
     params, sizes = study.params, study.params.data.sizes
-    return [
+    seeds = sorted({run.seed for run in study.trials if run.seed is not None} | {params.seed})
+    trained = (
         f"one training of the teacher and of each student, seed {params.seed}: another may differ by more than the "
-        "intervals, which are over records",
+        "intervals, which are over records"
+    )
+    if runs > 1:
+        trained = f"{'' if runs == len(seeds) else 'at least '}{runs} trainings of each student, of seeds "
+        trained += f"{listed([str(seed) for seed in seeds])}, by one teacher and beside one no-KD student: another "
+        trained += "teacher may differ by more than the intervals, which are over students and over records"
+    return [
+        trained,
         f"{params.model.family}, student {params.model.student}",
         f"this corpus: {params.data.source}, {sizes.private} members and {sizes.heldout} non-members",
     ]
 
 
-def recipe_conditions(study: Study, names: Sequence[str]) -> list[str]:
-    """On which grid `names` were compared: the controlled one (equal start, epochs and learning rate, no LM loss), or
+def recipe_conditions(models: Mapping[str, Model]) -> list[str]:
+    """On which grid these were compared: the controlled one (equal start, epochs and learning rate, no LM loss), or
     what they differ in beside the technique."""
-    trained = {name: study.models[name].training for name in names if study.models[name].training}
+    trained = {name: model.training for name, model in models.items() if model.training}
     differ = []
     starts = {name: training.get("starts_from", "base") for name, training in trained.items()}
     if len(set(starts.values())) > 1:
         from_baseline = [label(name) for name, start in starts.items() if start == BASELINE]
         differ.append(f"{listed(from_baseline)} {_verb(from_baseline, 'start')} from the no-KD student")
-    with_lm = [label(name) for name in trained if _lm_loss(study.models[name])]
+    with_lm = [label(name) for name in trained if _lm_loss(models[name])]
     if with_lm and len(with_lm) < len(trained):
         differ.append(f"{listed(with_lm)} {_verb(with_lm, 'add')} an LM loss")
     for key, words in (("epochs", "epochs"), ("steps", "steps"), ("lr", "learning rates")):

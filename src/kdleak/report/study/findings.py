@@ -18,10 +18,13 @@ from kdleak.render.wording import SMALLEST_P, listed
 from kdleak.stats.contrasts import ALPHA, Contrast, corrected, leaks
 from kdleak.stats.delong import Groups, Leak
 from kdleak.stats.tpr import tpr_leak
+from kdleak.stats.trainings import MeanLeak
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from kdleak.core.variants import Variant
 
 REPRODUCED, CONTRADICTED, DEPENDS = "reproduced", "contradicted", "depends on the attack"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
@@ -46,8 +49,9 @@ class View:
     metric: str = AUC
 
 
-#: By view, each model's leak on the records that all of them define.
-Views = Mapping[View, Mapping[str, Leak]]
+#: By view, the leak of each model (method, or run) on the records that all of them define; a mean over its trainings
+#: where there are several.
+Views = Mapping[View, Mapping[Any, Leak | MeanLeak]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Finding:
     claim: number in the paper's list, with a suffix for a claim under other conditions. says: the claim in plain words.
     test: how the verdict is reached. answer: the verdict in plain words. figures: further numbers that it rests on.
     detectable: the smallest difference that this design would have found for an inconclusive claim (80 % power at 5 %).
-    conditional_on: what the verdict holds for and no further. runs: trainings of each model that it rests on.
+    conditional_on: what the verdict holds for and no further. runs: trainings of each student that it rests on.
     """
 
     claim: str
@@ -107,6 +111,8 @@ class Finding:
                     "p_value": _probability(c.contrast.p_value),
                     "p_holm": _probability(c.p_holm),
                     "records": c.contrast.n,
+                    **({"runs": c.contrast.runs, "error_between_runs": c.contrast.between}
+                       if c.contrast.runs > 1 else {}),
                     "verdict": c.verdict,
                 }
                 for c in self.compared
@@ -114,10 +120,26 @@ class Finding:
         }  # fmt: skip
 
 
-def views_of(scores: Mapping[str, pd.DataFrame], attacks: Sequence[str] = JUDGES) -> Views:
-    """Each attack of `attacks` that two of the models ran, by each metric that its records suffice for."""
-    found = {View(a, metric): leaks(scores, a, measure) for a in attacks for metric, measure in METRICS.items()}
+def views_by_run(scores: Mapping[Variant, pd.DataFrame]) -> Mapping[View, Mapping[Variant, Leak]]:
+    """Each of JUDGES that two of the runs ran, by each metric that its records suffice for."""
+    found = {View(a, metric): leaks(scores, a, measure) for a in JUDGES for metric, measure in METRICS.items()}
     return {view: areas for view, areas in found.items() if len(areas) > 1}
+
+
+def views_of(scores: Mapping[Variant, pd.DataFrame]) -> Views:
+    """The same by method, over the trainings of each, where there are two methods."""
+    found = {view: over_trainings(areas) for view, areas in views_by_run(scores).items()}
+    return {view: areas for view, areas in found.items() if len(areas) > 1}
+
+
+def over_trainings(found: Mapping[Variant, Leak]) -> dict[str, Leak | MeanLeak]:
+    """Method -> its leak; where one was trained several times, of every student the mean over its trainings."""
+    by_method: dict[str, dict[int | None, Leak]] = {}
+    for run, leak in found.items():
+        by_method.setdefault(run.method, {})[run.seed] = leak
+    repeated = any(len(by_seed) > 1 for by_seed in by_method.values())
+    students = {run.method for run in found if run.is_distilled} if repeated else ()
+    return {name: MeanLeak(each) if name in students else each[None] for name, each in by_method.items()}
 
 
 def attacks_of(views: Views) -> tuple[str, ...]:
@@ -169,13 +191,19 @@ def detectable(compared: Sequence[Compared]) -> float | None:
     return max(best) if best and all(map(math.isfinite, best)) else None
 
 
-def tested_by(views: Views, tests: int) -> str:
+def runs_of(compared: Sequence[Compared]) -> int:
+    """Trainings of each model that all of a claim's comparisons rest on."""
+    return min((each.contrast.runs for each in compared), default=0)
+
+
+def tested_by(views: Views, compared: Sequence[Compared]) -> str:
     """How a claim is judged, for its entry: the attacks, the metrics, the correction."""
     metrics = dict.fromkeys(view.metric for view in views)
     left_out = "" if TPR in metrics or not views else f" ({TPR} needs 500 non-members)"
+    seeds = "paired by seed, errors between trainings and over records; "
     return (
-        f"paired on the same records by {listed(attacks_of(views))}, {' and '.join(metrics)}{left_out}; two-sided at "
-        f"5 %, Holm-corrected over {tests} tests"
+        f"paired on the same records by {listed(attacks_of(views))}, {' and '.join(metrics)}{left_out}; "
+        f"{seeds if runs_of(compared) > 1 else ''}two-sided at 5 %, Holm-corrected over {len(compared)} tests"
     )
 
 

@@ -50,8 +50,9 @@ def curves(study: Study, view: View | None = None) -> dict[str, list[Point]]:
         model = study.models[method]
         if model.scores is not None and model.utility is not None:
             tables[method, 1.0], useful[method, 1.0] = model.scores, model.utility
-        for trial in study.trials.get(method, []):
-            tables[method, trial.multiplier], useful[method, trial.multiplier] = trial.scores, trial.utility
+    for run, trial in study.trials.items():
+        if run.rate is not None and trial.scores is not None and trial.utility is not None:
+            tables[run.method, run.rate], useful[run.method, run.rate] = trial.scores, trial.utility
     view = view or View(study.attack)
     found = leaks(tables, view.attack, METRICS[view.metric])
     sweeps: dict[str, list[Point]] = {}

@@ -12,6 +12,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.variants import Variant
+from kdleak.render.mechanism import mechanism_absent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,28 +45,16 @@ class Model:
     @property
     def mechanism_absent(self) -> str:
         """Why the student is none of its technique, where what defines the technique never ran; else ""."""
-        mechanism = (self.training or {}).get("mechanism") or {"ran": True}
-        return "" if mechanism["ran"] else str(mechanism.get("why") or "its defining mechanism did not run").rstrip(".")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A technique at another learning rate: `multiplier` times its recipe's."""
-
-    method: str
-    multiplier: float
-    membership: Mapping[str, Any]
-    utility: Mapping[str, Any]
-    scores: pd.DataFrame
+        return mechanism_absent(self.name, self.training or {})
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study's parameters and results."""
+    """A study's parameters and results. trials: of the runs beside the default ones that params.yaml asks for."""
 
     params: Params
     models: Mapping[str, Model]
-    trials: Mapping[str, list[Trial]] = field(default_factory=dict)
+    trials: Mapping[Variant, Model] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
 
     @property
@@ -111,7 +100,7 @@ def read_study(params: Params, project: Project) -> Study:
     return Study(
         params,
         models,
-        {method: trials for method in params.study.methods if (trials := _trials(method, params, project))},
+        {run: _trial(run, project) for run in params.study.variants if project.utility(run).is_file()},
         _if_there(project.checks, read_json),
     )
 
@@ -130,15 +119,14 @@ def _model(name: str, project: Project) -> Model:
     )
 
 
-def _trials(method: str, params: Params, project: Project) -> list[Trial]:
-    """The sweep's runs of a method that are there, of those that params.yaml asks for."""
-    trials = []
-    for multiplier in params.study.lr_multipliers:
-        variant = Variant(method, rate=multiplier)
-        if project.utility(variant).is_file() and project.scores(variant).is_file():
-            results = (read_json(project.membership(variant)), read_json(project.utility(variant)))
-            trials.append(Trial(method, multiplier, *results, read_parquet(project.scores(variant))))
-    return trials
+def _trial(run: Variant, project: Project) -> Model:
+    return Model(
+        run.method,
+        membership=read_json(project.membership(run)),
+        utility=read_json(project.utility(run)),
+        training=read_json(project.training(run)),
+        scores=read_parquet(project.scores(run)),
+    )
 
 
 def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:

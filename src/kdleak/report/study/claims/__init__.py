@@ -44,4 +44,4 @@ def findings_of(study: Study) -> list[Finding]:
 def _conditional(finding: Finding, study: Study) -> Finding:
     """The finding with what every verdict of the study is conditional on, before what this one is beside."""
     by = [f"these attacks: {listed(finding.attacks)}"] if finding.attacks else []
-    return replace(finding, conditional_on=[*conditions(study), *by, *finding.conditional_on])
+    return replace(finding, conditional_on=[*conditions(study, finding.runs), *by, *finding.conditional_on])

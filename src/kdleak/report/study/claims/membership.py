@@ -1,15 +1,16 @@
-"""The paper's claims 1 to 4, on membership, each as a test on this study's records.
+"""The paper's claims 1 to 3, on membership, each as a test on this study's records.
 
 Every function takes the study and gives a Finding, by the rule of `findings`: every attack that judges, two metrics.
+Where students were trained with several seeds, the mean over these is compared.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdleak.core.paths import BASELINE
+from kdleak.core.variants import BASELINE, Variant
 from kdleak.render.palette import label
 from kdleak.render.wording import listed, p_value, signed
 from kdleak.report.study.claims import claim
@@ -29,11 +30,13 @@ from kdleak.report.study.findings import (
     detectable,
     judged,
     not_measured,
+    runs_of,
     tested_by,
     together,
     views_of,
 )
 from kdleak.stats.contrasts import Contrast, Leak
+from kdleak.stats.trainings import MeanLeak
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +67,7 @@ def every_technique_leaks(study: Study) -> Finding:
         if least.view is not None:
             answer += f" The least by {signed(least.contrast.value)} of {least.view.metric} ({least.contrast.name}, "
             answer += f"the most by {least.view.attack})."
-    return _finding("1", says, compared, views, answer, caveat=caveat)
+    return finding("1", says, compared, views, answer, caveat=caveat)
 
 
 @claim("2")
@@ -72,7 +75,7 @@ def techniques_differ(study: Study) -> Finding:
     """2. SeqKD, ImitKD and KD leak most, MiniLLM least."""
     own, caveat = themselves(study, study.claimed)
     says, views = "SeqKD, ImitKD and KD leak most, MiniLLM least.", views_of(tables_of(study, own))
-    return ranking("2", says, views, caveat, recipe_conditions(study, own))
+    return ranking("2", says, views, caveat, recipe_conditions({name: study.models[name] for name in own}))
 
 
 def ranking(claim: str, says: str, views: Views, caveat: str = "", conditional_on: Sequence[str] = ()) -> Finding:
@@ -97,9 +100,7 @@ def ranking(claim: str, says: str, views: Views, caveat: str = "", conditional_o
         answer += f" Reversed in {wrong}, most in {_measured(worst)}."
     if counts[DEPENDS]:
         answer += f" {counts[DEPENDS]} depend on the attack: {_opposed(compared)}."
-    figures = {"auc": {view.attack: {name: leak.value for name, leak in areas.items()}
-                       for view, areas in views.items() if view.metric == AUC}}  # fmt: skip
-    return _finding(claim, says, compared, views, answer, figures, caveat, conditional_on)
+    return finding(claim, says, compared, views, answer, {"auc": aucs(views)}, caveat, conditional_on)
 
 
 @claim("3")
@@ -108,7 +109,8 @@ def objective_matters(study: Study) -> Finding:
     names = [n for n in ("kd", "rkl") if n in study.techniques]
     views = views_of(tables_of(study, names))
     says = "Reverse KL leaks less than forward KL."
-    return reverse_below_forward("3", says, views, conditional_on=recipe_conditions(study, names))
+    grid = recipe_conditions({name: study.models[name] for name in names})
+    return reverse_below_forward("3", says, views, conditional_on=grid)
 
 
 def reverse_below_forward(
@@ -119,64 +121,57 @@ def reverse_below_forward(
     if not compared:
         reason = "Needs both `kd` (forward KL) and `rkl` (reverse KL) on the same data."
         return not_measured(claim, says, PAIRED, reason)
-    answer = "Forward KL over reverse KL: " + _by_view(compared) + "."
-    return _finding(claim, says, compared, views, answer, caveat=caveat, conditional_on=conditional_on)
+    answer = "Forward KL over reverse KL: " + by_view(compared) + "."
+    return finding(claim, says, compared, views, answer, caveat=caveat, conditional_on=conditional_on)
 
 
-@claim("4")
-def student_text_raises_risk(study: Study) -> Finding:
-    """4. More student-generated data, more leak: the same divergence with and without it."""
-    says = "More student-generated data raises the risk."
-    own, caveat = themselves(study, [n for n in ("kd", "imitkd", "jsd", "gkd") if n in study.techniques])
-    own = [n for n in own if n in ("kd", "jsd") or _has_student_text(study.models[n].training)]
-    views = views_of(tables_of(study, own))
-    pairs = [(a, b) for a, b in (("imitkd", "kd"), ("gkd", "jsd")) if a in own and b in own]
-    compared = compare(views, pairs)
-    if not compared:
-        reason = f"Needs `imitkd` beside `kd`, or `gkd` beside `jsd`. {caveat}".strip()
-        return not_measured("4", says, PAIRED, reason)
-    each = {name: [c for c in compared if c.contrast.name == name] for name in by_pair(compared)}
-    answer = "; ".join(f"{name}: {_by_view(found)}" for name, found in each.items()) + "."
-    grid = recipe_conditions(study, list(dict.fromkeys(name for pair in pairs for name in pair)))
-    if any(condition.startswith("the recipes") for condition in grid):
-        caveat += " `dvc exp run -S kd.student_fraction=0,0.5,1 --queue` varies the data alone."
-    return _finding("4", says, compared, views, answer, caveat=caveat.strip(), conditional_on=grid)
+def over(first: str, second: str) -> str:
+    return f"{label(first)} over {label(second)}"
 
 
-def compare(views: Views, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
+def difference(areas: Mapping[Any, Any], first: object, second: object, name: str) -> Contrast:
+    return Contrast.of(name, areas[first] - areas[second])
+
+
+def compare(views: Views, pairs: Sequence[tuple[Any, Any]], named: Callable[..., str] = over) -> list[Compared]:
     """Every pair of models (first, second: the first is claimed to leak more) by every view that has both."""
-    tests = [(difference(areas, *pair), view) for pair in pairs for view, areas in views.items() if {*pair} <= {*areas}]
+    tests = [
+        (difference(areas, first, second, named(first, second)), view)
+        for first, second in pairs
+        for view, areas in views.items()
+        if {first, second} <= {*areas}
+    ]
     return judged([contrast for contrast, _ in tests], [view for _, view in tests])
-
-
-def difference(areas: Mapping[str, Leak], first: str, second: str) -> Contrast:
-    return Contrast.of(f"{label(first)} over {label(second)}", areas[first] - areas[second])
 
 
 def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
     """The techniques whose defining mechanism ran, and a sentence about the others: of those there is no verdict."""
     absent = {name: why for name in names if (why := study.models[name].mechanism_absent)}
-    said = " ".join(f"Not {label(name)} here: {why.split(' here: ')[-1]}." for name, why in absent.items())
-    return [name for name in names if name not in absent], said
+    return [name for name in names if name not in absent], " ".join(f"{why}." for why in absent.values())
 
 
-def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Model -> its scores; with a column group_id, records that count as one draw, where a model's memorization says
-    which."""
+def tables_of(study: Study, names: Sequence[str]) -> dict[Variant, pd.DataFrame]:
+    """Each model's scores, and those of its trainings with other seeds; with group_id as `grouped` has it."""
+    runs = {Variant(name): study.models[name] for name in names}
+    runs |= {run: trial for run, trial in study.trials.items() if run.method in names and run.seed is not None}
+    return grouped(study, {run: model.scores for run, model in runs.items() if not model.mechanism_absent})
+
+
+def grouped(study: Study, tables: Mapping[Variant, pd.DataFrame | None]) -> dict[Variant, pd.DataFrame]:
+    """The tables that are there; with a column group_id, records that count as one draw, where a model's memorization
+    says which."""
     known = [model.memorized for model in study.models.values() if model.memorized is not None]
-    tables = {name: table for name in names if (table := study.models[name].scores) is not None}
+    there = {run: table for run, table in tables.items() if table is not None}
     if not known:
-        return tables
+        return there
     groups = known[0].set_index("record_id")["group_id"]
-    return {name: table.assign(group_id=table["record_id"].map(groups)) for name, table in tables.items()}
+    return {run: table.assign(group_id=table["record_id"].map(groups)) for run, table in there.items()}
 
 
-def _has_student_text(training: Mapping[str, Any] | None) -> bool:
-    """False where training.json says that no token of the student's own was trained on."""
-    return ((training or {}).get("realised") or {}).get("student_token_share") != 0
+_Leak = TypeVar("_Leak", Leak, MeanLeak)
 
 
-def mean_of(areas: Sequence[Leak]) -> Leak:
+def mean_of(areas: Sequence[_Leak]) -> _Leak:
     """The mean of several models' leaks."""
     total = areas[0]
     for leak in areas[1:]:
@@ -184,13 +179,19 @@ def mean_of(areas: Sequence[Leak]) -> Leak:
     return total * (1 / len(areas))
 
 
-def _finding(
+def aucs(views: Views) -> dict[str, dict[str, float]]:
+    """Attack -> model or run -> its AUC."""
+    by_auc = {view.attack: areas for view, areas in views.items() if view.metric == AUC}
+    return {attack: {str(name): leak.value for name, leak in areas.items()} for attack, areas in by_auc.items()}
+
+
+def finding(
     claim: str, says: str, compared: Sequence[Compared], views: Views, answer: str,
     figures: dict | None = None, caveat: str = "", conditional_on: Sequence[str] = (),
 ) -> Finding:  # fmt: skip
     return Finding(
-        claim, says, together(compared), tested_by(views, len(compared)), answer, compared, figures or {},
-        detectable(compared), caveat, conditional_on, attacks_of(views),
+        claim, says, together(compared), tested_by(views, compared), answer, compared, figures or {},
+        detectable(compared), caveat, conditional_on, attacks_of(views), runs_of(compared),
     )  # fmt: skip
 
 
@@ -198,7 +199,13 @@ def _names(views: Views) -> list[str]:
     return list(dict.fromkeys(name for areas in views.values() for name in areas))
 
 
-def _by_view(compared: Sequence[Compared]) -> str:
+def every_pair(compared: Sequence[Compared]) -> str:
+    """Each comparison with the figures of its tests."""
+    pairs = {name: [c for c in compared if c.contrast.name == name] for name in by_pair(compared)}
+    return "; ".join(f"{name}: {by_view(of_pair)}" for name, of_pair in pairs.items()) + "."
+
+
+def by_view(compared: Sequence[Compared]) -> str:
     """The verdicts of one comparison's tests, AUCs with their difference: +.019 by loss (p = .008)."""
     shown = [c for c in compared if c.view is None or c.view.metric == AUC]
     words = [f"{signed(c.contrast.value)} by {c.view.attack if c.view else ''} ({p_value(c.p_holm)})" for c in shown]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import chdtrc  # scipy.stats takes longer to import than this to compute
@@ -23,10 +23,13 @@ from kdleak.report.study.findings import (
     detectable,
     judged,
     not_measured,
+    over_trainings,
+    runs_of,
     tested_by,
     together,
 )
 from kdleak.stats.contrasts import Contrast, Leak, leaks
+from kdleak.stats.trainings import MeanLeak, Spread
 
 if TYPE_CHECKING:
     from kdleak.report.study.results import Study
@@ -60,8 +63,8 @@ def tasks_differ(study: Study) -> Finding:
     figures |= {"heterogeneity": heterogeneity, "heterogeneity_p": p}
     answer = f"{_above(most, least, compared)} Excess by {first.attack} from most to least: {_ranked(by_task)}."
     return Finding(
-        "5", SAYS, together(compared), f"{TEST}; {tested_by(views, len(compared))}", answer, compared, figures,
-        detectable(compared), caveat, conditional_on, attacks_of(views),
+        "5", SAYS, together(compared), f"{TEST}; {tested_by(views, compared)}", answer, compared, figures,
+        detectable(compared), caveat, conditional_on, attacks_of(views), runs_of(compared),
     )  # fmt: skip
 
 
@@ -72,19 +75,25 @@ def _above(most: Sequence[str], least: Sequence[str], compared: Sequence[Compare
     return f"{names[0][:1].upper()}{names[0][1:]} above {names[1]}: {shown}."
 
 
-def _ranked(by_task: Mapping[str, Leak]) -> str:
+def _ranked(by_task: Mapping[str, Leak | MeanLeak]) -> str:
     order = sorted(by_task, key=lambda task: -by_task[task].value)
     return listed([f"{task_name(task)} {number(by_task[task].value, 2)}" for task in order])
 
 
-def _contrast(by_task: Mapping[str, Leak], most: Sequence[str], least: Sequence[str]) -> Contrast:
-    sides = [(by_task[task], 1 / len(most)) for task in most] + [(by_task[task], -1 / len(least)) for task in least]
-    return Contrast(
-        "most-leaking tasks over least-leaking",
-        sum(weight * leak.value for leak, weight in sides),
-        float(np.sqrt(sum((weight * leak.error) ** 2 for leak, weight in sides))),
-        sum(leak.n for leak, _ in sides),
-    )
+def _contrast(by_task: Mapping[str, Leak | MeanLeak], most: Sequence[str], least: Sequence[str]) -> Contrast:
+    """The mean over `most` less that over `least`: tasks share trainings and no records."""
+    name, weights = "most-leaking tasks over least-leaking", dict.fromkeys(most, 1 / len(most))
+    weights |= dict.fromkeys(least, -1 / len(least))
+    leaks_of = {task: by_task[task] for task in weights}
+    n = sum(leak.n for leak in leaks_of.values())
+    means = {task: leak for task, leak in leaks_of.items() if isinstance(leak, MeanLeak)}
+    seeds = set.intersection(*(set(leak.by_seed) for leak in means.values())) if means else set()
+    if len(seeds) > 1:
+        values = [sum(w * means[task].by_seed[seed].value for task, w in weights.items()) for seed in seeds]
+        spread = Spread.of(values, sum(w**2 * means[task].shared for task, w in weights.items()))
+        return Contrast.over(name, spread, n)
+    value = sum(w * leaks_of[task].value for task, w in weights.items())
+    return Contrast(name, value, float(np.sqrt(sum((w * leaks_of[task].error) ** 2 for task, w in weights.items()))), n)
 
 
 def _excess_by_task(study: Study, names: Sequence[str]) -> Views:
@@ -92,15 +101,17 @@ def _excess_by_task(study: Study, names: Sequence[str]) -> Views:
     error are left out, and so are views that do not have every other task."""
     tables = tables_of(study, [*names, BASELINE])
     tasks = sorted(set().union(*(table["task"] for table in tables.values())))
-    views: dict[View, dict[str, Leak]] = {}
+    views: dict[View, dict[str, Leak | MeanLeak]] = {}
     for attack in JUDGES:
         for metric, measure in METRICS.items():
-            of_view: dict[str, Leak] = {}
+            of_view: dict[str, Leak | MeanLeak] = {}
             for task in tasks:
-                areas = leaks({name: t[t["task"] == task] for name, t in tables.items()}, attack, measure)
+                of_task = {run: table[table["task"] == task] for run, table in tables.items()}
+                areas = over_trainings(leaks(of_task, attack, measure))
                 baseline = areas.pop(BASELINE, None)
-                if baseline is not None and areas and min(len(baseline.members), len(baseline.nonmembers)) > 1:
-                    excess = mean_of(list(areas.values())) - baseline
+                if isinstance(baseline, Leak) and areas and min(len(baseline.members), len(baseline.nonmembers)) > 1:
+                    students: list[Any] = list(areas.values())
+                    excess = mean_of(students) - baseline
                     if excess.error > 0:  # perfect order on both sides has no error to weigh by
                         of_view[task] = excess
             if of_view:
@@ -109,7 +120,7 @@ def _excess_by_task(study: Study, names: Sequence[str]) -> Views:
     return {view: by_task for view, by_task in views.items() if set(by_task) == widest}
 
 
-def _heterogeneity(areas: Sequence[Leak]) -> tuple[float, float]:
+def _heterogeneity(areas: Sequence[Leak | MeanLeak]) -> tuple[float, float]:
     """Cochran's Q over independent estimates, and its p-value."""
     weights, values = np.array([1 / leak.error**2 for leak in areas]), np.array([leak.value for leak in areas])
     q = float(weights @ (values - weights @ values / weights.sum()) ** 2)

@@ -26,16 +26,20 @@ def what_techniques_did(report: Report) -> Content:
         [label(name), *(_figure(model.training["realised"], key) for key in REALISED), _ran(model)]
         for name, model in shown.items()
     ]
-    absent = [label(name) for name, model in shown.items() if model.mechanism_absent]
+    absent = {label(name): model.mechanism_absent for name, model in shown.items() if model.mechanism_absent}
     lead = "Every technique's defining mechanism ran."
     if absent:
-        lead = f"Of {listed(absent)} there is no verdict: the mechanism that defines the technique did not run."
+        lead = f"Of {listed(list(absent))} there is no verdict. {'. '.join(absent.values())}."
     words = (
         "student-written: share of the response tokens trained on that the student wrote; replayed: share of its texts "
         "that were written at an earlier step; rollout rounds: times that it wrote; oldest text: its age in optimizer "
         "steps; threshold: DistiLLM's share at the end."
     )
-    return Content([Table(("technique", *REALISED.values(), "its mechanism"), rows), Paragraph(words)], lead)
+    return Content(
+        [Table(("technique", *REALISED.values(), "its mechanism"), rows), Paragraph(words)],
+        lead,
+        lead if absent else "",
+    )
 
 
 def _figure(realised: Mapping[str, float | None], key: str) -> str:
