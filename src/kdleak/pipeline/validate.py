@@ -34,6 +34,7 @@ ENTRIES = {
     "measure": "kdleak.pipeline.measure",
     "judge": "kdleak.pipeline.judge",
     "rates": "kdleak.pipeline.trial",
+    "shadow": "kdleak.pipeline.shadow",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
