@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -157,6 +158,17 @@ def trial(method: Method, name: Annotated[str, typer.Argument(help="What it chan
     from kdleak.pipeline.trial import run_trial
 
     run_trial(_known(method, _methods()), name, settings, PROJECT)
+
+
+@stage
+def shadow() -> None:
+    """Train teachers on halves of the records, and their students, and attack each by the others."""
+    settings = read_settings()
+    from kdleak.models.device import CHOSEN_DEVICE
+    from kdleak.pipeline.shadow import make_shadows
+
+    os.environ[CHOSEN_DEVICE] = settings.compute.device  # of the workers too
+    make_shadows(settings, PROJECT)
 
 
 @stage

@@ -94,6 +94,7 @@ class Compute(_Section):
     batch_tokens: Count
     generation_batch: Count
     micro_batch_tokens: Count | None
+    workers: Annotated[int, Field(ge=0, le=_MOST)]
 
 
 class Model(_Section):
@@ -229,6 +230,16 @@ class Study(_Section):
         return self
 
 
+class Shadow(_Section):
+    """Teachers on halves of the records, and their students.
+
+    models: how many teachers, an even number; 0: none. methods: what each is distilled by; `sft`: the no-KD control.
+    """
+
+    models: Annotated[int, Field(ge=0, le=_MOST, multiple_of=2)]
+    methods: Annotated[list[Method], Field(min_length=1)]
+
+
 class Noise(_Section):
     """How weights are disturbed (MoPe)."""
 
@@ -282,6 +293,7 @@ class Params(_Section):
     generation: Generation
     kd: Distillation
     study: Study
+    shadow: Shadow
     audit: Audit
     memorization: Memorization
     report: Report

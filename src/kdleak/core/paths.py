@@ -78,6 +78,11 @@ class Project:
         return self.root / "results" / "metrics.json"
 
     @property
+    def shadow(self) -> Path:
+        """Scores of the shadow models, and what they say: ids and numbers only."""
+        return self.root / "results" / "shadow"
+
+    @property
     def report(self) -> Path:
         """The study's report, one self-contained page."""
         return self.root / "results" / "report.html"

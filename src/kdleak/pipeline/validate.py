@@ -41,6 +41,7 @@ ENTRIES = {
     "measure": "kdleak.pipeline.measure",
     "judge": "kdleak.pipeline.judge",
     "trial": "kdleak.pipeline.trial",
+    "shadow": "kdleak.pipeline.shadow",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
@@ -60,6 +61,7 @@ DEFENDED = {
     "distill": _STUDENT,
     "trial": _STUDENT,
     "control": (Acts.TEACHER, *_STUDENT),
+    "shadow": (Acts.TEACHER, *_STUDENT),
 }
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
 ATTACKS_PACKAGE = "kdleak.attacks"
