@@ -30,10 +30,10 @@ def declared(requirements: list[str]) -> set[str]:
     return {normalised(each) for each in requirements}
 
 
-def imported() -> dict[str, str]:
-    """Top-level package -> a file of src that imports it, at once or inside a function."""
+def imported(folder: str) -> dict[str, str]:
+    """Top-level package -> a file of the folder that imports it, at once or inside a function."""
     found = {}
-    for path in (ROOT / "src").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
@@ -46,8 +46,11 @@ def imported() -> dict[str, str]:
 def test_every_import_is_declared_and_every_declaration_imported():
     ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"])
     owners = {top: declared(names) for top, names in packages_distributions().items()}
-    used = imported()
+    used, by_tests = imported("src"), imported("tests")
     assert {top: path for top, path in used.items() if not owners.get(top, set()) & ours} == {}
+    theirs, of_the_tree = ours | declared(EXTRAS["dev"]), {"tests", "benchmarks", "stage_watch"}
+    missing = {top: path for top, path in by_tests.items() if not owners.get(top, set()) & theirs}
+    assert missing.keys() <= of_the_tree, missing
     assert ours - {"dvc"} <= set().union(*(owners[top] for top in used))  # dvc is a command: nothing imports it
 
 

@@ -88,8 +88,8 @@ def generate(
         teacher = Component(mixture.teacher, mixture.share, mixture.release)
         components = [Component(model, 1 - mixture.share, release), teacher]
     _check_positions(components, max((len(prompts[i]) + room[i] for i in order), default=0))
-    own = set(distributed.shard_by_length([len(p) for p in prompts]))
-    order = [i for i in order if i in own]
+    shard = set(distributed.shard_by_length([len(p) for p in prompts]))
+    order = [i for i in order if i in shard]
     with _evaluating(components):
         for start in range(0, len(order), sampling.batch_size):
             chosen = order[start : start + sampling.batch_size]
