@@ -75,8 +75,8 @@ def read_responses(
     `indices` of a batch are of `records`; its `input_ids` lack the template.
     """
     device = next(model.parameters()).device
-    everyone = [((), list(range(len(records))))]
-    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else everyone
+    one_group = [((), list(range(len(records))))]
+    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else one_group
     for prefix, members in groups:
         past = prefix_cache(model, prefix) if prefix else None
         rest = [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]
