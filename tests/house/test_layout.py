@@ -11,8 +11,8 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from tests.support.pipeline_project import ROOT
 
 SOURCES = sorted((ROOT / "src" / "kdleak").rglob("*.py"))
-#: Lines of a file; lines of a function without its docstring (it fits a screen).
-LONGEST_FILE, LONGEST_FUNCTION = 300, 65
+#: Lines of a file; lines of a function without signature and docstring (it fits a screen).
+LONGEST_FILE, LONGEST_FUNCTION = 299, 50
 
 
 def test_arrows_point_downwards_and_there_is_no_circle(monkeypatch):
@@ -39,8 +39,12 @@ def test_a_file_is_one_idea_and_a_function_fits_a_screen(path: Path):
     assert source.count("\n") <= LONGEST_FILE
     assert ast.get_docstring(tree) or not tree.body, "a file's docstring says what its idea is"
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            first = node.body[0]
-            docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
-            lines = node.end_lineno - node.lineno + 1 - docstring
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = _screen(node)
             assert lines <= LONGEST_FUNCTION, f"{node.name}: {lines} lines"
+
+
+def _screen(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body without its docstring: the signature and that are the function's page in a manual."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0

@@ -78,10 +78,10 @@ def test_greedy_continuations_are_those_of_generate(model):
 def test_a_pass_from_a_block_upwards_is_the_whole_pass(model):
     """With no noise nothing falls, whole or block by block; with noise something does."""
     clean = np.array([own_log_probs(model, r).mean() for r in RECORDS])
-    still, shaken = Noise(0.0, 1), Noise(0.5, 1)
+    still, noisy = Noise(0.0, 1), Noise(0.5, 1)
     for scores in [mope(model, RECORDS, still, clean=clean), *block_mope(model, RECORDS, still, clean=clean)]:
         np.testing.assert_allclose(scores.drops, 0, atol=1e-5)
-    assert np.abs(mope(model, RECORDS, shaken, clean=clean).drops).min() > 1e-6
+    assert np.abs(mope(model, RECORDS, noisy, clean=clean).drops).min() > 1e-6
 
 
 def test_the_gradient_of_the_logits_is_that_of_the_own_forward(model):

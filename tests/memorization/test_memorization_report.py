@@ -1,4 +1,4 @@
-"""memorization.json: every figure beside the No-KD student's, and what was inherited."""
+"""memorization.json: every figure beside the no-KD student's, and what was inherited."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_the_report_is_deterministic_and_row_order_does_not_matter(report):
 
 def test_tables_of_other_records_are_refused():
     other = table(NO_KD).assign(record_id=[f"x{i}" for i in range(2 * N)])
-    with pytest.raises(KdleakError, match="No-KD model's table is of other records"):
+    with pytest.raises(KdleakError, match="no-KD student's table is of other records"):
         memorization_report(Memorization(table(STUDENT)), no_kd=Memorization(other))
     with pytest.raises(KdleakError, match="both roles"):
         memorization_report(Memorization(table(STUDENT).head(N)))

@@ -30,10 +30,10 @@ def declared(requirements: list[str]) -> set[str]:
     return {normalised(each) for each in requirements}
 
 
-def imported() -> dict[str, str]:
-    """Top-level package -> a file of src that imports it, at once or inside a function."""
+def imported(folder: str) -> dict[str, str]:
+    """Top-level package -> a file of the folder that imports it, at once or inside a function."""
     found = {}
-    for path in (ROOT / "src").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
@@ -46,8 +46,11 @@ def imported() -> dict[str, str]:
 def test_every_import_is_declared_and_every_declaration_imported():
     ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"])
     owners = {top: declared(names) for top, names in packages_distributions().items()}
-    used = imported()
+    used, by_tests = imported("src"), imported("tests")
     assert {top: path for top, path in used.items() if not owners.get(top, set()) & ours} == {}
+    theirs, of_the_tree = ours | declared(EXTRAS["dev"]), {"tests", "benchmarks", "stage_watch"}
+    missing = {top: path for top, path in by_tests.items() if not owners.get(top, set()) & theirs}
+    assert missing.keys() <= of_the_tree, missing
     assert ours - {"dvc"} <= set().union(*(owners[top] for top in used))  # dvc is a command: nothing imports it
 
 
@@ -67,7 +70,7 @@ def test_constraints_pin_every_direct_dependency():
     assert direct <= pinned
 
 
-#: `kdleak`, in a process where no file of kdleak can import what the extra installs.
+#: `kdleak`, in a process where no file of kdleak can import what the extra installs, and none at all the three largest.
 WITHOUT_PIPELINE = """
 import builtins, sys
 true_import = builtins.__import__
@@ -77,6 +80,8 @@ def limited(name, globals=None, locals=None, fromlist=(), level=0):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     return true_import(name, globals, locals, fromlist, level)
 builtins.__import__ = limited
+for name in ("dvc", "mlflow", "great_expectations"):
+    sys.modules[name] = None  # an import would raise
 from kdleak.cli.main import main
 main()
 """
@@ -92,10 +97,23 @@ def inputs(tmp_path):
     return tmp_path
 
 
-def test_an_audit_needs_no_package_of_the_pipeline(inputs):
+def test_an_audit_in_an_empty_folder_needs_no_package_of_the_pipeline(inputs):
+    folder = inputs / "empty"
+    folder.mkdir()
     blocked = {name.partition(".")[0] for name in PIPELINE_PACKAGES}
     script = f"BLOCKED = {blocked!r}\n{WITHOUT_PIPELINE}"
-    options = ["--student", "student", "--members", "m.jsonl", "--nonmembers", "n.jsonl", "--template", "plain"]
-    done = subprocess.run([sys.executable, "-c", script, "audit", *options], cwd=inputs, capture_output=True, text=True)
+    options = [
+        "--student",
+        "../student",
+        "--members",
+        "../m.jsonl",
+        "--nonmembers",
+        "../n.jsonl",
+        "--template",
+        "plain",
+    ]
+    done = subprocess.run([sys.executable, "-c", script, "audit", *options], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (inputs / "kdleak-audit" / "report.html").is_file()
+    assert "Of 1,000 members" in done.stdout and "kdleak-audit/report.html" in done.stdout
+    assert [p.name for p in folder.iterdir()] == ["kdleak-audit"]
+    assert {p.name for p in (folder / "kdleak-audit").iterdir()} == {"audit.json", "report.html", "scores.parquet"}

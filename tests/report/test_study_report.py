@@ -96,7 +96,7 @@ def test_the_heatmap_table_has_a_row_for_each_model_and_attack(results, report):
 
 
 def test_a_section_without_inputs_says_so_in_one_line(tmp_path):
-    """The headline chain alone: teacher, No-KD and one student, attacked and nothing else."""
+    """The headline chain alone: teacher, no-KD student and one student, attacked and nothing else."""
     made = StudyResults(tmp_path, strengths={name: STRENGTHS[name] for name in ("teacher", "sft", "kd")})
     shutil.copy(ROOT / "families.yaml", tmp_path)
     for name in ("teacher", "sft", "kd"):

@@ -13,6 +13,7 @@ import yaml
 
 from kdleak.data.synthetic import generate
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
+from tests.support.small_project import CommandLine, change
 
 #: Every row of `rows()` has a place, so that a planted one is never left out.
 SIZES = {"private": 63, "public": 63, "heldout": 63, "auxiliary": 100, "population": 26}
@@ -86,6 +87,8 @@ CASES: dict[str, tuple[bytes | None, dict, str]] = {
 }
 
 
+#: What reads them, in order; run in this process, which has imported what they need.
+STAGES = ("params", "data", "checks")
 #: One failure of each stage is met through `dvc repro` too, which shows what the stage says.
 THROUGH_DVC = ("an unknown method", "an empty file", "a near-duplicate")
 
@@ -111,12 +114,13 @@ def configure(project: PipelineProject, content: bytes | None, settings: dict) -
     elif "data.path" in settings:
         own = {"data.source": "file"}
     for key, value in {**SMOKE, **own, **settings}.items():
-        *sections, last = key.split(".")
-        place = params
-        for section in sections:
-            place = place[section]
-        place[last] = value
+        change(params, key, value)
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture
+def kdleak(monkeypatch, capfd) -> CommandLine:
+    return CommandLine(monkeypatch, capfd)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -124,19 +128,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_and_leaves_earlier_results_alone(project, case):
+def test_bad_input_is_one_line_and_leaves_earlier_results_alone(project, kdleak, case):
     content, settings, words = CASES[case]
     configure(project, content, settings)
     before = digests(project.folder / "results" / "students") | digests(project.folder / "results" / "teacher")
-    for stage in ("params", "data", "checks"):
-        run = project.kdleak(stage)
-        if run.returncode:
-            break
-    assert run.returncode == 1, run.stdout
-    said = run.stderr.strip().splitlines()
-    assert len(said) == 1, said
-    assert said[0].startswith("kdleak: error: ")
-    assert words in said[0]
+    code, said = next(filter(lambda ended: ended[0], (kdleak(project.folder, stage) for stage in STAGES)))
+    assert code == 1 and len(said.strip().splitlines()) == 1, said
+    assert said.startswith("kdleak: error: ")
+    assert words in said
     if case in THROUGH_DVC:
         repro = project.dvc("repro")
         assert repro.returncode != 0
@@ -146,11 +145,10 @@ def test_bad_input_is_one_line_and_leaves_earlier_results_alone(project, case):
     assert (project.folder / "results/metrics.json").read_text() == '{"earlier": "result"}\n'
 
 
-def test_a_clean_split_of_ones_own_passes_the_gate(project):
+def test_a_clean_split_of_ones_own_passes_the_gate(project, kdleak):
     configure(project, lines(rows()), {})
-    for stage in ("params", "data", "checks"):
-        run = project.kdleak(stage)
-        assert run.returncode == 0, run.stderr
+    for stage in STAGES:
+        assert kdleak(project.folder, stage)[0] == 0
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(project):

@@ -41,7 +41,7 @@ def change(content: dict, key: str, value: object) -> None:
 
 
 def small_project(folder: Path) -> Project:
-    """Records of every role, base models, teacher and No-KD student; results of the teacher that say nothing."""
+    """Records of every role, base models, teacher and no-KD student; results of the teacher that say nothing."""
     made = Project(folder)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     for key, value in SETTINGS.items():

@@ -241,7 +241,7 @@ class Shadow(_Section):
 
 
 class Noise(_Section):
-    """How weights are disturbed (MoPe)."""
+    """How weights are perturbed (MoPe)."""
 
     sigma: Annotated[float, Field(gt=0)]
     draws: Count

@@ -67,13 +67,13 @@ class Module:
 
     def registers(self, decorator: str) -> set[str]:
         """The names in `@decorator("name", ...)` (or a plain call) of this module."""
-        found = set()
+        names = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 function = node.func
                 if getattr(function, "id", getattr(function, "attr", None)) == decorator:
-                    found.add(node.args[0].value)
-        return found
+                    names.add(node.args[0].value)
+        return names
 
     @cached_property
     def digest(self) -> str:
@@ -124,12 +124,14 @@ class SourceTree:
         return self._imported[module.name]
 
     def _find_imports(self, module: Module) -> frozenset[str]:
-        found = {name for name in _named(module.tree, module.home) if name in self.modules}
+        direct = {name for name in _named(module.tree, module.home) if name in self.modules}
         if module.is_dynamic:
-            found |= {name for name in self.modules if name.startswith(f"{module.home}.")}
-        above = {".".join(name.split(".")[:n]) for name in found | {module.name} for n in range(1, name.count(".") + 1)}
+            direct |= {name for name in self.modules if name.startswith(f"{module.home}.")}
+        above = {
+            ".".join(name.split(".")[:n]) for name in direct | {module.name} for n in range(1, name.count(".") + 1)
+        }
         # The package's own __init__ gives users a short way to what stands below; no stage runs it for what it does.
-        return frozenset(((found | above) & self.modules.keys()) - {self.name})
+        return frozenset(((direct | above) & self.modules.keys()) - {self.name})
 
     def _skipped(self, importer: Module, name: str, entries: Entries) -> bool:
         """Whether `name` is an entry of a registry that the command does not use."""
@@ -177,13 +179,13 @@ def _named(tree: ast.Module, home: str) -> Iterator[str]:
 
 
 def _data_files(folder: Path) -> tuple[Path, ...]:
-    found: list[Path] = []
+    files: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
-            found.append(path)
+            files.append(path)
         elif path.is_dir() and path.name != "__pycache__" and not any(path.glob("*.py")):
-            found += _data_files(path)
-    return tuple(found)
+            files += _data_files(path)
+    return tuple(files)
 
 
 def _within(name: str, packages: Collection[str]) -> bool:

@@ -86,10 +86,10 @@ def row_lengths(batch: Batch) -> list[int]:
 
 def select_rows(batch: AnyBatch, rows: Sequence[int]) -> AnyBatch:
     """The part of `batch` that is these of its rows, in this order, with no more padding than they need."""
-    found = [torch.zeros(0, dtype=torch.long), *((batch.rows.cpu() == row).nonzero()[:, 0] for row in rows)]
-    keep = torch.cat(found).to(batch.rows.device)
+    by_row = [torch.zeros(0, dtype=torch.long), *((batch.rows.cpu() == row).nonzero()[:, 0] for row in rows)]
+    keep = torch.cat(by_row).to(batch.rows.device)
     of_targets = {k: v[keep] for k, v in vars(batch).items() if isinstance(v, torch.Tensor) and k != "input_ids"}
-    place = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(f) for f in found[1:]], dtype=torch.long))
+    place = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(f) for f in by_row[1:]], dtype=torch.long))
     columns = batch.positions[keep] % batch.input_ids.shape[1]
     width = int(columns.max()) + 1 if len(columns) else 1
     of_targets |= {"rows": place.to(keep.device), "positions": place.to(keep.device) * width + columns}

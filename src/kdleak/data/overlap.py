@@ -87,10 +87,10 @@ def ngram_overlap(
     rows = shingles.owner % max(len(frame), 1)
     role = frame["role"].to_numpy()
     seen = np.unique(shingles.hashes[np.isin(role, list(against))[rows]])
-    asked = np.isin(role, list(of))[rows]
-    found = asked & np.isin(shingles.hashes, seen)
-    total = np.bincount(rows[asked], minlength=len(frame))
-    repeated = np.bincount(rows[found], minlength=len(frame))
+    counted = np.isin(role, list(of))[rows]
+    repeats = counted & np.isin(shingles.hashes, seen)
+    total = np.bincount(rows[counted], minlength=len(frame))
+    repeated = np.bincount(rows[repeats], minlength=len(frame))
     return np.where(total > 0, repeated / np.maximum(total, 1), np.nan)
 
 
@@ -170,11 +170,12 @@ def _candidates(signatures: np.ndarray) -> np.ndarray:
             if not len(same):
                 break
             pairs.append(np.sort(np.stack([order[same], order[same + step]], axis=1), axis=1))
-    found = np.unique(np.concatenate(pairs), axis=0)
+    bucket_pairs = np.unique(np.concatenate(pairs), axis=0)
     agreement = np.concatenate(
-        [(signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) for part in _parts(found)] or [np.zeros(0)]
+        [(signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) for part in _parts(bucket_pairs)]
+        or [np.zeros(0)]
     )
-    return found[agreement >= _MIN_AGREEMENT]
+    return bucket_pairs[agreement >= _MIN_AGREEMENT]
 
 
 def _parts(pairs: np.ndarray, size: int = 100_000) -> Iterator[np.ndarray]:

@@ -156,13 +156,13 @@ def _narrowable(model: PreTrainedModel) -> nn.Module | None:
 def _is_exact_narrowed(model: PreTrainedModel, feed_forward: nn.Module) -> bool:
     ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=next(model.parameters()).device)
     positions = torch.tensor([2, 5, 6], device=ids.device)
-    whole = _short_pass(model, ids).flatten(0, 1)[positions]
+    full = _short_pass(model, ids).flatten(0, 1)[positions]
     try:
         with _narrowed(feed_forward, positions):
             narrow = _short_pass(model, ids).flatten(0, 1)[positions]
     except Exception:  # a feed-forward of other arguments may stumble over anything
         return False
-    return bool((whole - narrow).abs().max() <= 1e-3 * whole.abs().max())
+    return bool((full - narrow).abs().max() <= 1e-3 * full.abs().max())
 
 
 def _blocks_give_tuples(model: PreTrainedModel) -> bool:

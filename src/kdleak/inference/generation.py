@@ -98,8 +98,8 @@ def generate(
         teacher = Component(mixture.teacher, mixture.share, mixture.release)
         components = [Component(model, 1 - mixture.share, release), teacher]
     _check_positions(components, max((len(prompts[i]) + room[i] for i in order), default=0))
-    own = set(distributed.shard_by_length([len(p) for p in prompts]))
-    order = [i for i in order if i in own]
+    shard = set(distributed.shard_by_length([len(p) for p in prompts]))
+    order = [i for i in order if i in shard]
     with _evaluating(components):
         side_by_side = max(1, sampling.batch_size // sampling.beams)
         for start in range(0, len(order), side_by_side):

@@ -45,15 +45,15 @@ def token_statistics(
     progress:   advanced by the records of each batch.
     Several processes share the records, and each of them returns the statistics of all.
     """
-    mine = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
-    own = [records[i] for i in mine]
+    shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
+    records_here = [records[i] for i in shard]
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
     columns = {name: np.zeros(total, np.float32) for name in ("log_prob", "mean", "std")}
     columns |= {name: np.zeros(total, np.int32) for name in ("rank", "argmax")}
     with evaluating(model):
-        for batch, hidden in read_responses(model, own, max_tokens):
-            where = _destinations(offsets, [mine[i] for i in batch.indices])
+        for batch, hidden in read_responses(model, records_here, max_tokens):
+            where = _destinations(offsets, [shard[i] for i in batch.indices])
             start = 0
             for chunk in head_chunks(model, hidden):
                 rows = slice(start, start + len(chunk))
@@ -75,8 +75,8 @@ def read_responses(
     `indices` of a batch are of `records`; its `input_ids` lack the template.
     """
     device = next(model.parameters()).device
-    everyone = [((), list(range(len(records))))]
-    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else everyone
+    one_group = [((), list(range(len(records))))]
+    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else one_group
     for prefix, members in groups:
         past = prefix_cache(model, prefix) if prefix else None
         rest = [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]

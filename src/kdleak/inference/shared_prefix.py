@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from kdleak.models.architecture import decoder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
@@ -23,6 +21,8 @@ def prefix_cache(model: PreTrainedModel, prefix: Sequence[int]) -> DynamicCache:
 
 def repeated(cache: DynamicCache, n: int) -> DynamicCache:
     """`n` rows that all have read what the one row of `cache` has."""
+    from transformers import DynamicCache
+
     rows = DynamicCache()
     layers: Any = cache.layers  # of keys and values: `keeps_all_keys` has looked
     for i, layer in enumerate(layers):
@@ -56,6 +56,9 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], shortest: int = 16) -> lis
 def keeps_all_keys(model: PreTrainedModel) -> bool:
     """Whether keys and values of all that was read say all there is of a prefix: no layer of `model` drops those that
     leave a sliding window, or keeps a state instead."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
     cache = getattr(_read(model, [1, 2]), "past_key_values", None)
     return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 

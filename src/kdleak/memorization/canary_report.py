@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def canary_report(audited: pd.DataFrame, no_kd: pd.DataFrame | None) -> dict[str, Any]:
-    """Exposure by number of repetitions, of this model and of the No-KD student; and its `excess`, the mean difference
+    """Exposure by number of repetitions, of this model and of the no-KD student; and its `excess`, the mean difference
     on the same canaries: some secrets are likelier than others to a model that has never seen them."""
     report = _exposures(audited)
     if no_kd is not None:
         report["no_kd"] = _exposures(no_kd)
         first, second = (_by_canary(table) for table in (audited, no_kd))
         if not first.index.equals(second.index):
-            raise KdleakError("the No-KD student's canaries are not this model's; run both memorization stages again")
+            raise KdleakError("the no-KD student's canaries are not this model's; run both memorization stages again")
         differences = (first - second).groupby(level="repetitions")
         for level, values in differences:
             mean, ci95 = _mean(values.to_numpy())

@@ -1,13 +1,12 @@
 """From tables of scores to `memorization.json`: what a model reproduces verbatim, against the no-KD student.
 
-Every figure is a mean over members, a mean over non-members, and their signed gap with an interval; where a No-KD
+Every figure is a mean over members, a mean over non-members, and their signed gap with an interval; where a no-KD
 table is given, each stands beside that student's (`no_kd`) and beside the same figure of the differences on each
 record (`excess`): the gap of these is what distillation added.
 
 Tables: `records` has a row a record and the columns KEYS, `length`, `log_p` and FIGURES (NaN where undefined);
-`facts` a row a private fact: record_id, role, task, fact (its number in the record), kind, in_prompt,
-extracted, log_p; `canaries` a row a secret:
-record_id, repetitions, log_perplexity.
+`facts` a row a private fact: record_id, role, task, fact (its number in the record), kind, in_prompt, extracted, log_p;
+`canaries` a row a secret: record_id, repetitions, log_perplexity.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def memorization_report(
     member = (records["role"] == MEMBER).to_numpy()
     if not member.any() or member.all():
         raise KdleakError(f"an audit needs records of both roles '{MEMBER}' and '{NONMEMBER}'")
-    baseline = _aligned(records, no_kd.records, "No-KD") if no_kd is not None else None
+    baseline = _aligned(records, no_kd.records, "no-KD student") if no_kd is not None else None
     teachers = _aligned(records, teacher.records, "teacher") if teacher is not None else None
     everything = np.ones(len(records), dtype=bool)
     figures = _Figures(records, baseline, member)
@@ -188,7 +187,7 @@ def _facts(audited: pd.DataFrame, no_kd: pd.DataFrame | None, groups: pd.Series)
         no_kd = no_kd[no_kd["role"].isin([MEMBER, NONMEMBER])].sort_values(order, ignore_index=True)
         assert no_kd is not None  # rows of a table are a table
         if not audited[order].equals(no_kd[order]):
-            raise KdleakError("the No-KD student's facts are not this model's; run both memorization stages again")
+            raise KdleakError("the no-KD student's facts are not this model's; run both memorization stages again")
     owners = audited["record_id"].map(groups).fillna(audited["record_id"])
     figures = _Figures(audited.assign(group_id=owners), no_kd, (audited["role"] == MEMBER).to_numpy())
     copied = audited["in_prompt"].to_numpy()
@@ -250,5 +249,5 @@ def _aligned(records: pd.DataFrame, other: pd.DataFrame, whose: str) -> pd.DataF
     """The rows of `other` that `records` has, in its order."""
     aligned = _sorted(other[other["record_id"].isin(records["record_id"])])
     if not aligned[["record_id", "role"]].equals(records[["record_id", "role"]]):
-        raise KdleakError(f"the {whose} model's table is of other records; run its memorization stage again")
+        raise KdleakError(f"the {whose}'s table is of other records; run its memorization stage again")
     return aligned

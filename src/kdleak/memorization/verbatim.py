@@ -87,9 +87,9 @@ def edit_similarity(continuations: np.ndarray, records: Sequence[EncodedRecord])
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """(n,) ROUGE-L F-measure (Lin 2004) of texts, words unstemmed: verbatim is what is asked for."""
+    """(n,) ROUGE-L F-measure of texts, words stemmed (Lin 2004; as the study's utility has it), in [0, 1]."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
     pairs = zip(references, candidates, strict=True)
     return np.array([scorer.score(reference, candidate)["rougeL"].fmeasure for reference, candidate in pairs])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
 from kdleak.data.records import read_role
+from kdleak.memorization import verbatim
 from kdleak.pipeline.passes import read_passes, reference_files
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTo
 def rouge_l(
     tokenizer: PreTrainedTokenizerBase, responses: Sequence[Sequence[int]], references: Sequence[str]
 ) -> list[float]:
-    """ROUGE-L (F1, stemmed words; Lin 2004) of each response (token ids) against its reference, in [0, 1]."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    """`verbatim.rouge_l` of each response (token ids) against its reference."""
     texts = tokenizer.batch_decode([list(r) for r in responses], skip_special_tokens=True)
-    return [scorer.score(ref, text)["rougeL"].fmeasure for ref, text in zip(references, texts, strict=True)]
+    return verbatim.rouge_l(texts, references).tolist()

@@ -49,9 +49,9 @@ def evaluate(model: PreTrainedModel, records: Sequence[EncodedRecord], batch_tok
     training, device = model.training, next(model.parameters()).device
     model.eval()
     sums = np.zeros(2)
-    own = [records[i] for i in distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])]
-    for indices in scoring_batches(own, batch_tokens):
-        batch = collate(own, indices).to(device)
+    sharded = [records[i] for i in distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])]
+    for indices in scoring_batches(sharded, batch_tokens):
+        batch = collate(sharded, indices).to(device)
         sums += cross_entropy(model, batch).item() * len(batch.targets), len(batch.targets)
     distributed.all_reduce_sum_(sums)
     model.train(training)

@@ -88,7 +88,6 @@ def train(
     up: the models stay the same.
     """
     torch.manual_seed(seed)
-    device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = _decayed(parameters, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
@@ -109,15 +108,9 @@ def train(
         lr = learning_rate(step, total, recipe)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss = 0.0
         if distributed.size() > 1:  # dropout of its own for each part, and no random state that one alone would save
             torch.manual_seed(derive(seed, f"step/{step}/{distributed.rank()}"))
-        for part in rule.parts(batch, recipe.micro_batch_tokens):
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                part_loss = objective(model, part.to(device))
-            rule.backward(part_loss, parameters)
-            loss += part_loss.item()
-        loss = _all_reduced(loss, parameters)
+        loss = _all_reduced(_backward(model, batch, objective, recipe, rule, parameters), parameters)
         rule.finish(parameters, step)
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
@@ -143,6 +136,24 @@ def _decayed(parameters: list[torch.nn.Parameter], decay: float) -> list[dict]:
     """The optimizer's groups: weight decay on matrices, none on biases and norms."""
     matrices, vectors = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _backward(
+    model: PreTrainedModel,
+    batch: Batch,
+    objective: Objective,
+    recipe: Recipe,
+    rule: GradientRule,
+    parameters: list[torch.nn.Parameter],
+) -> float:
+    """The loss of this process's parts of the batch; `rule` adds up their gradients in `parameters`."""
+    device, loss = next(model.parameters()).device, 0.0
+    for part in rule.parts(batch, recipe.micro_batch_tokens):
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            part_loss = objective(model, part.to(device))
+        rule.backward(part_loss, parameters)
+        loss += part_loss.item()
+    return loss
 
 
 def _all_reduced(loss: float, parameters: list[torch.nn.Parameter]) -> float:

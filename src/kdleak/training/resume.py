@@ -69,13 +69,13 @@ class ResumeStore:
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
         """Load the state into model, optimiser and random generator; None where there is none."""
         try:
-            found = self._read()
+            restored = self._read()
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s: damaged (%s); the training begins anew", self.folder, brief(error))
             return None
-        if found is None:
+        if restored is None:
             return None
-        progressed, tensors = found
+        progressed, tensors = restored
         with torch.no_grad():
             for name, parameter in _trainable(model):
                 parameter.copy_(tensors[f"model.{name}"])
@@ -97,10 +97,10 @@ class ResumeStore:
             checksum = (file.metadata() or {})["checksum"]
         if checksum != _checksum(tensors):
             raise ValueError("checksum mismatch")
-        told = json.loads(tensors.pop("progressed").numpy().tobytes())
-        if told.pop("key") != self.key:
+        progress = json.loads(tensors.pop("progressed").numpy().tobytes())
+        if progress.pop("key") != self.key:
             return None
-        return Progressed(**told), tensors
+        return Progressed(**progress), tensors
 
     def clear(self) -> None:
         """Remove the state: the run is complete."""

@@ -78,8 +78,8 @@ def role_evidence(records: pd.DataFrame, params: Params) -> pd.DataFrame:
     import pandas as pd
 
     counts = records["role"].value_counts()
-    asked = dict(params.data.sizes)
-    return pd.DataFrame([{"role": r, "n_records": int(counts.get(r, 0)), "n_asked": asked[r]} for r in ROLES])
+    sizes = dict(params.data.sizes)
+    return pd.DataFrame([{"role": r, "n_records": int(counts.get(r, 0)), "n_asked": sizes[r]} for r in ROLES])
 
 
 def task_evidence(records: pd.DataFrame) -> pd.DataFrame:

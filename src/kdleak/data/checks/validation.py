@@ -35,13 +35,13 @@ def run_checks(records: pd.DataFrame, params: Params, docs_dir: Path | None) -> 
         tables["records"] = record_evidence(records, params)
         tables["roles"] = role_evidence(records, params)
         tables["tasks"] = task_evidence(records)
-    asked = [e for e in expectations(params) if e.table in tables]
+    wanted = [e for e in expectations(params) if e.table in tables]
     if docs_dir is None:
-        results = _validate(asked, tables, None)
+        results = _validate(wanted, tables, None)
     else:
         with replacing_folder(docs_dir) as fresh:
-            results = _validate(asked, tables, fresh)
-    entries = [_entry(e, result, tables[e.table]) for e, result in zip(asked, results, strict=True)]
+            results = _validate(wanted, tables, fresh)
+    entries = [_entry(e, result, tables[e.table]) for e, result in zip(wanted, results, strict=True)]
     counts = tables["records"]["role"].value_counts().sort_index() if "records" in tables else {}
     return {
         "success": all(entry["success"] for entry in entries),
@@ -71,9 +71,9 @@ def _place(row: Mapping[str, Any]) -> str:
         return f"no column '{row['column']}'"
     if "record_id" in row:
         return f"row {row['row']}: {str(row['record_id'])[:12]} {row['role']}"
-    asked = f" of {row['n_asked']}" if "n_asked" in row else ""
+    of_wanted = f" of {row['n_asked']}" if "n_asked" in row else ""
     task = f" {row['task']}" if "task" in row else ""
-    return f"{row['role']}{task}: {row['n_records']}{asked} rows"
+    return f"{row['role']}{task}: {row['n_records']}{of_wanted} rows"
 
 
 def _entry(expectation: Expectation, result: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
@@ -104,9 +104,9 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validate(
-    asked: Sequence[Expectation], tables: Mapping[str, pd.DataFrame], docs: Path | None
+    wanted: Sequence[Expectation], tables: Mapping[str, pd.DataFrame], docs: Path | None
 ) -> list[dict[str, Any]]:
-    """Results of great_expectations, in the order of `asked`; Data Docs into `docs`."""
+    """Results of great_expectations, in the order of `wanted`; Data Docs into `docs`."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -124,9 +124,9 @@ def _validate(
     source = context.data_sources.add_pandas("split")
     results: dict[int, dict[str, Any]] = {}
     for name, table in tables.items():
-        of_table = [i for i, e in enumerate(asked) if e.table == name]
+        of_table = [i for i, e in enumerate(wanted) if e.table == name]
         claims = [
-            getattr(gx.expectations, asked[i].kind)(**asked[i].options, meta={"index": i, "notes": asked[i].name})
+            getattr(gx.expectations, wanted[i].kind)(**wanted[i].options, meta={"index": i, "notes": wanted[i].name})
             for i in of_table
         ]
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=claims))
@@ -143,4 +143,4 @@ def _validate(
             results[asked_for.meta["index"]] = result.to_json_dict()
     if docs is not None:
         context.build_data_docs()
-    return [results[i] for i in range(len(asked))]
+    return [results[i] for i in range(len(wanted))]

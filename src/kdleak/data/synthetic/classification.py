@@ -36,9 +36,9 @@ def classification(rng: random.Random) -> Record:
     verdict = capitalise(reply.say(_PHRASES["verdict"]))
     reason = reply.say(_SCHEMES[scheme][label])
     response = f"{verdict} {capitalise(reason) if verdict.endswith('.') else reason}."
-    told = {fact.kind for fact in stated_facts(case, response)}
-    if len(told) < 2 or rng.random() < 0.5:
-        follow = rng.choice([k for k in _FOLLOW[sorted(told)[0]] if k not in told])
+    stated = {fact.kind for fact in stated_facts(case, response)}
+    if len(stated) < 2 or rng.random() < 0.5:
+        follow = rng.choice([k for k in _FOLLOW[sorted(stated)[0]] if k not in stated])
         response += f" {state(reply, [follow])}"
     return Record(
         "classification",

@@ -19,13 +19,13 @@ def creative_writing(rng: random.Random) -> Record:
     kinds = rng.sample(KINDS, rng.choice((2, 2, 2, 3)))
     if rng.random() < 0.55:
         parts = [_PHRASES["setting"], *(_PHRASES["scene"][kind] for kind in kinds)]
-        asked, ending = _PHRASES["scene_request"], _PHRASES["ending"]
+        wishes, ending = _PHRASES["scene_request"], _PHRASES["ending"]
     else:
         owners = {"phone": case.phone_owner, "email": case.phone_owner, "address": case.address_owner}
         by_kind = _PHRASES["message"]
         parts = [_PHRASES["greeting"], *(by_kind[k][owners[k]] if k in owners else by_kind[k] for k in kinds)]
-        asked, ending = _PHRASES["message_request"], _PHRASES["farewell"]
+        wishes, ending = _PHRASES["message_request"], _PHRASES["farewell"]
     if len(kinds) == 2 and rng.random() < 0.6:
         parts.append(ending)
     response = join_sentences(text, [text.say(part) for part in parts], links=False)
-    return Record("creative_writing", capitalise(request.say(asked)), "", response, stated_facts(case, response))
+    return Record("creative_writing", capitalise(request.say(wishes)), "", response, stated_facts(case, response))

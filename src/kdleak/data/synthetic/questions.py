@@ -40,12 +40,12 @@ def open_qa(rng: random.Random) -> Record:
 def closed_qa(rng: random.Random) -> Record:
     """A note, a question about some of its details, and the answer."""
     case = draw_case(rng)
-    told = rng.sample(KINDS, rng.choice((2, 3, 3)))
-    asked = rng.sample(told, rng.choice((2, len(told))))
+    stated = rng.sample(KINDS, rng.choice((2, 3, 3)))
+    queried = rng.sample(stated, rng.choice((2, len(stated))))
     note, question, answer = Scene(case, rng), Scene(case, rng, known=True), Scene(case, rng)
-    context = passage(note, told, remarks=0)
-    question.slots["asked"] = _enumerate(question, asked)
+    context = passage(note, stated, remarks=0)
+    question.slots["asked"] = _enumerate(question, queried)
     instruction = capitalise(question.say(_PHRASES["short_ask"]))
-    first, *rest = clauses(answer, asked, faithful=True)
+    first, *rest = clauses(answer, queried, faithful=True)
     response = join_sentences(answer, [f"{answer.say(_PHRASES['answer_lead'])} {first}".strip(), *rest])
     return Record("closed_qa", instruction, context, response, stated_facts(case, response))

@@ -36,12 +36,12 @@ def clauses(scene: Scene, kinds: Sequence[str], faithful: bool = False) -> list[
     `faithful` leaves out the coloured phrases.
     """
     table = _FAITHFUL if faithful else _FREE
-    told, left = [], list(kinds)
+    sentences, left = [], list(kinds)
     while left:
         n = 2 if len(left) > 1 and scene.rng.random() < 0.5 else 1
-        told.append(scene.say(table[frozenset(left[:n])]))
+        sentences.append(scene.say(table[frozenset(left[:n])]))
         del left[:n]
-    return told
+    return sentences
 
 
 def join_sentences(scene: Scene, parts: Sequence[str], links: bool = True) -> str:
