@@ -65,7 +65,7 @@ def measure_run(
     subject, runner = subject_of(project.model(variant), records, params, project), ModelRunner(records, settings)
     extra = tuple(each for each in dict.fromkeys(passes) if subject.population or not each.needs_population)
     continued = params.memorization.tokens if memorization else 0
-    results = runner.run(subject, PassRequest(extra, bool(subject.population), continued))
+    results = runner.run(subject, PassRequest(extra, bool(subject.population), continued, choices=True))
     if PERTURBED_BLOCKS.name in results.refused:
         raise KdleakError(results.refused[PERTURBED_BLOCKS.name])
     canaries = None
