@@ -61,11 +61,14 @@ def read(tried, project, monkeypatch) -> Iterator[Callable[[object], None]]:
     monkeypatch.setattr("kdleak.tracking.mlflow.open_store", lambda _: contextlib.nullcontext(()))
     monkeypatch.setattr("kdleak.tracking.mlflow._Store", _Store)
     monkeypatch.setattr("kdleak.tracking.mlflow.log_results", lambda *_, **__: None)
-    monkeypatch.setattr("kdleak.render.svg.drawing", lambda *_, **__: "<svg></svg>")
+    for room in ("charts", "roc"):  # the figures are made, and not drawn
+        monkeypatch.setattr(f"kdleak.render.{room}.drawing", lambda *_, **__: '<svg width="1pt"></svg>')
+    inputs = itertools.count()
 
     def with_every_command(name: object) -> None:
-        for command in TABLE["commands"]:
-            tried((name, command), argv=["kdleak", *command])
+        slow = TABLE["slow"] if next(inputs) % 3 == 0 else []
+        for command in [*TABLE["commands"], *slow]:
+            tried(name, argv=["kdleak", *command])
 
     yield with_every_command
     tried.done()
@@ -89,7 +92,7 @@ def damaged(path: Path, write: Callable[[Path], object]) -> Iterator[None]:
 
 def test_sound_results_are_read_by_every_command(read, tried: Tried):
     read("sound")
-    assert tried.handled == len(TABLE["commands"])
+    assert not tried.refused
 
 
 def test_whole_files(read, project):
