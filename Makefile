@@ -26,8 +26,8 @@ test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 hostile: setup
-	OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/robustness/test_hostile.py tests/robustness/test_limits.py \
-		tests/robustness/test_private_text.py tests/robustness/test_private_trace.py
+	KDLEAK_HOSTILE=all OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/robustness/test_hostile*.py \
+		tests/robustness/test_limits.py tests/robustness/test_private_*.py
 
 faults: setup
 	OMP_NUM_THREADS=1 python -m pytest -m faults -p no:cacheprovider

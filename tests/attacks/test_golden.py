@@ -19,7 +19,7 @@ from kdleak.inference import ragged
 from kdleak.inference.token_statistics import TokenStatistics
 from tests.support.shared import shared
 
-COLUMNS = {"log_prob": np.float32, "mean": np.float32, "std": np.float32, "rank": np.int32, "argmax": np.int32}
+COLUMNS = {"log_prob": np.float32, "mean": np.float32, "std": np.float32, "rank": np.int32}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def statistics(rows: list[dict]) -> TokenStatistics:
         for name, dtype in COLUMNS.items()
     }
     ids = np.array([f"{i:03d}" for i in range(len(rows))])
-    return TokenStatistics(ids, np.concatenate([[0], np.cumsum(lengths)]), **columns)
+    missed = columns.pop("rank") > 0
+    return TokenStatistics(ids, np.concatenate([[0], np.cumsum(lengths)]), **columns, missed=missed)
 
 
 def of(golden: dict, *keys: str) -> np.ndarray:

@@ -49,9 +49,7 @@ def test_attack_equals_its_definition(given, name):
 
 def test_a_response_of_one_token_has_a_score_and_one_of_none_is_nan():
     columns = {"log_prob": [-1.0], "mean": [-2.0], "std": [0.5]}
-    columns = {k: np.array(v, np.float32) for k, v in columns.items()} | {
-        k: np.zeros(1, np.int32) for k in ("rank", "argmax")
-    }
+    columns = {k: np.array(v, np.float32) for k, v in columns.items()} | {"missed": np.zeros(1, bool)}
     statistics = TokenStatistics(np.array(["a", "b"]), np.array([0, 1, 1]), **columns)
     given = AttackInput(statistics, {"pretrained": statistics}, ["one", "none"])
     expected = {"loss": -1.0, "zlib": -1 / 11, "mink": -1.0, "minkpp": 2.0, "ref_pretrained": 0.0}
@@ -62,9 +60,7 @@ def test_a_response_of_one_token_has_a_score_and_one_of_none_is_nan():
 
 def test_a_certain_prediction_gives_a_finite_score():
     zero = np.zeros(3, np.float32)
-    statistics = TokenStatistics(
-        np.array(["a"]), np.array([0, 3]), zero, zero, zero, zero.astype(int), zero.astype(int)
-    )
+    statistics = TokenStatistics(np.array(["a"]), np.array([0, 3]), zero, zero, zero, zero.astype(bool))
     assert ATTACKS["minkpp"].score(AttackInput(statistics)) == 0.0
 
 
@@ -96,8 +92,7 @@ def test_scores_do_not_depend_on_the_dtype_of_storage(given):
             s.record_ids,
             s.offsets,
             *(getattr(s, c).astype(np.float64) for c in ("log_prob", "mean", "std")),
-            s.rank,
-            s.argmax,
+            s.missed,
         )
         for s in (given.target, given.references["pretrained"])
     ]

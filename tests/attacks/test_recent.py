@@ -72,7 +72,7 @@ def lowercase(given, i):
 
 def ez(given, i, reference="pretrained"):
     delta = rows(given.target, i, "log_prob") - rows(given.references[reference], i, "log_prob")
-    errors = delta[rows(given.target, i, "rank") > 0]
+    errors = delta[rows(given.target, i, "missed") > 0]
     up, down = sum(d for d in errors if d > 0), sum(-d for d in errors if d < 0)
     return up / (up + down) if len(errors) else 1.0
 
@@ -100,7 +100,7 @@ def wbc_no_kd(given, i):
 
 def ez_published(given, i):
     delta = rows(given.target, i, "log_prob") - rows(given.references["pretrained"], i, "log_prob")
-    errors = delta[1:][rows(given.target, i, "rank")[1:] > 0]
+    errors = delta[1:][rows(given.target, i, "missed")[1:] > 0]
     up, down = sum(d for d in errors if d > 0), sum(-d for d in errors if d < 0)
     return up / (down + 1e-12) if len(errors) >= 2 and down > 0 else 0.0
 

@@ -26,10 +26,9 @@ def audit(seed, leak, n=200):
 
     def model(advantage, skill=0.0, noise=0.7):
         log_prob = -np.abs(difficulty - advantage - skill + noise * generator.normal(size=offsets[-1]))
-        rank = (log_prob < -1.0).astype(np.int32)
         zeros = np.zeros(offsets[-1], np.float32)
         ids = np.array([f"{i * 7919 % 9973:04d}" for i in range(n)])
-        return TokenStatistics(ids, offsets, log_prob.astype(np.float32), zeros, zeros, rank, rank)
+        return TokenStatistics(ids, offsets, log_prob.astype(np.float32), zeros, zeros, log_prob < -1.0)
 
     references = {"teacher": model(gain, 0.3), "no_kd": model(0.0), "pretrained": model(0.0, -0.5)}
     return AttackInput(model(leak * gain, 0.1), references), member
@@ -54,7 +53,7 @@ def plain(given):
             row += [np.tanh(delta).mean(), np.sort(delta)[:k].mean(), np.sort(delta)[-k:].mean()]
         features.append(row)
         delta = rows(given.references["teacher"], i) - rows(given.references["no_kd"], i)
-        wrong = delta[rows(given.references["teacher"], i, "rank") > 0]
+        wrong = delta[rows(given.references["teacher"], i, "missed") > 0]
         ez.append(wrong[wrong > 0].sum() / np.abs(wrong).sum() if len(wrong) else 1.0)
     ranks = np.array([np.mean([(e > f) + 0.5 * (e == f) for f in ez]) for e in ez])
     order = sorted(range(len(given)), key=lambda i: given.target.record_ids[i])
@@ -115,7 +114,7 @@ def test_the_order_of_the_records_changes_no_score():
 
     def reordered(s):
         take = np.concatenate([np.arange(s.offsets[i], s.offsets[i + 1]) for i in order])
-        columns = {c: getattr(s, c)[take] for c in ("log_prob", "mean", "std", "rank", "argmax")}
+        columns = {c: getattr(s, c)[take] for c in ("log_prob", "mean", "std", "missed")}
         return TokenStatistics(s.record_ids[order], np.concatenate([[0], np.cumsum(s.lengths[order])]), **columns)
 
     shuffled = AttackInput(reordered(given.target), {k: reordered(v) for k, v in given.references.items()})

@@ -1,5 +1,7 @@
 """Claims on records put otherwise: what changes is what should, and nothing else."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -67,3 +69,4 @@ def test_argmax_texts_spell_the_greedy_choices(tokenizer):
         for a, b in zip(statistics.offsets[:-1], statistics.offsets[1:], strict=True)
     ]
     assert argmax_texts(tokenizer, statistics) == expected and len(set(expected)) > 1
+    assert argmax_texts(tokenizer, replace(statistics, argmax=None)) == []

@@ -83,6 +83,17 @@ def test_when_one_process_is_killed_the_others_end_and_it_is_said(monkeypatch, c
     assert all(worker.poll() is not None for worker in started)
 
 
+def test_of_a_killed_process_it_is_said_that_it_was_killed_whatever_the_others_say_of_it(monkeypatch, capfd):
+    def start(rank: int, processes: int, folder: Path) -> subprocess.Popen:
+        (folder / "error.0").write_text("kdleak: error: another process of this run has ended")
+        code = "import sys; sys.exit(1)" if rank == 0 else "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+    monkeypatch.setattr(launch, "_start", start)
+    assert launch.launch(2) == 1
+    assert "process 1 of 2 was ended by signal 9" in capfd.readouterr().err
+
+
 def test_all_that_end_well_end_well(monkeypatch):
     monkeypatch.setattr(launch, "_start", lambda *_: subprocess.Popen([sys.executable, "-S", "-c", ""]))
     assert launch.launch(2) == 0

@@ -88,7 +88,7 @@ def figures(rank: int = 0) -> dict[str, torch.Tensor]:
     """What every kind of pass finds, over uneven shares."""
     model, noise, options = tiny_model("gpt2", seed=2), Noise(0.5, 2), {"max_tokens": 150}
     statistics = token_statistics(model, RECORDS, **options)
-    found = {name: getattr(statistics, name) for name in ("log_prob", "mean", "std", "rank", "argmax")}
+    found = {name: getattr(statistics, name) for name in ("log_prob", "mean", "std", "missed", "argmax")}
     found["mope"] = mope(model, RECORDS, noise, **options).drops
     found["blocks"] = np.stack([block.drops for block in block_mope(model, RECORDS, noise, **options)])
     found["greedy"] = greedy_continuations(model, RECORDS, 0, 8, **options)

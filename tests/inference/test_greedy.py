@@ -109,6 +109,9 @@ def test_what_a_teacher_forced_pass_knows_is_how_the_continuation_begins(trained
         assert list(start[: len(text)]) == text[: len(start)]
         right = common_prefix(row, record.response[: record.n_scored])
         assert len(start) > right or right == record.n_scored
+    statistics = replace(token_statistics(model, records), argmax=None)
+    for start, longer, record in zip(known_starts(statistics, records), starts, records, strict=True):
+        assert start == longer[: common_prefix(longer, record.response[: record.n_scored])]
 
 
 def test_neither_responses_nor_batches_change_the_result(trained):

@@ -10,7 +10,7 @@ from kdleak.inference import scoring
 from kdleak.inference.scoring import logit_statistics, token_statistics
 from tests.support.tiny_models import FAMILIES, random_records, tiny_model
 
-COLUMNS = ("log_prob", "mean", "std", "rank", "argmax")
+COLUMNS = ("log_prob", "mean", "std", "missed", "argmax")
 
 
 def reference(model, record):
@@ -25,7 +25,7 @@ def reference(model, record):
         p, target = np.exp(log_p), record.response[t]
         mean = (p * log_p).sum()
         std = np.sqrt((p * (log_p - mean) ** 2).sum())
-        rows.append((log_p[target], mean, std, (log_p > log_p[target]).sum(), log_p.argmax()))
+        rows.append((log_p[target], mean, std, log_p.argmax() != target, log_p.argmax()))
     return np.array(rows).T
 
 
@@ -71,7 +71,7 @@ def test_extreme_logits_stay_finite_and_right(logits):
     mean = (np.exp(log_p) * log_p).sum()
     std = np.sqrt((np.exp(log_p) * (log_p - mean) ** 2).sum())
     found = logit_statistics(torch.tensor([logits]), torch.tensor([2]))
-    expected = (log_p[2], mean, std, (log_p > log_p[2]).sum(), log_p.argmax())
+    expected = (log_p[2], mean, std, log_p.argmax() != 2, log_p.argmax())
     for value, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(value.item(), right, rtol=1e-5, atol=1e-6)
 

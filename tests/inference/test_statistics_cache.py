@@ -31,6 +31,13 @@ def test_statistics_survive_the_round_trip_exactly(tmp_path, statistics):
     assert_same(StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", never), statistics)
 
 
+def test_choices_that_nobody_asked_for_are_in_no_entry(tmp_path, statistics):
+    without = replace(statistics, argmax=None)
+    found = StatisticsCache(ArrayCache(tmp_path)).get_or_compute("a", lambda: without)
+    assert found.argmax is None and np.array_equal(found.missed, statistics.missed)
+    assert set(ArrayCache(tmp_path).get("a")) == {"record_ids", "offsets", "log_prob", "mean", "std", "missed"}
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other"])
 def test_a_damaged_entry_is_discarded_and_computed_again(tmp_path, statistics, damage):
     cache = StatisticsCache(ArrayCache(tmp_path))

@@ -23,7 +23,6 @@ from kdleak.memorization.extraction import (
     prefix_log_probability,
     span_sums,
 )
-from kdleak.memorization.verbatim import first_choices
 from kdleak.models.tokenizer import train_tokenizer
 from tests.support.overfitted import overfit, uniform
 from tests.support.tiny_models import VOCABULARY, random_records, tiny_model
@@ -144,7 +143,7 @@ def test_extraction_of_a_fact_is_that_of_its_span_alone():
     records = random_records(8)
     model = tiny_model()
     statistics = token_statistics(model, records)
-    right = first_choices(statistics, records)
+    right = ~statistics.missed
     spans = [FactSpan(i, "phone", r.n_scored // 2, r.n_scored, False) for i, r in enumerate(records)]
     extracted, log_p = fact_extraction(spans, statistics, right)
     for span, hit, value in zip(spans, extracted, log_p, strict=True):
@@ -165,5 +164,5 @@ def test_an_overfitted_model_gives_back_every_fact():
     records = [r for r in random_records(14) if r.n_scored >= 8][:5]
     statistics = token_statistics(overfit(tiny_model(), records), records)
     spans = [FactSpan(i, "date", 3, 8, False) for i in range(5)]
-    extracted, log_p = fact_extraction(spans, statistics, first_choices(statistics, records))
+    extracted, log_p = fact_extraction(spans, statistics, ~statistics.missed)
     assert extracted.all() and (np.exp(log_p) > 0.95**5).all()

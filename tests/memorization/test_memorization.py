@@ -16,7 +16,6 @@ from kdleak.inference.scoring import token_statistics
 from kdleak.memorization.verbatim import (
     edit_similarity,
     exact_match,
-    first_choices,
     longest_correct_prefix,
     reproduced,
     rouge_l,
@@ -111,7 +110,7 @@ def test_a_model_overfitted_to_its_records_gives_all_of_them_back(knowing):
     assert token_accuracy(found, records, as_published=True).tolist() == [min(32, r.n_scored) / 32 for r in records]
     assert edit_similarity(found, records)[[r.response[-1] == EOS or r.n_scored >= 32 for r in records]].min() == 1
     statistics = token_statistics(model, records)
-    prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
+    prefix = longest_correct_prefix(~statistics.missed, statistics.offsets)
     assert prefix.tolist() == [r.n_scored for r in records]
     for k in (8, 16, 32, 50):
         values = exact_match(prefix, statistics.lengths, k)
@@ -138,7 +137,7 @@ def test_a_uniform_model_gives_back_what_chance_gives():
 def test_both_ways_to_the_prefix_agree():
     records, model = random_records(40), tiny_model()
     statistics = token_statistics(model, records)
-    prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
+    prefix = longest_correct_prefix(~statistics.missed, statistics.offsets)
     assert np.array_equal(np.minimum(prefix, 32), correct_prefix(greedy_continuations(model, records, EOS), records))
 
 

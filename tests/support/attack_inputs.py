@@ -11,7 +11,7 @@ from kdleak.attacks import AttackInput
 from kdleak.attacks.mope import PERTURBED
 from kdleak.inference.token_statistics import TokenStatistics
 
-COLUMNS = ("log_prob", "mean", "std", "rank", "argmax")
+COLUMNS = ("log_prob", "mean", "std", "missed")
 
 
 def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarray]:
@@ -70,8 +70,7 @@ def _statistics(
 ) -> TokenStatistics:
     total = int(offsets[-1])
     floats = (log_prob, -2.0 + 0.1 * generator.normal(size=total), 1.0 + 0.1 * generator.random(total))
-    rank = (log_prob < -1.0).astype(np.int32)
-    return TokenStatistics(ids, offsets, *(f.astype(np.float32) for f in floats), rank, rank)
+    return TokenStatistics(ids, offsets, *(f.astype(np.float32) for f in floats), log_prob < -1.0)
 
 
 def taken(inputs: AttackInput, rows: Sequence[int] | np.ndarray) -> AttackInput:

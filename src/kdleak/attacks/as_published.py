@@ -43,7 +43,7 @@ def ez_published(inputs: AttackInput) -> np.ndarray:
     N = 0, where the paper (apps. E.5, E.6) and `ez` see the strongest."""
     offsets = inputs.target.offsets
     delta = token_shift(inputs.target, inputs.references["pretrained"])
-    counted = inputs.target.rank > 0
+    counted = inputs.target.missed.copy()
     counted[offsets[:-1][inputs.target.lengths > 0]] = False
     up, down = (ragged.total(np.maximum(sign * delta, 0.0) * counted, offsets) for sign in (1.0, -1.0))
     nothing = (ragged.total(counted, offsets) < 2) | (down == 0.0)

@@ -77,7 +77,7 @@ def up_share(delta: np.ndarray, counted: np.ndarray, offsets: np.ndarray) -> np.
 
 def _ez(inputs: AttackInput, reference: str) -> np.ndarray:
     delta = token_shift(inputs.target, inputs.references[reference])
-    return up_share(delta, inputs.target.rank > 0, inputs.target.offsets)
+    return up_share(delta, inputs.target.missed, inputs.target.offsets)
 
 
 def _wbc(inputs: AttackInput, reference: str) -> np.ndarray:

@@ -45,7 +45,7 @@ def teacher_aware(inputs: AttackInput) -> np.ndarray:
     no-KD student on z. A record's score thus contains nothing that the teacher says of that record (this project)."""
     features = np.hstack([shift_features(inputs, name) for name in ("no_kd", "pretrained")])
     teacher, baseline = inputs.references["teacher"], inputs.references["no_kd"]
-    signature = up_share(token_shift(teacher, baseline), teacher.rank > 0, teacher.offsets)
+    signature = up_share(token_shift(teacher, baseline), teacher.missed, teacher.offsets)
     scores = np.full(len(inputs), np.nan)
     defined = np.isfinite(features).all(1)
     if defined.any():

@@ -61,6 +61,9 @@ PREFIXED = TextPass("prefixed", _prefixed_records, needs_population=True)
 
 
 def argmax_texts(tokenizer: PreTrainedTokenizerBase, statistics: TokenStatistics) -> list[str]:
-    """What the model's greedy choices spell at the scored positions of each record, given the true text before each."""
+    """What the model's greedy choices spell at the scored positions of each record, given the true text before each;
+    none where these were not kept."""
+    if statistics.argmax is None:
+        return []
     pieces = np.split(statistics.argmax, statistics.offsets[1:-1])
     return tokenizer.batch_decode([piece.tolist() for piece in pieces])

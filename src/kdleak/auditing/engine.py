@@ -158,8 +158,9 @@ def make_passes(
         of_target = [each for role, needs in uses if role == TARGET for each in needs.passes]
         extra = tuple(p for p in dict.fromkeys(of_target) if subject.population or not p.needs_population)
         wanted = any(role in needs.population for role, needs in uses) and bool(subject.population)
+        choices = any(ATTACKS[attack].needs.argmax_texts for attack in attacked.get(name, ()))
         results[name] = runner.run(
-            subject, PassRequest(extra, wanted, continued, settings.text_only, settings.published)
+            subject, PassRequest(extra, wanted, continued, choices, settings.text_only, settings.published)
         )
     return results
 

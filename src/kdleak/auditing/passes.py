@@ -7,7 +7,7 @@ pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ class PassRequest:
     extra:         passes that attacks declare.
     population:    whether the population is scored.
     continuations: tokens of a greedy continuation of every prompt; 0: none.
+    choices:       whether the greedy choices at the response tokens are kept (token ids).
     text_only:     records have no prompt; their first tokens are continued.
     published:     whether they are continued as the published script did too.
     """
@@ -70,6 +71,7 @@ class PassRequest:
     extra: tuple[ExtraPass, ...] = ()
     population: bool = False
     continuations: int = 0
+    choices: bool = False
     text_only: bool = False
     published: bool = True
 
@@ -97,7 +99,7 @@ class ModelRunner:
 
     def run(self, subject: Subject, request: PassRequest) -> PassResults:
         """The passes of `request` over `subject`. Several processes share them, and each returns all results."""
-        statistics = self.statistics(subject, subject.records)
+        statistics = self.statistics(subject, subject.records, choices=request.choices)
         population = self.statistics(subject, subject.population, "population") if request.population else None
         variants, computed, refused = {}, {}, {}
         limit = position_limit(subject.folder)
@@ -117,19 +119,23 @@ class ModelRunner:
             continued = self.continuations(subject, statistics, request.continuations, *how)
         return PassResults(statistics, population, variants, computed, continued, refused)
 
-    def statistics(self, subject: Subject, records: Sequence[EncodedRecord], label: str = "records") -> TokenStatistics:
-        """Token statistics of `records` under the subject's model."""
+    def statistics(
+        self, subject: Subject, records: Sequence[EncodedRecord], label: str = "records", choices: bool = False
+    ) -> TokenStatistics:
+        """Token statistics of `records` under the subject's model; choices: with its greedy choices."""
 
         def compute() -> TokenStatistics:
             model = self.model(subject)
             check_vocabulary(records, model, subject)
             with progress(f"{subject.folder.name}: {label}", len(records)) as advance:
                 options = {"max_tokens": self.settings.batch_tokens, "progress": advance}
-                return token_statistics(model, records, **options)
+                found = token_statistics(model, records, **options)
+                return found if choices else replace(found, argmax=None)
 
         if self.cache is None:
             return compute()
-        return StatisticsCache(self.cache).get_or_compute(content_key(subject.digest, records), compute)
+        what = "token statistics, float32" + (", choices" if choices else "")
+        return StatisticsCache(self.cache).get_or_compute(content_key(subject.digest, records, what), compute)
 
     def continuations(
         self,

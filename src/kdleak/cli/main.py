@@ -87,6 +87,7 @@ def _line(error: Exception) -> str:
     """What a user reads of `error`. An unforeseen one is named by its type and place: its text may quote a record."""
     if isinstance(error, KdleakError):
         return str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return str(KdleakError(f"{error.filename}: {error.strerror.lower()}; mend that, then run it again"))
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or place_of(error)  # a file that was opened well and fails as it is read has no name
+        return str(KdleakError(f"{where}: {error.strerror.lower()}; mend that, then run it again"))
     return f"unforeseen {type(error).__name__} at {place_of(error)} (kdleak --debug shows the way there)"

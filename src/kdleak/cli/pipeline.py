@@ -144,10 +144,12 @@ def control() -> None:
 def summary() -> None:
     """Gather the headline figures of kd.method in results/metrics.json."""
     settings = read_settings()
+    from kdleak.pipeline.provenance import reading_results
     from kdleak.report.headline import write_headline
     from kdleak.tracking import mlflow
 
-    write_headline(settings, PROJECT)
+    with reading_results(PROJECT):
+        write_headline(settings, PROJECT)
     mlflow.log_results(PROJECT, settings, fresh=PROJECT.metrics)
 
 
@@ -179,16 +181,20 @@ def report(
 ) -> None:
     """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""
     settings = read_settings()
+    from kdleak.pipeline.provenance import reading_results
+
     if markdown is not None:
         from kdleak.report.study.markdown import write_markdown
 
-        write_markdown(settings, PROJECT, markdown)
+        with reading_results(PROJECT):
+            write_markdown(settings, PROJECT, markdown)
         typer.echo(f"results: {markdown}")
         return
     from kdleak.report.study.report import write_report
     from kdleak.tracking import mlflow
 
-    write_report(settings, PROJECT)
+    with reading_results(PROJECT):
+        write_report(settings, PROJECT)
     mlflow.log_results(PROJECT, settings, fresh=PROJECT.report)
     typer.echo(f"report: {PROJECT.report}")
 

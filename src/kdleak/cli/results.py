@@ -23,12 +23,14 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.
 def results(json: AsJson = False, csv: AsCsv = False) -> None:
     """Print the figures of kd.method: teacher beside student beside the no-KD student."""
     settings = read_settings()
+    from kdleak.pipeline.provenance import reading_results
     from kdleak.report.results_table import print_results, results_table
 
-    if json or csv:
-        _print_rows(results_table(settings, PROJECT), json)
-    else:
-        print_results(settings, PROJECT)
+    with reading_results(PROJECT):
+        if json or csv:
+            _print_rows(results_table(settings, PROJECT), json)
+        else:
+            print_results(settings, PROJECT)
 
 
 @command
@@ -44,13 +46,15 @@ def compare(
     """Compare finished experiments and the workspace: figures by method, mean and deviation over seeds."""
     out = None if out is None else out.absolute()  # before the project's root becomes the working folder
     enter_project()
+    from kdleak.pipeline.provenance import reading_results
     from kdleak.report.compare import compared, print_comparison, write_table
 
-    found = compared(PROJECT, experiments or (), all_commits)
-    if json or csv:
-        _print_rows(found.table, json)
-    else:
-        print_comparison(found)
+    with reading_results(PROJECT):
+        found = compared(PROJECT, experiments or (), all_commits)
+        if json or csv:
+            _print_rows(found.table, json)
+        else:
+            print_comparison(found)
     if out is not None:
         write_table(found.table, out)
 

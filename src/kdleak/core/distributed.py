@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from kdleak.core.errors import KdleakError
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -65,7 +67,10 @@ def all_reduce_sum_(*arrays: torch.Tensor | np.ndarray) -> None:
     device = _state().device
     for bucket in _buckets(tensors):
         flat = torch.cat([t.detach().reshape(-1).to(device) for t in bucket])
-        torch.distributed.all_reduce(flat)
+        try:
+            torch.distributed.all_reduce(flat)
+        except RuntimeError:  # the backend's words for a peer that is gone are many lines
+            raise KdleakError("another process of this run has ended; the same command goes on where it was") from None
         with torch.no_grad():
             for tensor, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 tensor.copy_(total.view_as(tensor))

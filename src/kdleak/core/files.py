@@ -70,6 +70,17 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder` its owner's alone (0700), and where it is missing, make it so.
+
+    One of another owner stays as private as that one has made it.
+    """
+    with _disk_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        folder.chmod(folder.stat().st_mode & 0o700)
+
+
 def _beside(path: Path) -> Path:
     """A name of this process's own beside `path`; what killed processes left under such names is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +108,7 @@ _DISK = {
     errno.EROFS: "the file system is read-only; make it writable",
     errno.EACCES: "permission denied; change its owner or mode",
     errno.EPERM: "permission denied; change its owner or mode",
+    errno.EIO: "the disk fails (input/output error); see to it, or use another",
 }
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust pass a system's error on
 
@@ -115,8 +127,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
         named = getattr(error, "filename", None)
         # What is written beside `path` goes by its name; a file elsewhere (one that is copied, say) by its own.
         where = path if named is None or str(named).startswith(str(path.parent)) else named
-        said = _DISK.get(number, f"{os.strerror(number).lower()}; see to it")
-        raise KdleakError(f"{where}: {said}, then run the same command again") from error
+        raise KdleakError(f"{where}: {_in_words(number)}, then run the same command again") from error
+
+
+def _in_words(number: int) -> str:
+    """What an errno means, and the remedy."""
+    return _DISK.get(number, f"{os.strerror(number).lower()}; see to it")
 
 
 def _system_error(error: Exception) -> int | None:
@@ -163,12 +179,8 @@ def read_json(path: Path) -> Any:
         def __missing__(self, key: str) -> Any:
             raise KdleakError(f"{path}: holds no '{key}'; delete it and run 'dvc repro'")
 
-    try:
+    with _reading(path, "JSON"):  # not UTF-8, a number of too many digits, or nested too deep
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=Fields)
-    except FileNotFoundError:
-        raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
-    except (ValueError, RecursionError):  # no JSON, not UTF-8, a number of too many digits, or nested too deep
-        raise KdleakError(f"{path}: damaged (not valid JSON); delete it and run 'dvc repro'") from None
     if not isinstance(content, dict):
         raise KdleakError(f"{path}: damaged (no JSON object); delete it and run 'dvc repro'")
     return content
@@ -202,11 +214,13 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 @contextmanager
 def _reading(path: Path, what: str) -> Iterator[None]:
+    if path.exists() and not path.is_file():  # a pipe would hold the reader for ever
+        raise KdleakError(f"{path}: no regular file; delete it and run 'dvc repro'")
     try:
         yield
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run the stage that writes it ('dvc repro')") from None
     except Exception as error:  # a damaged file makes a reader stumble over anything: types, keys, encodings
-        if isinstance(error, OSError) and error.errno in _DISK:
-            raise KdleakError(f"{path}: {_DISK[error.errno]}, then run the same command again") from None
+        if isinstance(error, OSError) and error.errno:
+            raise KdleakError(f"{path}: {_in_words(error.errno)}, then run the same command again") from None
         raise KdleakError(f"{path}: damaged (not readable as {what}); delete it and run 'dvc repro'") from None

@@ -19,17 +19,20 @@ _GRACE = 5.0
 def launch(processes: int) -> int:
     """Run this process's own command in `processes` processes, to its end; the exit code.
 
-    One that fails ends the others, and what it said of it is said once.
+    One that fails ends the others, and what it said of it is said once: of one that was killed, that it was, though
+    the others have found it gone meanwhile.
     """
     with TemporaryDirectory(prefix="kdleak-") as folder, contextlib.ExitStack() as stack:
         workers = [_start(rank, processes, Path(folder)) for rank in range(processes)]
         for worker in workers:
             stack.callback(_end, worker)
-        while (failed := next((r for r, w in enumerate(workers) if w.poll()), None)) is None:
+        while not any(worker.poll() for worker in workers):
             if all(worker.poll() == 0 for worker in workers):
                 return 0
             time.sleep(0.02)
+        failed = next(rank for rank, worker in enumerate(workers) if worker.returncode)
         _wait(workers, _GRACE)
+        failed = next((rank for rank, worker in enumerate(workers) if (worker.returncode or 0) < 0), failed)
         code = workers[failed].returncode
         said = Path(folder) / f"error.{failed}"
         text = said.read_text(encoding="utf-8") if said.is_file() else ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
-from kdleak.core.files import replacing_file
+from kdleak.core.files import make_private, replacing_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +63,7 @@ class TensorStore:
             return
         path = self._path(key)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # of another owner: as private as that one has made it
-                self.folder.chmod(self.folder.stat().st_mode & 0o700)
+            make_private(self.folder)
             with replacing_file(path) as fresh:
                 _save(tensors, fresh, {"checksum": _checksum(key, tensors)})
                 fresh.chmod(0o600)

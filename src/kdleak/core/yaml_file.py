@@ -1,4 +1,7 @@
-"""YAML as people and DVC read it alike: no key twice, no number that YAML 1.1 and 1.2 read differently."""
+"""YAML as people and DVC read it alike: no key twice, no word or number that YAML 1.1 and 1.2 read differently.
+
+PyYAML reads 1.1, DVC 1.2, and DVC writes what `-S` sets: `1e-08` is a number there, as it is here.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import yaml
 
 from kdleak.core.errors import KdleakError, brief
 
-#: Numbers of YAML 1.1 that are others in 1.2: octal `010`, sexagesimal `1:30`.
-_AMBIGUOUS = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+#: Numbers that YAML 1.1 and 1.2 read differently: octal `010` and `0o10`, sexagesimal `1:30`.
+_AMBIGUOUS = re.compile(r"[-+]?(0o?[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+#: Truths of YAML 1.1 that are mere words in 1.2.
+_WORDS = re.compile(r"yes|no|on|off", re.IGNORECASE)
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,14 +28,27 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        if number and _AMBIGUOUS.fullmatch(node.value):
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        problem = ""
+        if kind in ("int", "float") and _AMBIGUOUS.fullmatch(node.value):
             problem = f"'{node.value}' is two different numbers in YAML 1.1 and 1.2; write it without 0 or :"
+        if kind == "bool" and _WORDS.fullmatch(node.value):
+            problem = f"'{node.value}' is a truth in YAML 1.1 and a word in 1.2; write true or false, or quote it"
+        if problem:
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         value = super().construct_scalar(node)
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
         return value
+
+
+#: Numbers of YAML 1.2 that 1.1 takes for words; what is ambiguous among them is refused above.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0[0-9]+|0o[0-7]+)$"), [*"-+0"])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+|\.[0-9]+[eE][-+]?[0-9]+)$"),
+    [*"-+.0123456789"],
+)
 
 
 def read_yaml(path: Path, remedy: str) -> Any:

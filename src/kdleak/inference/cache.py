@@ -17,9 +17,9 @@ from kdleak.inference.token_statistics import TokenStatistics
 Arrays = dict[str, np.ndarray]
 
 #: Raised when the meaning of a stored statistic changes: older entries are then never found.
-_VERSION = "2"
+_VERSION = "3"
 _COLUMNS = {"offsets": np.int64, "log_prob": np.float32, "mean": np.float32, "std": np.float32}
-_COLUMNS |= {"rank": np.int32, "argmax": np.int32}
+_COLUMNS |= {"missed": np.bool_, "argmax": np.int32}
 
 
 def content_key(model: str, records: Iterable[EncodedRecord], what: str = "token statistics, float32") -> str:
@@ -66,11 +66,16 @@ class StatisticsCache:
 def to_arrays(statistics: TokenStatistics) -> Arrays:
     """Token statistics as named arrays, as files hold them."""
     ids = json.dumps([str(i) for i in statistics.record_ids]).encode()
-    columns = {name: np.asarray(getattr(statistics, name), dtype) for name, dtype in _COLUMNS.items()}
+    columns = {
+        name: np.asarray(column, dtype)
+        for name, dtype in _COLUMNS.items()
+        if (column := getattr(statistics, name)) is not None
+    }
     return {"record_ids": np.frombuffer(ids, np.uint8), **columns}
 
 
 def from_arrays(arrays: Arrays) -> TokenStatistics:
     """The inverse of `to_arrays`; KeyError or ValueError for other arrays."""
     ids: list[str] = json.loads(arrays["record_ids"].tobytes())
-    return TokenStatistics(np.array(ids, dtype=str), **{name: arrays[name] for name in _COLUMNS})
+    columns = {name: arrays[name] for name in _COLUMNS if name != "argmax"}
+    return TokenStatistics(np.array(ids, dtype=str), **columns, argmax=arrays.get("argmax"))

@@ -123,11 +123,12 @@ def _ended(start: Sequence[int], eos_id: int, k: int) -> tuple[int, ...]:
 
 def known_starts(statistics: TokenStatistics, records: Sequence[EncodedRecord]) -> list[tuple[int, ...]]:
     """What a teacher-forced pass tells of each plain greedy continuation: the response for as long as each of its
-    tokens is the model's first choice, then what the model chooses in place of the next."""
+    tokens is the model's first choice, then what the model chooses in place of the next, where that was kept."""
     starts = []
     for r, begin, end in zip(records, statistics.offsets[:-1], statistics.offsets[1:], strict=True):
-        choices = statistics.argmax[begin:end].tolist()
-        starts.append(tuple(choices[: common_prefix(choices, r.response) + 1]))
+        right = int(np.argmax(np.append(statistics.missed[begin:end], True)))
+        chosen = () if statistics.argmax is None else statistics.argmax[begin + right : min(begin + right + 1, end)]
+        starts.append((*r.response[:right], *(int(token) for token in chosen)))
     return starts
 
 

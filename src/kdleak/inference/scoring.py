@@ -50,7 +50,7 @@ def token_statistics(
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in records], dtype=np.int64)])
     total = int(offsets[-1])
     columns = {name: np.zeros(total, np.float32) for name in ("log_prob", "mean", "std")}
-    columns |= {name: np.zeros(total, np.int32) for name in ("rank", "argmax")}
+    columns |= {"missed": np.zeros(total, np.int32), "argmax": np.zeros(total, np.int32)}
     with evaluating(model):
         for batch, hidden in read_responses(model, records_here, max_tokens):
             where = _destinations(offsets, [shard[i] for i in batch.indices])
@@ -63,6 +63,7 @@ def token_statistics(
             if progress is not None:
                 progress(len(batch.indices))
     distributed.all_reduce_sum_(*columns.values())
+    columns["missed"] = columns["missed"].astype(bool)
     return TokenStatistics(np.array([r.record_id for r in records], dtype=str), offsets, **columns)
 
 
@@ -90,7 +91,7 @@ def read_responses(
 
 
 def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(log_prob, mean, std, rank, argmax), each (m,), of fp32 `logits` (m, vocabulary), which are overwritten.
+    """(log_prob, mean, std, missed, argmax), each (m,), of fp32 `logits` (m, vocabulary), which are overwritten.
 
     With z the logits less their maximum, S = sum exp z and <.> the mean under p = exp(z) / S:
     log p(v) = z_v - log S, mean = <z> - log S, std = sqrt <(z - <z>)^2>; the second moment is taken about the
@@ -99,13 +100,12 @@ def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch
     highest, argmax = logits.max(-1)
     z = logits.sub_(highest[:, None])
     target = z.gather(-1, targets[:, None])
-    rank = (z > target).sum(-1, dtype=torch.int32)
     weights = z.exp()
     scale = weights.sum(-1)
     centre = torch.linalg.vecdot(weights, z) / scale
     spread = torch.linalg.vecdot(weights, z.sub_(centre[:, None]).square_()) / scale
     log_scale = scale.log()
-    return target[:, 0] - log_scale, centre - log_scale, spread.sqrt(), rank, argmax.int()
+    return target[:, 0] - log_scale, centre - log_scale, spread.sqrt(), argmax != targets, argmax.int()
 
 
 def target_log_probs(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:

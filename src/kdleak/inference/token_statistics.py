@@ -18,8 +18,9 @@ class TokenStatistics:
     log_prob:   (total,) float32, log p(x_t | x_<t), nats.
     mean:       (total,) float32, E_{v ~ p}[log p(v)], i.e. minus the entropy, nats.
     std:        (total,) float32, standard deviation of log p(v) under v ~ p.
-    rank:       (total,) int32, number of tokens with a strictly greater log-prob than the target (0: greedy is right).
-    argmax:     (total,) int32, the token that greedy decoding would take.
+    missed:     (total,) bool, whether greedy decoding would take another token.
+    argmax:     (total,) int32, the token that it would take; None where nobody asked: they are token ids, and where
+                the model is right they are those of a private text.
     """
 
     record_ids: np.ndarray
@@ -27,8 +28,8 @@ class TokenStatistics:
     log_prob: np.ndarray
     mean: np.ndarray
     std: np.ndarray
-    rank: np.ndarray
-    argmax: np.ndarray
+    missed: np.ndarray
+    argmax: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.record_ids)

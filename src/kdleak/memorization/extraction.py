@@ -73,7 +73,7 @@ def fact_extraction(
     spans: Sequence[FactSpan], statistics: TokenStatistics, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each span, given the prompt and the response before it: whether greedy decoding extracts it (s,) bool,
-    and its log-probability (s,) float64, nats. right: (total,) `kdleak.memorization.verbatim.first_choices`."""
+    and its log-probability (s,) float64, nats. right: (total,) whether greedy decoding takes each token."""
     starts = np.array([statistics.offsets[s.record] + s.start for s in spans], dtype=np.int64)
     lengths = np.array([s.stop - s.start for s in spans], dtype=np.int64)
     return span_sums(right, starts, lengths) == lengths, span_sums(statistics.log_prob, starts, lengths)

@@ -19,7 +19,6 @@ from kdleak.memorization.report import EXACT, KEYS
 from kdleak.memorization.verbatim import (
     edit_similarity,
     exact_match,
-    first_choices,
     longest_correct_prefix,
     reproduced,
     rouge_l,
@@ -50,7 +49,7 @@ def record_table(
 ) -> pd.DataFrame:
     """A row a record of `frame`; shortest: tokens of a response that counts as reproduced."""
     records, statistics, k = continued.records, continued.statistics, continued.plain.shape[1]
-    prefix = longest_correct_prefix(first_choices(statistics, records), statistics.offsets)
+    prefix = longest_correct_prefix(~statistics.missed, statistics.offsets)
     texts = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in continued.plain.tolist()]
     references = [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in records]
     table = frame[list(KEYS)].assign(
@@ -75,7 +74,7 @@ def fact_table(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder, statisti
 
     spans = fact_spans(frame, encoded, encoder)
     owners = frame.iloc[[span.record for span in spans]]
-    extracted, log_p = fact_extraction(spans, statistics, first_choices(statistics, encoded.records))
+    extracted, log_p = fact_extraction(spans, statistics, ~statistics.missed)
     table = pd.DataFrame(
         {
             "record_id": owners["record_id"].to_numpy(),
@@ -101,5 +100,5 @@ def continued_texts(
         moved.append(EncodedRecord(r.record_id, r.prompt + r.response[:n], r.response[n:], r.n_scored - n))
         keep[start : start + n] = False
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in moved], dtype=np.int64)])
-    columns = {name: getattr(statistics, name)[keep] for name in ("log_prob", "mean", "std", "rank", "argmax")}
+    columns = {name: getattr(statistics, name)[keep] for name in ("log_prob", "mean", "std", "missed")}
     return moved, TokenStatistics(statistics.record_ids, offsets, **columns)

@@ -12,7 +12,6 @@ import numpy as np
 
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.greedy import ENDED
-from kdleak.inference.token_statistics import TokenStatistics
 
 #: Fills a table of references from where a reference has ended: equal to no token, nor to ENDED.
 _NO_TOKEN = -2
@@ -39,15 +38,11 @@ def token_accuracy(
     return (continuations == table).sum(1) / (continuations.shape[1] if as_published else lengths)
 
 
-def first_choices(statistics: TokenStatistics, records: Sequence[EncodedRecord]) -> np.ndarray:
-    """(total,) bool, ragged as `statistics`: whether greedy decoding takes each response token, given those before."""
-    return statistics.argmax == np.array([t for r in records for t in r.response[: r.n_scored]], dtype=np.int64)
-
-
 def longest_correct_prefix(right: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(n,) int64 number of leading response tokens that greedy decoding reproduces, up to the full response.
 
-    right: (total,) bool, `first_choices`; record i owns right[offsets[i] : offsets[i + 1]].
+    right: (total,) bool, whether greedy decoding takes each response token, given those before; record i owns
+    right[offsets[i] : offsets[i + 1]].
     """
     wrong = np.append(np.flatnonzero(~right), len(right))
     first_wrong = wrong[np.searchsorted(wrong, offsets[:-1])]

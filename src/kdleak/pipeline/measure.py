@@ -67,7 +67,7 @@ def measure_run(
     subject, runner = subject_of(project.model(variant), records, params, project), ModelRunner(records, settings)
     extra = tuple(each for each in dict.fromkeys(passes) if subject.population or not each.needs_population)
     continued = params.memorization.tokens if memorization else 0
-    results = runner.run(subject, PassRequest(extra, continuations=continued))
+    results = runner.run(subject, PassRequest(extra, continuations=continued, choices=True))
     if PERTURBED_BLOCKS.name in results.refused:
         raise KdleakError(results.refused[PERTURBED_BLOCKS.name])
     canaries = None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdleak.config.load import parse_params
-from kdleak.core.errors import KdleakError
+from kdleak.core.errors import KdleakError, place_of
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -51,12 +52,12 @@ class Provenance:
         if self._content(path) != _md5(result) or any(self._outdated(stage) for stage in lineage.values()):
             return None
         content = params.model_dump()
-        for stage in lineage.values():
-            for key, value in stage.params.items():
-                _set(content, key, value)
         try:
+            for stage in lineage.values():
+                for key, value in stage.params.items():
+                    _set(content, key, value)
             return parse_params(content)
-        except KdleakError:
+        except (KdleakError, AttributeError, TypeError):
             return None  # of a version with other parameters
 
     def outdated(self, result: Path, params: Params) -> str | None:
@@ -67,11 +68,17 @@ class Provenance:
         before, now = made_with.model_dump(), params.model_dump()
         return next((name for name, value in _leaves(now) if dict(_leaves(before)).get(name) != value), None)
 
-    def _collect(self, name: str, found: dict[str, LockedStage]) -> None:
-        """Add the stage and all that it was made from, the earliest first."""
+    def damaged(self) -> list[str]:
+        """The result files that are there and are not what a locked stage wrote."""
+        files = {out: self._root / out for out in self._maker if out.startswith("results/")}
+        return [out for out, path in files.items() if path.is_file() and _md5(path) != self._content(out)]
+
+    def _collect(self, name: str, found: dict[str, LockedStage], below: tuple[str, ...] = ()) -> None:
+        """Add the stage and all that it was made from, the earliest first. below: the stages that lead to it."""
         for dep in self._stages[name].deps:
-            if dep in self._maker and self._maker[dep] not in found:
-                self._collect(self._maker[dep], found)
+            maker = self._maker.get(dep)
+            if maker is not None and maker not in found and maker not in below:
+                self._collect(maker, found, (*below, name))
         found[name] = self._stages[name]
 
     def _outdated(self, stage: LockedStage) -> bool:
@@ -82,16 +89,31 @@ class Provenance:
         return self._stages[self._maker[out]].outs[out]
 
 
+@contextmanager
+def reading_results(project: Project) -> Iterator[None]:
+    """Figures are made of result files in the block: where one holds what no stage writes, KdleakError names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        named = ", ".join(Provenance(project).damaged()[:3]) or "a file below results/"
+        raise KdleakError(
+            f"{named}: damaged (not what its stage wrote: {type(error).__name__} at {place_of(error)}); bring it back "
+            "with 'git checkout results' or 'dvc checkout', or delete it and run 'dvc repro'"
+        ) from error
+
+
 def _read_lock(path: Path) -> dict[str, LockedStage]:
     """The stages of a dvc.lock; their paths count from the project's root, as every stage's working folder does."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
 
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
+        if not path.is_file():
+            raise ValueError(f"{path} is no file")
         stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")).get("stages") or {}
         return {f"{path}:{name}": _locked(entry) for name, entry in stages.items()}
-    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+    except Exception:  # of YAML, of what stands in it, or of a file that is no file
         remedy = f"bring it back with 'git checkout {path}', or delete it and run 'dvc repro'"
         raise KdleakError(f"{path}: damaged (not a lock file of DVC); {remedy}") from None
 

@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.core.files import read_json, read_parquet
+from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_csv, read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.times import Span, span_of
 from kdleak.data.sources import find_source
@@ -222,7 +223,7 @@ def _untimed(
         report = read_json(project.membership(name))
         return StageRun(
             stage, name, flattened({"audit": params.audit.model_dump()}), attack_metrics(report, params), dataset,
-            roc=project.roc(name),
+            roc=_curves(project.roc(name)),
         )  # fmt: skip
     if stage == "blocks":
         used = params.audit.model_dump(include={"blocks", "noise"})
@@ -249,6 +250,14 @@ def _untimed(
     mechanism = mechanism_absent(name, training) or ("ran" if "mechanism" in training else "")
     described = {"seed": params.seed, **flattened(used)}
     return StageRun(stage, name, described, metrics, dataset, history, _checkpoint(project, name), mechanism)
+
+
+def _curves(path: Path) -> Path:
+    """`path`, where it holds curves."""
+    rates = read_csv(path).reindex(columns=["fpr", "tpr", "attack"])
+    if not all(rates[name].dtype.kind == "f" and rates[name].between(0, 1).all() for name in ("fpr", "tpr")):
+        raise KdleakError(f"{path}: damaged (holds no ROC curves); delete it and run 'dvc repro'")
+    return path
 
 
 def _comparison(project: Project) -> dict[str, float]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import read_csv
 from kdleak.core.paths import BASELINE
 from kdleak.distill.methods import METHODS
-from kdleak.pipeline.provenance import Provenance
+from kdleak.pipeline.provenance import Provenance, reading_results
 from kdleak.tracking.content import Dataset, MethodRuns, StageRun, Step, method_runs, result_of, steps_of
 from kdleak.tracking.store import open_store, what_is_wrong
 
@@ -50,15 +51,18 @@ def sync(project: Project, params: Params, fresh: Path | None = None) -> int:
     """
     provenance = Provenance(project)
     known = []
-    for method in METHODS:
-        steps, settings = _current_steps(project, params, method, provenance, fresh)
-        if settings is not None:
-            report = _report(project, params, provenance, fresh) if method == params.kd.method else None
-            known.append(method_runs(project, settings, method, steps, report))
+    with reading_results(project):
+        for method in METHODS:
+            steps, settings = _current_steps(project, params, method, provenance, fresh)
+            if settings is not None:
+                report = _report(project, params, provenance, fresh) if method == params.kd.method else None
+                known.append(method_runs(project, settings, method, steps, report))
     try:
         with open_store(project) as opened:
             store = _Store(*opened)
             return sum(store.add(runs) for runs in known)
+    except KdleakError:
+        raise
     except Exception as error:
         raise KdleakError(what_is_wrong(project, error)) from None
 
@@ -231,11 +235,10 @@ class _Store:
         return model
 
     def _draw(self, run: Run, content: StageRun) -> None:
-        import pandas as pd
-
         from kdleak.render.roc import attack_roc_figure
 
-        figure = attack_roc_figure(pd.read_csv(content.roc), f"Membership of private records: {content.name}")
+        assert content.roc is not None
+        figure = attack_roc_figure(read_csv(content.roc), f"Membership of private records: {content.name}")
         self._client.log_figure(run.info.run_id, figure, "roc.png")
 
 

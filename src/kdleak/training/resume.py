@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kdleak.core.errors import brief
-from kdleak.core.files import replacing_file
+from kdleak.core.files import make_private, replacing_file
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,10 @@ class ResumeStore:
         # A tensor, because a header of safetensors is bounded and a replay buffer is not.
         meta = json.dumps({"key": self.key, **vars(progressed)}).encode()
         tensors["progressed"] = torch.frombuffer(bytearray(meta), dtype=torch.uint8)
+        make_private(self.folder)  # weights and rollouts tell of private records
         with replacing_file(self.file) as fresh:
             save_file(tensors, fresh, metadata={"checksum": _checksum(tensors)})
-            fresh.chmod(0o600)  # weights and rollouts tell of private records
+            fresh.chmod(0o600)
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progressed | None:
         """Load the state into model, optimiser and random generator; None where there is none."""
