@@ -1,4 +1,5 @@
-"""The commands of a project that people run: its figures, experiments side by side, MLflow's runs, a family."""
+"""The commands of a project that people run: its figures, experiments side by side, their conclusions, MLflow's runs,
+a family."""
 
 from __future__ import annotations
 
@@ -53,6 +54,19 @@ def compare(
         print_comparison(found)
     if out is not None:
         write_table(found.table, out)
+
+
+@command
+def verify(
+    revision: Annotated[str, typer.Argument(help="The commit whose results these are compared with.")] = "HEAD",
+) -> None:
+    """Say whether the results here say what the committed ones say: equal verdicts, figures within tolerance."""
+    enter_project()
+    from kdleak.report.verify import print_verification, verified
+
+    result = verified(PROJECT, revision)
+    print_verification(result)
+    raise typer.Exit(bool(result.differences))
 
 
 @command
