@@ -74,9 +74,11 @@ def sync() -> None:
     """Bring MLflow up to date with the result files of this folder."""
     settings = read_settings()
     from kdleak.tracking import mlflow
+    from kdleak.tracking.store import students_page
 
     created = mlflow.sync(PROJECT, settings)
-    typer.echo(f"sync: {created} run(s) added")
+    typer.echo(f"sync: {created} run(s) added; 'mlflow ui' shows them at")
+    typer.echo(students_page(PROJECT))
 
 
 @command
