@@ -79,9 +79,9 @@ def _experiment_tags(identity: str) -> dict[str, str]:
         "orderByAsc": False,
     }
     note = (
-        f"[The students, by what they leak]({_students(identity)}). One run for each distilled student: what it gives away of its "
-        "teacher's private training data (`auc`, 0.5 is no leak) and what it is good for (`perplexity`, `rouge_l`). "
-        "Its stages are nested in it."
+        f"[The students, by what they leak]({_students(identity)}). One run for each distilled student: what it gives "
+        "away of its teacher's private training data (`auc`, 0.5 is no leak) and what it is good for (`perplexity`, "
+        "`rouge_l`). Its stages are nested in it."
     )
     return {
         "mlflow.experimentKind": "custom_model_development",
