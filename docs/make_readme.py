@@ -10,12 +10,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdleak.config.load import load_params
-from kdleak.core.files import read_json
 from kdleak.core.paths import BASELINE, TEACHER, Project
-from kdleak.render.wording import with_interval
+from kdleak.report.study.markdown import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = Project(ROOT)
@@ -26,15 +24,16 @@ ATTACKS = ("loss", "ref_pretrained", "ez", "teacher_aware")
 
 def headline() -> str:
     """Four attacks down; teacher, student and no-KD student across."""
-    student = load_params(PROJECT.params).kd.method
+    params, tables = load_params(PROJECT.params), Tables.read(PROJECT)
+    student, sizes = params.kd.method, tables.models.loc[TEACHER]
     head = ["attack", "teacher", f"student (`{student}`)", "no-KD student"]
-    rows = [[f"`{attack}`", *(_auc(model, attack) for model in (TEACHER, student, BASELINE))] for attack in ATTACKS]
-    report = read_json(PROJECT.membership(student))
-    excess = report["controls"]["no_kd"]["loss"]["excess"]
+    rows = [
+        [f"`{attack}`", *(tables.auc(model, attack) for model in (TEACHER, student, BASELINE))] for attack in ATTACKS
+    ]
     return (
         _table(head, rows)
-        + f"\n\nAUC [95 % interval] of {report['n_members']} members against {report['n_nonmembers']} non-members; "
-        f".5 is chance. By `loss` the student lies {with_interval(excess['difference'], excess['ci95'], sign=True)} "
+        + f"\n\nAUC [95 % interval] of {sizes['members']} members against {sizes['nonmembers']} non-members; "
+        f".5 is chance. By `loss` the student lies {tables.excess(student, 'loss')} "
         "above the no-KD student."
     )
 
@@ -60,15 +59,6 @@ def filled(page: str) -> str:
         return f"<!-- {found[1]} -->\n{PARTS[found[1]]()}\n<!-- end -->"
 
     return re.sub(rf"<!-- ({'|'.join(PARTS)}) -->.*?<!-- end -->", part, page, flags=re.DOTALL)
-
-
-def _attacks(model: str) -> dict[str, Any]:
-    return read_json(PROJECT.membership(model))["attacks"]
-
-
-def _auc(model: str, attack: str) -> str:
-    figures = _attacks(model).get(attack)
-    return "" if figures is None else with_interval(figures["auc"], figures["auc_ci95"])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -83,20 +83,37 @@ def test_a_parameter_of_an_earlier_version_is_refused_with_its_new_place(old):
     assert reduce(getitem, key.split("."), DEFAULT) is not content  # the new place is there
 
 
-def test_dvc_writes_the_file_back_as_it_is(tmp_path):
-    """`dvc exp run -S kd.method=rkl` changes one line of params.yaml and keeps every comment."""
-    from dvc.utils.serialize import modify_yaml
+#: What a run sets -> the lines of params.yaml that it changes, by their keys.
+SET = {
+    "kd.method=rkl": ["method"],
+    "seed=3": ["seed"],
+    "kd.recipes.kd.lr=0.002": ["kd"],
+    "kd.recipes.minillm.rollouts=16": ["rollouts"],
+    "audit.mope.draws=1": ["mope"],
+    "data.max_prompt_chars=300": ["max_prompt_chars"],
+    "kd.student_fraction=0.5": ["student_fraction"],
+    "kd.start=null": [],
+    "compute.micro_batch_tokens=null": [],
+    "optimizer.checkpointing=true": ["checkpointing"],
+    "optimizer.min_lr=1e-8": ["min_lr"],
+    "data.path=/data/dolly.jsonl": ["path"],
+    "canaries.repetitions=[1,4,8]": ["-"],
+}
+
+
+@pytest.mark.parametrize("setting", [*SET, ",".join(SET)], ids=lambda setting: setting[:30])
+def test_a_run_changes_the_lines_of_its_own_keys(tmp_path, setting):
+    """By the function with which `dvc exp run -S` writes params.yaml; comments stay."""
+    from dvc.utils.hydra import apply_overrides
 
     copied, text = tmp_path / "params.yaml", (ROOT / "params.yaml").read_text()
     copied.write_text(text)
-    with modify_yaml(str(copied)):
-        pass
-    assert copied.read_text() == text
-    with modify_yaml(str(copied)) as content:
-        content["kd"]["method"] = "rkl"
+    settings = [setting] if setting in SET else [*SET]
+    apply_overrides(str(copied), settings)
     lines = list(zip(text.splitlines(), copied.read_text().splitlines(), strict=True))
-    assert [(a.split()[1], b.split()[1]) for a, b in lines if a != b] == [("kd", "rkl")]
-    assert all(a.partition("#")[2] == b.partition("#")[2] for a, b in lines)
+    changed_keys = [before.split()[0].rstrip(":") for before, now in lines if before != now]
+    assert sorted(changed_keys) == sorted(key for each in settings for key in SET[each])
+    assert all(a.partition("#")[2].strip() == b.partition("#")[2].strip() for a, b in lines)
 
 
 def test_no_speed_knob_stands_outside_compute_and_no_stage_declares_compute():

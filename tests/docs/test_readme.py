@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from kdleak.core.paths import BASELINE, TEACHER, Project
 from kdleak.render.wording import with_interval
@@ -27,16 +29,35 @@ def test_marked_parts_are_what_the_results_say(page):
 def test_every_figure_of_the_readmes_table_is_in_its_file():
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", README, flags=re.MULTILINE)
     assert [attack for attack, _ in rows] == list(MAKE["ATTACKS"])
+    figures = pd.read_csv(Project(ROOT).attacks_table)
     for attack, cells in rows:
         for model, cell in zip((TEACHER, "kd", BASELINE), cells.split("|"), strict=True):
-            report = json.loads((Project(ROOT).membership(model)).read_text())
-            figures = report["attacks"].get(attack)
-            assert cell.strip() == (with_interval(figures["auc"], figures["auc_ci95"]) if figures else "")
+            row = figures[(figures["method"] == model) & (figures["attack"] == attack)]
+            shown = [with_interval(r.auc, (r.auc_low, r.auc_high)) for r in row.itertuples()]
+            assert cell.strip() == "".join(shown) and len(shown) <= 1
 
 
 def test_a_figure_that_differs_from_its_file_is_seen():
     changed = README.replace(".843 [.818, .866]", ".848 [.818, .866]")
     assert MAKE["filled"](changed) == MAKE["filled"](README)  # the figure comes from the file, not from the page
+
+
+def test_the_stages_of_the_readmes_graph_feed_each_other():
+    """Each arrow is a file that one stage writes and the other reads; `measure` is measure, measure-teacher ..."""
+    stages: dict[str, dict] = {}
+    for name in ("dvc.yaml", "study/dvc.yaml"):
+        stages |= yaml.safe_load((ROOT / name).read_text())["stages"]
+
+    def paths(stage: str, kind: str) -> set[str]:
+        lists = [entry.get(kind, []) for name, entry in stages.items() if re.fullmatch(rf"{stage}(-\w+)?", name)]
+        return {path if isinstance(path, str) else next(iter(path)) for each in lists for path in each}
+
+    graph = README.split("```mermaid\n")[1].split("```")[0]
+    arrows = [pair for line in graph.splitlines()[1:] for pair in pairwise(line.split(" --> "))]
+    assert len({stage.strip() for pair in arrows for stage in pair}) == 10
+    for first, second in arrows:
+        written, read = paths(first.strip(), "outs"), paths(second.strip(), "deps")
+        assert any(dep == out or out.startswith(f"{dep}/") for dep in read for out in written), (first, second)
 
 
 def test_the_readme_is_read_in_a_sitting():

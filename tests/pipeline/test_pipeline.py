@@ -165,6 +165,34 @@ def test_a_bit_flipped_in_a_checkpoint_is_noticed_and_the_remedy_brings_it_back(
     assert path.read_bytes() == whole
 
 
+def test_an_earlier_judgement_comes_back_from_the_run_cache(project):
+    """Where the lock has gone on to another result, or is lost, nothing is computed twice."""
+    before = contents(project)
+    lock = project.folder / "study" / "dvc.lock"
+    locked = yaml.safe_load(lock.read_text())
+    del locked["stages"]["judge@kd"]
+    lock.write_text(yaml.safe_dump(locked, sort_keys=False))
+    (project.folder / "results/students/kd/membership.json").unlink()
+    done = project.dvc("repro", "study/dvc.yaml:judge@kd")
+    assert done.returncode == 0 and "'study/dvc.yaml:judge@kd' is cached - skipping run" in done.stdout, done.stdout
+    assert contents(project) == before
+
+
+def test_git_holds_few_small_results(project):
+    """All of them: what `make repro` changes on another machine is among these, and the locks."""
+    project._git(project.folder, "add", "-A")
+    held = project._git(project.folder, "ls-files", "results").stdout.split()
+    assert sorted(name for name in held if not name.endswith(".gitignore")) == [
+        "results/checks/report.json", "results/metrics.json", "results/roc.csv", "results/roc.svg",
+        "results/training.csv",
+    ]  # fmt: skip
+    assert sum((project.folder / name).stat().st_size for name in held) < 200_000
+    written = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in (*held, "dvc.lock", "study/dvc.lock"):
+        named = name if name.endswith(".lock") else name.rpartition("/")[2]
+        assert f"`{named}`" in written or name.endswith((".gitignore", "report.json")), name
+
+
 def test_the_results_table_names_teacher_student_and_baseline(project):
     shown = project.kdleak("results").stdout
     titles = ("teacher", "no-KD student", "Memorization", "exposure, 16x", "loss", "95 % interval")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -109,6 +111,30 @@ def test_what_its_locks_call_outdated_is_left_out_and_counted(project):
     (project.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"membership": {"cmd": "x", "outs": outs}}}))
     found, outdated = results_of(project)
     assert {r.method for r in found} == {"rkl"} and outdated == 1
+
+
+def test_the_results_of_an_experiment_come_from_dvcs_cache(project):
+    """git holds what the locks say of them; the bytes are DVC's. One that the cache lacks is counted."""
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=project.root, check=True)
+    (project.root / ".gitignore").write_text("/results/\n")
+    git(project.root, "add", "-A")
+    git(project.root, "commit", "-qm", "dvc")
+    for method, auc in (("kd", 0.7), ("rkl", 0.6)):
+        write_result(project.root, method, auc)
+    kept = Project(project.root).membership("kd").read_bytes()
+    digest = hashlib.md5(kept).hexdigest()
+    cached = project.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(kept)
+    outs = [
+        {"path": "results/students/kd/membership.json", "md5": digest},
+        {"path": "results/students/rkl/membership.json", "md5": "0" * 32},
+    ]
+    (project.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"judge": {"cmd": "x", "outs": outs}}}))
+    experiment(project, "a", {})
+    shutil.rmtree(project.root / "results")
+    found, away = results_of(project)
+    assert [(r.experiment, r.method, r.value) for r in found] == [("a", "kd", 0.7)] and away == 1
 
 
 def test_tables_are_printed_for_people_and_written_for_programs_where_asked(project, capsys, tmp_path):

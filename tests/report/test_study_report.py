@@ -78,7 +78,8 @@ def test_every_section_shows_something(report):
 
 
 def test_the_same_results_are_the_same_bytes(results, report):
-    paths = (results.project.report, results.project.findings, results.project.heatmap, results.project.heatmap_figure)
+    made = results.project
+    paths = (made.report, made.findings, made.attacks_table, made.models_table, made.heatmap_figure)
     before = [path.read_bytes() for path in paths]
     write_report(SWEPT, results.project)
     assert [path.read_bytes() for path in paths] == before
@@ -87,12 +88,25 @@ def test_the_same_results_are_the_same_bytes(results, report):
 def test_the_findings_are_twelve_verdicts(results, report):
     found = json.loads(results.project.findings.read_text())["findings"]
     assert [f["claim"] for f in found][:7] == [str(i) for i in range(1, 8)] and len(found) == 12
+    tests = json.loads(results.project.comparisons.read_text())
+    assert list(tests) == sorted(f["claim"] for f in found) and tests["1"][0]["what"].endswith("over no-KD student")
 
 
-def test_the_heatmap_table_has_a_row_for_each_model_and_attack(results, report):
-    table = pd.read_csv(results.project.heatmap)
-    assert list(table.columns) == ["method", "attack", "auc", "auc_low", "auc_high"]
+def test_what_git_keeps_is_a_row_for_each_model_and_attack_and_for_each_model(results, report):
+    table = pd.read_csv(results.project.attacks_table)
+    assert list(table.columns)[:5] == ["method", "attack", "auc", "auc_low", "auc_high"]
     assert len(table) == len(STRENGTHS) * 5 and table.groupby("method").size().eq(5).all()
+    membership = json.loads(results.project.membership("kd").read_text())
+    row = table.set_index(["method", "attack"]).loc[("kd", "zlib")]
+    assert row["auc"] == membership["attacks"]["zlib"]["auc"]
+    assert row["tpr_at_1pct_fpr"] == membership["attacks"]["zlib"]["tpr_at_fpr"]["0.01"]
+    over = membership["controls"]["no_kd"]["zlib"]["excess"]
+    assert [row["excess"], row["excess_low"], row["excess_high"]] == [over["difference"], *over["ci95"]]
+    models = pd.read_csv(results.project.models_table).set_index("method")
+    assert set(models.index) == set(STRENGTHS)
+    assert models.loc["kd", "perplexity"] == json.loads(results.project.utility("kd").read_text())["perplexity"]
+    gap = json.loads(results.project.memorization("kd").read_text())["token_accuracy"]["gap"]
+    assert models.loc["kd", "token_accuracy_gap"] == gap
 
 
 def test_a_section_without_inputs_says_so_in_one_line(tmp_path):
@@ -248,5 +262,5 @@ def test_no_text_of_a_record_stands_in_the_report(tmp_path):
         for path in (made.project.scores(name), made.project.memorization_table(name), made.project.facts(name)):
             pd.read_parquet(path).assign(text="PRIVATE-TEXT").to_parquet(path)
     write_report(params_of(), made.project)
-    for path in (made.project.report, made.project.findings, made.project.heatmap):
+    for path in (made.project.report, made.project.findings, made.project.attacks_table, made.project.models_table):
         assert "PRIVATE-TEXT" not in path.read_text()

@@ -24,8 +24,8 @@ from kdleak.data.records import ROLES, record_id
 from kdleak.pipeline.provenance import Provenance
 from kdleak.render.roc import attack_roc_figure
 from kdleak.tracking import mlflow
-from kdleak.tracking.content import AUDITS
-from kdleak.tracking.store import EXPERIMENT, open_store, tracking_uri
+from kdleak.tracking.content import AUDITS, method_runs, steps_of
+from kdleak.tracking.store import EXPERIMENT, open_store, students_page, tracking_uri
 from tests.support.disk_faults import largest_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,9 +208,11 @@ def test_the_experiment_opens_as_one_of_training_runs_and_a_parent_says_what_it_
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     view = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=students"
     assert f"({view})" in experiment.tags["mlflow.note.content"]
+    assert students_page(project) == f"http://127.0.0.1:5000/{view}"
     columns = json.loads(experiment.tags["mlflow.sharedViewState.students"])["selectedColumns"]
     metrics = logged(project)[title("kd")][0].data.metrics
     assert {c.split("`")[1] for c in columns if c.startswith("metrics.")} <= {*metrics, "rouge_l"}
+    assert next(iter(method_runs(project, params, "kd", steps_of("kd")).metrics)) == "auc"  # what runs are compared by
     parent = logged(project)[title("kd")][0]
     assert "500 private records" in parent.data.tags["mlflow.note.content"]
     datasets = {i.dataset.name: i.tags[0].value for i in parent.inputs.dataset_inputs}

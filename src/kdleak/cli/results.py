@@ -1,4 +1,5 @@
-"""The commands of a project that people run: its figures, experiments side by side, MLflow's runs, a family."""
+"""The commands of a project that people run: its figures, experiments side by side, their conclusions, MLflow's runs,
+a family."""
 
 from __future__ import annotations
 
@@ -60,13 +61,28 @@ def compare(
 
 
 @command
+def verify(
+    revision: Annotated[str, typer.Argument(help="The commit whose results these are compared with.")] = "HEAD",
+) -> None:
+    """Say whether the results here say what the committed ones say: equal verdicts, figures within tolerance."""
+    enter_project()
+    from kdleak.report.verify import print_verification, verified
+
+    result = verified(PROJECT, revision)
+    print_verification(result)
+    raise typer.Exit(bool(result.differences))
+
+
+@command
 def sync() -> None:
     """Bring MLflow up to date with the result files of this folder."""
     settings = read_settings()
     from kdleak.tracking import mlflow
+    from kdleak.tracking.store import students_page
 
     created = mlflow.sync(PROJECT, settings)
-    typer.echo(f"sync: {created} run(s) added")
+    typer.echo(f"sync: {created} run(s) added; 'mlflow ui' shows them at")
+    typer.echo(students_page(PROJECT))
 
 
 @command

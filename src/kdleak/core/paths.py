@@ -93,9 +93,19 @@ class Project:
         return self.root / "results" / "findings.json"
 
     @property
-    def heatmap(self) -> Path:
-        """AUC by technique and attack, for `dvc plots`."""
-        return self.root / "results" / "heatmap.csv"
+    def comparisons(self) -> Path:
+        """Every test behind the findings."""
+        return self.root / "results" / "comparisons.json"
+
+    @property
+    def attacks_table(self) -> Path:
+        """A row for each model and attack: what git keeps of membership, and the heatmap of `dvc plots`."""
+        return self.root / "results" / "attacks.csv"
+
+    @property
+    def models_table(self) -> Path:
+        """A row for each model: what git keeps of utility and memorization."""
+        return self.root / "results" / "models.csv"
 
     @property
     def heatmap_figure(self) -> Path:
@@ -105,6 +115,11 @@ class Project:
     def roc_table(self) -> Path:
         """The curves of roc_figure, for `dvc plots`."""
         return self.root / "results" / "roc.csv"
+
+    @property
+    def training_table(self) -> Path:
+        """Training curves of the models of roc_figure, for `dvc plots`."""
+        return self.root / "results" / "training.csv"
 
     @property
     def roc_figure(self) -> Path:

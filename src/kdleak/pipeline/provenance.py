@@ -60,6 +60,11 @@ class Provenance:
         except (KdleakError, AttributeError, TypeError):
             return None  # of a version with other parameters
 
+    def digest(self, result: Path) -> str:
+        """md5 of a file as its stage last wrote it; "" of one that no locked stage writes."""
+        path = result.relative_to(self._root).as_posix()
+        return self._content(path) if path in self._maker else ""
+
     def outdated(self, result: Path, params: Params) -> str | None:
         """What has changed since the file `result` was made: a parameter's name, or other words; None if nothing."""
         made_with = self.settings(result, params)

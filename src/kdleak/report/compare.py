@@ -44,7 +44,7 @@ def compared(project: Project, names: Sequence[str] = (), all_commits: bool = Fa
     """
     found, outdated = results_of(project, names, all_commits)
     if not found:
-        what = f"{outdated} results are outdated" if outdated else "no experiment and no results"
+        what = f"{outdated} results are outdated or away" if outdated else "no experiment and no results"
         raise KdleakError(f"nothing to compare: {what}; run 'dvc repro' or 'dvc exp run'")
     return Comparison(summarised(found), len({result.experiment for result in found}), outdated)
 
@@ -60,8 +60,8 @@ def print_comparison(comparison: Comparison) -> None:
     )
     if comparison.outdated:
         print(
-            f"{comparison.outdated} result(s) left out: what they were made from has changed since\n"
-            "('dvc repro' makes them anew)"
+            f"{comparison.outdated} result(s) left out: outdated ('dvc repro' makes them anew) or not in DVC's cache\n"
+            "('dvc exp pull' brings them where there is a remote)"
         )
 
 

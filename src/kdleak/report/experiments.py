@@ -1,4 +1,5 @@
-"""Results of finished experiments: every DVC experiment is a commit that holds its parameters, locks and results."""
+"""Results of finished experiments: every DVC experiment is a commit of its parameters and locks, and the results that
+the locks name lie in DVC's cache."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from kdleak.pipeline.provenance import Provenance
 _REFS = "refs/exps/??/*/*"
 #: measure, value, low end and high end of its interval
 _Figure = tuple[str, float | None, float | None, float | None]
-_NEEDED = (".json", ".lock", "params.yaml", "families.yaml")
+_NEEDED = (".json", ".lock", "params.yaml", "families.yaml", "results/attacks.csv", "results/models.csv")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,17 @@ class Result:
 
 def results_of(project: Project, names: Sequence[str] = (), all_commits: bool = False) -> tuple[list[Result], int]:
     """The figures of the experiments `names`, or of all experiments of HEAD (of every commit), and of the workspace;
-    and the number of result files left out because their own locks call them outdated.
+    and the number of result files left out because their own locks call them outdated, or because DVC's cache does
+    not hold them (an experiment of another machine).
 
     A result that several experiments share comes once. KdleakError where a name is no experiment and no revision.
     """
     found, outdated = _figures("workspace", project)
-    for name, revision in _revisions(project, names, all_commits).items():
-        with _checked_out(project, revision) as copy:
-            more, left_out = _figures(name, copy)
+    revisions = _revisions(project, names, all_commits)
+    cache = _dvc_cache(project) if revisions else None
+    for name, revision in revisions.items():
+        with checked_out(project, revision) as copy:
+            more, left_out = _figures(name, copy, cache)
         found, outdated = found + more, outdated + left_out
     once = {(r.method, r.measure, r.content): r for r in reversed(found)}
     return [result for result in found if once[result.method, result.measure, result.content] is result], outdated
@@ -81,10 +85,11 @@ def _revisions(project: Project, names: Sequence[str], all_commits: bool) -> dic
             of_head[name] = revision
     if not names:
         return of_head
-    return {name: known.get(name) or _revision(project, name) for name in names}
+    return {name: known.get(name) or revision_of(project, name) for name in names}
 
 
-def _revision(project: Project, name: str) -> str:
+def revision_of(project: Project, name: str) -> str:
+    """The commit of a name; KdleakError where it is neither an experiment nor a revision."""
     revision = _git(project, "rev-parse", "--verify", "-q", f"{name}^{{commit}}", missing_ok=True).strip()
     if not revision:
         raise KdleakError(f"'{name}' is no experiment and no revision; 'dvc exp list --all-commits' names them")
@@ -92,8 +97,8 @@ def _revision(project: Project, name: str) -> str:
 
 
 @contextmanager
-def _checked_out(project: Project, revision: str) -> Iterator[Project]:
-    """A folder that holds what a comparison needs of a revision: parameters, locks and JSON results."""
+def checked_out(project: Project, revision: str) -> Iterator[Project]:
+    """A folder that holds what a comparison needs of a revision and git has: parameters, locks, results and tables."""
     listed = _git(project, "ls-tree", "-r", "--name-only", revision).splitlines()
     wanted = [name for name in listed if name.endswith(_NEEDED)]
     with tempfile.TemporaryDirectory(prefix="kdleak-") as folder:
@@ -109,8 +114,27 @@ def _checked_out(project: Project, revision: str) -> Iterator[Project]:
         yield Project(Path(folder))
 
 
-def _figures(experiment: str, project: Project) -> tuple[list[Result], int]:
-    """Every figure that the folder's locks vouch for, and the number of files that they do not."""
+def _dvc_cache(project: Project) -> Path | None:
+    """Where DVC keeps outputs by their md5; None where there is no DVC."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project.root.resolve())) as repo:
+            return Path(repo.cache.local.path)
+    except NotDvcRepoError:
+        return None
+
+
+def _bring(path: Path, digest: str, cache: Path | None) -> None:
+    """Link the output of that md5 to `path`, where neither is missing nor in place already."""
+    if cache and not path.exists() and (kept := cache / digest[:2] / digest[2:]).is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(kept)
+
+
+def _figures(experiment: str, project: Project, cache: Path | None = None) -> tuple[list[Result], int]:
+    """Every figure that the folder's locks vouch for, and the number of files that they do not, or that are away."""
     try:
         params = load_params(project.params)
     except KdleakError:
@@ -122,7 +146,11 @@ def _figures(experiment: str, project: Project) -> tuple[list[Result], int]:
             (project.memorization(method), _gap),
             (project.utility(method), _utility),
         ):
+            digest = provenance.digest(path)
+            if digest:
+                _bring(path, digest, cache)
             if not path.is_file():
+                outdated += bool(digest)
                 continue
             made_with = provenance.settings(path, params)
             if made_with is None:

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from kdleak.core.paths import Project
     from kdleak.stats import AucDifference
 
+#: What the templates in .dvc/plots colour by.
+_NAMES = {"teacher": "teacher", "student": "student", "no_kd": "no-KD student"}
+
 
 def write_headline(params: Params, project: Project) -> None:
-    """Write results/metrics.json, the dozen figures by which experiments are compared; results/roc.csv and roc.svg.
+    """Write results/metrics.json, the dozen figures by which experiments are compared; roc.csv, roc.svg, training.csv.
 
     The most telling figures come first: `dvc exp show` drops the last columns where a terminal is too narrow.
     """
@@ -29,7 +32,7 @@ def write_headline(params: Params, project: Project) -> None:
         "method": method,
         "student_auc": student["auc"],
         "no_kd_auc": reports["no_kd"]["attacks"][attack]["auc"],
-        "excess_auc": round(_excess(method, attack, project).value, 6),
+        "excess": round(_excess(method, attack, project).value, 6),
         "teacher_auc": reports["teacher"]["attacks"][attack]["auc"],
         "perplexity": utility["perplexity"],
         "student_auc_low": low,
@@ -41,6 +44,7 @@ def write_headline(params: Params, project: Project) -> None:
         **_defended(method, project),
     }
     _draw(method, attack, reports, project)
+    _write_training(method, project)
     write_json(metrics, project.metrics, sort_keys=False)
 
 
@@ -73,6 +77,15 @@ def _models(method: str) -> dict[str, str]:
     return {"teacher": TEACHER, "student": method, "no_kd": BASELINE}
 
 
+def _write_training(method: str, project: Project) -> None:
+    """results/training.csv: model, step, loss of each epoch. Losses of different objectives do not compare."""
+    import pandas as pd
+
+    histories = {who: read_json(project.training(name))["history"] for who, name in _models(method).items()}
+    rows = [(_NAMES[who], e["step"], e["loss"]) for who, history in histories.items() for e in history]
+    write_csv(pd.DataFrame(rows, columns=["model", "step", "loss"]).round(6), project.training_table)
+
+
 def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -> None:
     """The ROC curves of the three models by one attack, for `dvc plots` and as a figure."""
     import pandas as pd
@@ -83,8 +96,7 @@ def _draw(method: str, attack: str, reports: dict[str, Any], project: Project) -
 
     tables = {who: read_csv(project.roc(name)) for who, name in _models(method).items()}
     curves = {who: table.loc[table["attack"] == attack] for who, table in tables.items()}
-    names = {"teacher": "teacher", "student": "student", "no_kd": "no-KD student"}
-    points = [curve[["fpr", "tpr"]].assign(model=names[who]) for who, curve in curves.items()]
+    points = [curve[["fpr", "tpr"]].assign(model=_NAMES[who]) for who, curve in curves.items()]
     write_csv(pd.concat(points)[["model", "fpr", "tpr"]], project.roc_table)
 
     def label(who: str, title: str) -> str:

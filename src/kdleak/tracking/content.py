@@ -168,7 +168,7 @@ def method_runs(
     settings = _settings(params, method)
     nested = [_stage_run(step, project, params, settings, ids) for step in steps if step[0] != "summary"]
     metrics: dict[str, float] = {}
-    for run in nested:
+    for run in sorted(nested, key=lambda run: run.stage != "membership"):  # the UI compares by the first metric
         if run.name == method:
             metrics |= headline_metrics(run.stage, run.metrics, params.report.headline)
     if ("summary", method) in steps:

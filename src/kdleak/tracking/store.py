@@ -78,17 +78,32 @@ def _experiment_tags(identity: str) -> dict[str, str]:
         "orderByKey": "metrics.`auc`",
         "orderByAsc": False,
     }
-    link = f"#/experiments/{identity}/runs?workflowType=machine_learning&viewStateShareKey=students"
     note = (
-        f"[The students, by what they leak]({link}). One run for each distilled student: what it gives away of its "
-        "teacher's private training data (`auc`, 0.5 is no leak) and what it is good for (`perplexity`, `rouge_l`). "
-        "Its stages are nested in it."
+        f"[The students, by what they leak]({_students(identity)}). One run for each distilled student: what it gives "
+        "away of its teacher's private training data (`auc`, 0.5 is no leak) and what it is good for (`perplexity`, "
+        "`rouge_l`). Its stages are nested in it."
     )
     return {
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": note,
         "mlflow.sharedViewState.students": json.dumps(view),
     }
+
+
+def _students(identity: str) -> str:
+    """The table of students in the UI, in its training view, which no tag of an experiment chooses."""
+    return f"#/experiments/{identity}/runs?workflowType=machine_learning&viewStateShareKey=students"
+
+
+def students_page(project: Project) -> str:
+    """Where the UI shows the table of students of a store that has been opened before."""
+    from mlflow import MlflowClient
+
+    uri = tracking_uri(project)
+    experiment = MlflowClient(uri).get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    assert experiment is not None  # opening the store has made it
+    server = _without_secrets(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{server}/{_students(experiment.experiment_id)}"
 
 
 def tracking_uri(project: Project) -> str:

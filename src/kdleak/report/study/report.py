@@ -1,4 +1,4 @@
-"""The study's report: every result in one page, and the findings and the heatmap as files for programs."""
+"""The study's report: every result in one page, and the findings and the tables as files for programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from kdleak.render.svg import by_itself
 from kdleak.render.wording import listed
 from kdleak.report.study.claims import findings_of
 from kdleak.report.study.published import closest
-from kdleak.report.study.results import Study, read_study
+from kdleak.report.study.results import read_study
 from kdleak.report.study.sections import Report, sections
 from kdleak.report.study.sections.attacks import heatmap_drawing
+from kdleak.report.study.tables import attacks_table, models_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
 
@@ -28,15 +27,20 @@ _FOOTER = "Ids and numbers only: no record's text stands in this file. Made by k
 
 
 def write_report(params: Params, project: Project) -> None:
-    """Write results/report.html, findings.json, heatmap.csv and heatmap.svg from the result files that there are.
+    """Write results/report.html, findings.json, comparisons.json, attacks.csv, models.csv and heatmap.svg from the
+    result files that there are.
 
     Equal results are equal files. KdleakError where no model has been attacked.
     """
     study = read_study(params, project)
     findings = findings_of(study)
     published = closest(load_family(project.families, params.model.family), params.model.family, params.model.student)
-    write_json({"findings": [finding.record() for finding in findings]}, project.findings, digits=6)
-    write_csv(heatmap_table(study), project.heatmap)
+    records = [finding.record() for finding in findings]
+    tests = {record["claim"]: record.pop("comparisons") for record in records}
+    write_json({"findings": records}, project.findings, digits=6)
+    write_json(tests, project.comparisons, digits=6)
+    write_csv(attacks_table(study), project.attacks_table)
+    write_csv(models_table(study), project.models_table)
     with replacing_file(project.heatmap_figure) as fresh:
         fresh.write_text(by_itself(heatmap_drawing(study)), encoding="utf-8")
     with replacing_file(project.report) as fresh:
@@ -56,16 +60,3 @@ def study_page(report: Report) -> str:
     )
     parts = [Section(title, content.blocks, content.lead) for title, content in contents.items()]
     return Page(TITLE, parts, subtitle, [*alarms, gists], _FOOTER).html()
-
-
-def heatmap_table(study: Study) -> pd.DataFrame:
-    """Columns method, attack, auc, auc_low, auc_high: a row for each model and attack."""
-    import pandas as pd
-
-    rows = [
-        {"method": name, "attack": attack, "auc": figures["auc"],
-         "auc_low": figures["auc_ci95"][0], "auc_high": figures["auc_ci95"][1]}
-        for name in study.with_("membership")
-        for attack, figures in study.models[name].membership["attacks"].items()
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["method", "attack", "auc", "auc_low", "auc_high"])
