@@ -30,8 +30,12 @@ PASSED, FAILED, COULD_NOT_RUN = "passed", "failed", "could not run"
 _SPLIT = "The split itself gives membership away"
 #: The probability with which a difference of the stated size would have been noticed.
 NOTICED = 0.95
-#: Models that saw neither list, by what attacks call them.
-BLIND_MODELS = ("no_kd", "pretrained", "external")
+#: The permutation control fails where intervals exclude one half more than twice as often as they should.
+TOO_OFTEN = 2 * (1.0 - LEVEL)
+#: Relabellings that an attack's intervals are made for.
+_CHECKED = 400
+#: Models that saw neither list: what attacks call them -> what words do.
+BLIND_MODELS = {"no_kd": "the baseline", "pretrained": "the pretrained base", "external": "the reference"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,17 @@ def negative_control(
         "p_value": area.p_value,
         "verdict": words[state],
     }
+
+
+def is_model(scorer: str | None) -> bool:
+    """Whether a blind scorer is a model that saw neither list, and no classifier of the texts."""
+    return scorer in BLIND_MODELS
+
+
+def who_is(scorer: str | None) -> str:
+    """A blind scorer in words."""
+    model = BLIND_MODELS.get(scorer or "")
+    return f"{model}, which saw neither list," if model else "a blind attack that sees the texts alone"
 
 
 def blind_control(
@@ -162,39 +177,68 @@ def permutation_control(
 ) -> dict[str, Any]:
     """AUCs under `permutations` random relabellings of the same records. groups: record id -> what makes one draw.
 
-    attacks.<name>: mean and central 95 % range of the null. best: the highest AUC of an attacker's
-    attacks beside the 95th percentile of that maximum under the null, and its p-value: the correction for having looked
-    at several attacks. An attack without any score, and records that are undefined for any other, are left out.
+    attacks.<name>: mean and central 95 % range of the null, and `excluded`, the share of (up to 400) relabellings whose
+    own 95 % interval excludes one half: .05 if intervals keep what they say. The control fails where that is above
+    .1 for any attack, as it is where a few groups decide everything, and could not run where nothing can be relabelled.
+    best: the highest AUC of an attacker's attacks beside the 95th percentile of that maximum under the null, and its
+    p-value: the correction for having looked at several attacks. An attack without any score, and records that are
+    undefined for any other, are left out.
     """
     names = attackers([c for c in scores.columns if c not in KEYS and np.isfinite(scores[c].to_numpy(float)).any()])
     table = scores.sort_values("record_id")
     table = table[np.isfinite(table[names].to_numpy(np.float64)).all(1)]
     is_member = (table["role"] == MEMBER).to_numpy()
     m, n = int(is_member.sum()), int((~is_member).sum())
+    nothing = {
+        "state": COULD_NOT_RUN, "n_permutations": 0, "attacks": {}, "best": None,
+        "verdict": "The labels could not be shuffled: a side has no record that all attacks score.",
+    }  # fmt: skip
     if not names or not m or not n:
-        return {"state": COULD_NOT_RUN, "n_permutations": 0, "attacks": {}, "best": None}
-    ranks = np.column_stack([stats.mid_ranks(table[name].to_numpy(np.float64)) for name in names])
-    generator = np.random.default_rng(seed)
-    labels = stats.relabellings(is_member, permutations, generator, groups_of(table, groups))
+        return nothing
+    columns = [table[name].to_numpy(np.float64) for name in names]
+    ranks = np.column_stack([stats.mid_ranks(column) for column in columns])
+    owners = groups_of(table, groups)
+    labels = stats.relabellings(is_member, permutations, np.random.default_rng(seed), owners)
     drawn = labels.sum(1, keepdims=True)  # whole groups move: the number of members need not stay
     kept = ((drawn > 0) & (drawn < m + n))[:, 0]
     labels, drawn = labels[kept], drawn[kept]
     if not len(labels):
-        return {"state": COULD_NOT_RUN, "n_permutations": 0, "attacks": {}, "best": None}
+        return nothing
     null = (labels @ ranks - drawn * (drawn + 1) / 2.0) / (drawn * (m + n - drawn))
     observed = (is_member @ ranks - m * (m + 1) / 2.0) / (m * n)
     low, high = np.quantile(null, [0.025, 0.975], axis=0)
     best = null.max(1)
+    excluded = [stats.excluded_share(column, labels[:_CHECKED], owners, LEVEL) for column in columns]
     return {
-        "state": PASSED,
+        **_level(dict(zip(names, excluded, strict=True))),
         "n_permutations": len(null),
-        "attacks": {name: {"mean": null[:, i].mean(), "range95": [low[i], high[i]]} for i, name in enumerate(names)},
+        "attacks": {
+            name: {"mean": null[:, i].mean(), "range95": [low[i], high[i]], "excluded": excluded[i]}
+            for i, name in enumerate(names)
+        },
         "best": {
             "auc": float(observed.max()),
             "null_q95": float(np.quantile(best, 0.95)),
             "p_value": float((1 + (best >= observed.max()).sum()) / (1 + len(null))),
         },
     }
+
+
+def _level(excluded: Mapping[str, float]) -> dict[str, str]:
+    """State and words of the permutation control; excluded: attack -> share of relabellings that its interval calls
+    an effect."""
+    known = {name: share for name, share in excluded.items() if np.isfinite(share)}
+    if not known:
+        return {
+            "state": COULD_NOT_RUN,
+            "verdict": "The intervals could not be checked: a side is one group of records.",
+        }
+    worst = max(known, key=lambda name: known[name])
+    found = f"exclude one half for at most {100 * known[worst]:.0f} % of shuffled labels ('{worst}')"
+    if known[worst] > TOO_OFTEN:
+        why = "the intervals are too narrow for these records, as where few groups hold most of them"
+        return {"state": FAILED, "verdict": f"The 95 % intervals {found}, where 5 % would do: {why}."}
+    return {"state": PASSED, "verdict": f"The 95 % intervals {found}; 5 % is what they say."}
 
 
 def overlap_control(

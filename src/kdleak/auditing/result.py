@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Of audit.json, whose keys `audit.schema.json` beside this file describes: raised where a key goes or changes meaning.
+SCHEMA_VERSION = 1
 #: What `AuditResult.save` writes.
 FILES = ("audit.json", "report.html", "scores.parquet")
 

@@ -53,7 +53,7 @@ def curves(study: Study, view: View | None = None) -> dict[str, list[Point]]:
         for trial in study.trials.get(method, []):
             tables[method, trial.multiplier], useful[method, trial.multiplier] = trial.scores, trial.utility
     view = view or View(study.attack)
-    found = leaks(tables, view.attack, METRICS[view.metric])
+    found = leaks(study.grouped(tables), view.attack, METRICS[view.metric])
     sweeps: dict[str, list[Point]] = {}
     for method, multiplier in sorted(found, key=lambda key: key[1]):
         utility = useful[method, multiplier]

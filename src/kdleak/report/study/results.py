@@ -12,6 +12,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.variants import Variant
+from kdleak.stats.contrasts import Name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +101,15 @@ class Study:
         """An attack's figures for a model; None where the model has none."""
         membership = self.models[name].membership
         return membership["attacks"].get(attack or self.attack) if membership else None
+
+    def grouped(self, tables: Mapping[Name, pd.DataFrame]) -> dict[Name, pd.DataFrame]:
+        """`tables` of record ids with a column group_id, what counts as one draw, where a model's memorization says
+        which."""
+        known = [model.memorized for model in self.models.values() if model.memorized is not None]
+        if not known:
+            return dict(tables)
+        groups = known[0].set_index("record_id")["group_id"]
+        return {name: table.assign(group_id=table["record_id"].map(groups)) for name, table in tables.items()}
 
 
 def read_study(params: Params, project: Project) -> Study:

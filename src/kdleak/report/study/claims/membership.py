@@ -161,14 +161,8 @@ def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def tables_of(study: Study, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Model -> its scores; with a column group_id, records that count as one draw, where a model's memorization says
-    which."""
-    known = [model.memorized for model in study.models.values() if model.memorized is not None]
-    tables = {name: table for name in names if (table := study.models[name].scores) is not None}
-    if not known:
-        return tables
-    groups = known[0].set_index("record_id")["group_id"]
-    return {name: table.assign(group_id=table["record_id"].map(groups)) for name, table in tables.items()}
+    """Model -> its scores, with groups (`Study.grouped`)."""
+    return study.grouped({name: table for name in names if (table := study.models[name].scores) is not None})
 
 
 def _has_student_text(training: Mapping[str, Any] | None) -> bool:
