@@ -213,13 +213,15 @@ def test_the_command_works_in_an_empty_folder_without_dvc_and_mlflow(tokenizer, 
         "import sys\n"
         "for name in ('dvc', 'mlflow', 'great_expectations'): sys.modules[name] = None\n"  # an import would raise
         "sys.argv = 'kdleak audit --student ../student --members ../m.jsonl --nonmembers ../n.jsonl --quick"
-        " --template plain'.split()\n"
+        " --template plain --model-card card.md --fail-above excess_auc=.05'.split()\n"
         "from kdleak.cli.main import main\nmain()\n"
     )
     done = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 4), done.stderr  # an untrained model shows no leak; small lists may not tell
+    assert "--fail-above" in done.stdout + done.stderr
     assert "Of 1,000 members" in done.stdout and "kdleak-audit/report.html" in done.stdout
-    assert sorted(p.name for p in folder.iterdir()) == ["kdleak-audit"]
+    assert sorted(p.name for p in folder.iterdir()) == ["card.md", "kdleak-audit"]
+    assert "| attack | AUC [95 % interval] |" in (folder / "card.md").read_text()
     assert sorted(p.name for p in (folder / "kdleak-audit").iterdir()) == [
         "audit.json",
         "report.html",

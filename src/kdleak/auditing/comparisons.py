@@ -79,8 +79,8 @@ def between_techniques(
             raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
     differences = []
     for first, second in combinations(scores, 2):
-        tables = (scores[name][[*KEYS, attack]] for name in (first, second))
-        a, b, owners = _pairs(*tables, groups)[attack]
+        one, other = (scores[name][[*KEYS, attack]] for name in (first, second))
+        a, b, owners = _pairs(one, other, groups)[attack]
         differences.append((first, second, stats.auc_difference(a, b, LEVEL, owners)))
     adjusted = stats.holm([difference.p_value for _, _, difference in differences])
     return [

@@ -140,7 +140,7 @@ def judge(
     if not areas:
         raise KdleakError("no attack has a defined score on both lists: nothing can be judged; give longer responses")
     defined = {name: _finite(pair, owners) for name, pair in student.items()}
-    pairs, of_pairs = ({name: each[i] for name, each in defined.items()} for i in (0, 1))
+    pairs, of_pairs = {n: pair for n, (pair, _) in defined.items()}, {n: owned for n, (_, owned) in defined.items()}
     points = stats.operating_points(pairs, fpr, LEVEL, of_pairs)
     above = [name for name, e in excess.items() if e.low > 0.0 and areas[name].low > 0.5]
     more = [name for name in points if name not in above]
