@@ -30,8 +30,8 @@ def model_card(figures: Mapping[str, Any]) -> str:
         f"**{verdict['headline']}** {verdict['sentences'][0]}",
         "",
         f"Membership inference on {lists['members']} members and {lists['nonmembers']} non-members "
-        f"({lists['groups']['members']} and {lists['groups']['nonmembers']} groups of records), by kdleak {__version__}; "
-        f"compared with: {', '.join(others) or 'no other model'}.",
+        f"({lists['groups']['members']} and {lists['groups']['nonmembers']} groups of records), by kdleak "
+        f"{__version__}; compared with: {', '.join(others) or 'no other model'}.",
         "",
         "| attack | AUC [95 % interval] | TPR at 1 % FPR | excess AUC, at least |",
         "| --- | --- | --- | --- |",
