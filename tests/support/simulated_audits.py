@@ -9,7 +9,7 @@ control, judgement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 
 import numpy as np
@@ -33,13 +33,13 @@ _ALPHABETS = {
 }
 #: The kinds of null audit, by name, as the settings of `simulated_audit` that differ from its defaults.
 NULLS = {
-    "student = baseline": {"n": 150},
+    "student = baseline": {"n": 100},
     "shared context": {"n": 100, "context": _LINE},
     "small lists": {"n": 20},
-    "Cyrillic": {"n": 100, "script": "cyrillic"},
+    "Cyrillic": {"n": 80, "script": "cyrillic"},
     "Han": {"n": 60, "script": "han"},
-    "easier members": {"n": 150, "easier": 0.66, "nulls": ("no_kd", "pretrained")},
-    "documents": {"n": 120, "of_a_document": 8},
+    "easier members": {"n": 100, "easier": 0.66, "nulls": ("no_kd", "pretrained")},
+    "documents": {"n": 96, "of_a_document": 8},
     "few documents": {"n": 96, "of_a_document": 16},
 }
 _GIVEN = (("no_kd", "pretrained"), ("no_kd",), ())
@@ -102,6 +102,7 @@ def null_settings(seed: int) -> tuple[str, dict[str, object]]:
     return kind, {"nulls": _GIVEN[seed // len(NULLS) % len(_GIVEN)], **NULLS[kind]}
 
 
+@lru_cache(64)
 def _lists(seed: int, n: int, script: str, context: str | None, of_a_document: int) -> pd.DataFrame:
     generator = np.random.default_rng([seed, 0])
     chosen = [_corpus()[i] for i in generator.choice(_CORPUS, 2 * n, replace=False)]
