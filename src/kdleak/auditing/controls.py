@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from kdleak import stats
 from kdleak.auditing.blind import FOLDS, SCORERS, blind_scores
@@ -30,6 +30,11 @@ PASSED, FAILED, COULD_NOT_RUN = "passed", "failed", "could not run"
 _SPLIT = "The split itself gives membership away"
 #: The probability with which a difference of the stated size would have been noticed.
 NOTICED = 0.95
+#: By how much the error of a cross-fitted classifier's AUC exceeds DeLong's, which takes its scores as given: training
+#: sets overlap (Nadeau and Bengio 2003, the square root of 1 + K / (K - 1) for K folds). On fair splits the AUCs of the
+#: nine classifiers stray by 1.26 to 1.47 of DeLong's errors (benchmarks/verdict_simulation.py), by this factor less
+#: than one.
+CROSS_FITTED = (1.0 + FOLDS / (FOLDS - 1)) ** 0.5
 #: The permutation control fails where intervals exclude one half more than twice as often as they should.
 TOO_OFTEN = 2 * (1.0 - LEVEL)
 #: Relabellings that an attack's intervals are made for.
@@ -117,7 +122,10 @@ def _battery(
 ) -> dict[str, Any]:
     count = len(of_texts) + len(of_models)
     level = 1.0 - (1.0 - LEVEL) / max(1, count)
-    areas = {name: _area(scores, is_member, level, groups) for name, scores in {**of_texts, **of_models}.items()}
+    areas = {
+        name: _widened(_area(scores, is_member, level, groups), _factor(name in of_texts, is_member, groups, level))
+        for name, scores in {**of_texts, **of_models}.items()
+    }
     failed = [name for name, area in areas.items() if area.low > 0.5 or (name in of_models and area.high < 0.5)]
     if any(name in of_texts for name in failed):
         state, words = FAILED, f"{_SPLIT}: an attack that never saw the model beats chance."
@@ -149,10 +157,31 @@ def _distance(auc: float, either_side: bool) -> float:
 
 
 def _noticeable(is_member: np.ndarray, groups: np.ndarray, tests: int) -> float:
-    """The smallest AUC that one of `tests` scorers would have been caught with, 95 %; groups count as one draw."""
+    """The smallest AUC that a classifier, one of `tests` scorers, would have been caught with, 95 %; groups count as
+    one draw."""
     m, n = (len(np.unique(groups[side])) for side in (is_member, ~is_member))
-    error = np.sqrt((m + n + 1) / (12 * m * n))
-    return float(min(1.0, 0.5 + (ndtri(1 - (1 - LEVEL) / (2 * tests)) + ndtri(NOTICED)) * error))
+    level = 1.0 - (1.0 - LEVEL) / tests
+    error = CROSS_FITTED * np.sqrt((m + n + 1) / (12 * m * n))
+    critical = ndtri((1.0 + level) / 2) * _factor(False, is_member, groups, level)
+    return float(min(1.0, 0.5 + (critical + ndtri(NOTICED)) * error))
+
+
+def _factor(cross_fitted: bool, is_member: np.ndarray, groups: np.ndarray, level: float) -> float:
+    """What an interval of the normal approximation is to be multiplied by: Student's quantile for as few groups as the
+    smaller side has, and `CROSS_FITTED`."""
+    fewest = min(len(np.unique(groups[side])) for side in (is_member, ~is_member))
+    tail = (1.0 + level) / 2
+    student = float(stdtrit(fewest - 1, tail) / ndtri(tail)) if fewest > 1 else 1.0
+    return student * (CROSS_FITTED if cross_fitted else 1.0)
+
+
+def _widened(area: stats.AucEstimate, factor: float) -> stats.AucEstimate:
+    """The estimate with its interval, on the logit scale, `factor` times as wide; an exact bound stays as it is."""
+    if not 0.0 < area.low < area.value < area.high < 1.0:
+        return area
+    centre = logit(area.value)
+    low, high = (float(expit(centre + factor * (logit(end) - centre))) for end in (area.low, area.high))
+    return stats.AucEstimate(area.value, low, high, float(2 * ndtr(ndtri(area.p_value / 2) / factor)))
 
 
 def _area(scores: np.ndarray, is_member: np.ndarray, level: float, groups: np.ndarray | None) -> stats.AucEstimate:
