@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kdleak.auditing.comparisons import between_techniques, exposed_overlap, inherited, paired_differences
-from kdleak.auditing.controls import blind_control, overlap_control, permutation_control
+from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
 from kdleak.core.errors import KdleakError
 from kdleak.inference.cache import ArrayCache
 from kdleak.stats import auc, auc_difference, inheritance
@@ -148,3 +148,65 @@ def test_the_blind_attack_runs_once_for_all_models(tmp_path, monkeypatch):
     assert blind_control(table, cache=cache).report == first
     with pytest.raises(pytest.fail.Exception):
         blind_control(table.assign(response="other words"), cache=cache)
+
+
+def grouped(table, size=10):
+    """Groups of `size` records of one side, in order."""
+    place = table.groupby("role").cumcount() // size
+    return dict(zip(table["record_id"], table["role"] + place.astype(str), strict=True))
+
+
+def test_techniques_that_share_groups_are_compared_group_by_group():
+    """Twenty records of each group have one score: what tells two techniques apart is groups, not records."""
+    first, second = scores(0, shift=0.0), scores(1, shift=0.0)
+    groups = grouped(first)
+    for table, seed in ((first, 2), (second, 3)):
+        drawn = dict(zip(sorted(set(groups.values())), np.random.default_rng(seed).normal(size=20), strict=True))
+        table["loss"] = table["record_id"].map(groups).map(drawn)
+    alone, by_group = (between_techniques({"a": first, "b": second}, "loss", g)[0] for g in (None, groups))
+    width = [np.ptp(found["ci95"]) for found in (alone, by_group)]
+    assert alone["difference"] == by_group["difference"] and width[1] > 2.5 * width[0]
+
+
+def test_the_members_that_stand_out_are_compared_with_those_of_the_no_kd_student():
+    """Student and no-KD student both expose easy records, as the teacher does: the excess is what is the student's."""
+    generator, n = np.random.default_rng(4), 1000
+    keys = scores(0, n=n)[["record_id", "role", "task"]]
+    easy, known = generator.normal(size=(2, n))
+    teacher = keys.assign(loss=easy + known)
+    no_kd = keys.assign(loss=easy + 0.3 * generator.normal(size=n))
+    student = keys.assign(loss=easy + 0.8 * known + 0.3 * generator.normal(size=n))
+    found = exposed_overlap(student, teacher, no_kd)["loss"]
+    top, other, excess = found["top"]["0.1"], found["no_kd"]["top"]["0.1"], found["excess"]["0.1"]
+    assert other["overlap"] > 0.25 > other["by_chance"] and top["overlap"] > other["overlap"]
+    assert excess["difference"] == pytest.approx(top["overlap"] - other["overlap"]) and excess["ci95"][0] > 0
+    for figure in (top, other):
+        assert figure["overlap_ci95"][0] < figure["overlap"] < figure["overlap_ci95"][1]
+    assert found["spearman_ci95"][0] < found["spearman"] < found["spearman_ci95"][1]
+    same = exposed_overlap(no_kd, teacher, no_kd)["loss"]["excess"]["0.1"]
+    assert same == {"difference": 0.0, "ci95": [0.0, 0.0]}
+    wider = exposed_overlap(student, teacher, no_kd, grouped(keys, 25))["loss"]["top"]["0.1"]
+    assert wider["overlap"] == top["overlap"] and wider["p_value"] > top["p_value"]
+
+
+def test_the_permutation_control_has_three_states():
+    passed = permutation_control(scores(0), permutations=400)
+    assert passed["state"] == "passed" and 0.02 < passed["attacks"]["loss"]["excluded"] < 0.09
+    table = scores(1, n=120)
+    groups = grouped(table, 20)  # three groups a side, each of one score
+    drawn = dict(zip(sorted(set(groups.values())), np.random.default_rng(0).normal(size=6), strict=True))
+    table["loss"] = table["record_id"].map(groups).map(drawn) + 0.01 * table["loss"]
+    failed = permutation_control(table, permutations=400, groups=groups)
+    assert failed["state"] == "failed" and failed["attacks"]["loss"]["excluded"] > 0.1
+    assert "too narrow for these records" in failed["verdict"] and "'loss'" in failed["verdict"]
+    nothing = permutation_control(table.assign(loss=np.nan, zlib=np.nan))
+    assert nothing["state"] == "could not run" and "could not be shuffled" in nothing["verdict"]
+    one = permutation_control(table, permutations=20, groups=dict(zip(table["record_id"], table["role"], strict=True)))
+    assert one["state"] == "could not run" and "one group of records" in one["verdict"]
+
+
+def test_a_placebo_has_three_states():
+    generator, member = np.random.default_rng(0), np.arange(200) % 2 == 0
+    noise = generator.normal(size=200)
+    states = [placebo_control(s, member)["state"] for s in (noise, noise + 3 * member, np.full(200, np.nan))]
+    assert states == ["passed", "failed", "could not run"]

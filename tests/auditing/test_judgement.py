@@ -8,7 +8,7 @@ from kdleak.auditing.judgement import CANNOT_TELL, LEAK, LISTS_DIFFER, NONE, SUF
 from kdleak.auditing.verdict import verdict
 from kdleak.core.errors import KdleakError
 from kdleak.stats import auc, operating_point
-from tests.support.simulated_audits import null_settings, simulated_audit
+from tests.support.simulated_audits import NULLS, null_settings, simulated_audit
 
 N = 300
 MEMBER = np.arange(2 * N) % 2 == 1
@@ -28,11 +28,13 @@ def judged(student, compared=None, state="passed", fpr=0.01, groups=None):
     return judge(student, compared or {}, blind, state, fpr, groups)
 
 
-def words(judgement, left_out=None, cut=None, state="passed"):
-    blind = {"state": state, "auc": 0.5, "auc_ci95": [0.4, 0.6], "noticeable_auc": 0.6, "verdict": "It could not run."}
+def words(judgement, left_out=None, cut=None, state="passed", **blind):
+    blind = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "noticeable_auc": 0.6, "verdict": "It could not run.", **blind}
+    blind = {"state": state, "scorer": "words", "failed": ["words"], **blind}
     options = {"beside": {}, "memorization": None, "left_out": left_out or {}, "cut": cut or CUT}
     attacks = {judgement.best.attack: {"auc": judgement.best.auc, "auc_ci95": [0.4, 0.6]}}
-    return verdict(judgement, attacks, {"blind": blind}, **options)
+    controls = {"blind": blind, "permutation": {"state": "failed", "verdict": "The intervals are too narrow."}}
+    return verdict(judgement, attacks, controls, **options)
 
 
 def test_a_student_equal_to_its_baseline_does_not_leak():
@@ -55,6 +57,27 @@ def test_nothing_leaks_unless_the_blind_control_has_passed(state, kind):
     assert found.kind == kind and "it leaks" not in words(found, state=state)["headline"]
 
 
+@pytest.mark.parametrize(
+    ("scorer", "headline", "who"),
+    [
+        ("words", "without any model", "A blind attack that sees the texts alone reaches"),
+        ("pretrained", "by a model that saw neither", "The pretrained base, which saw neither list, reaches"),
+        ("no_kd", "by a model that saw neither", "The baseline, which saw neither list, reaches"),
+    ],
+)
+def test_a_blind_scorer_is_called_what_it_is(scorer, headline, who):
+    said = words(judged(table(0, loss=2.0), state="failed"), state="failed", scorer=scorer, failed=[scorer])
+    assert headline in said["headline"] and any(each.startswith(who) for each in said["sentences"])
+
+
+def test_nothing_leaks_where_shuffled_labels_show_the_intervals_to_be_too_narrow():
+    blind = np.random.default_rng(99).random(2 * N)
+    found = judge(table(0, loss=2.0), {}, blind, "passed", 0.01, permutation_state="failed")
+    said = words(found)
+    assert found.kind == CANNOT_TELL and said["headline"].startswith("The intervals do not hold on these records: ")
+    assert any(each.startswith("The intervals are too narrow.") for each in said["sentences"])
+
+
 def test_one_artefact_of_length_neither_swaps_the_lists_nor_hides_a_leak():
     """zlib .31 beside ez .69."""
     student, baseline = table(0, zlib=-0.7, ez=0.7, loss=0.0), table(1, zlib=-0.7, loss=0.0)
@@ -74,6 +97,21 @@ def test_the_members_named_are_those_of_the_attack_that_is_best_at_that_rate():
     alone = operating_point(student["ez"][MEMBER].to_numpy(), student["ez"][~MEMBER].to_numpy(), 0.01).tpr_ci
     assert best.tpr_ci[0] <= alone[0] and best.tpr_ci[1] >= alone[1]  # two attacks are paid for
     assert "attack 'ez'" in words(judged(student))["sentences"][0]
+
+
+def test_of_1000_members_the_attack_best_at_the_rate_names_336_and_not_108():
+    """By AUC `loss` is best and names 108; `ez` knows 336 by heart and nothing of the others."""
+    n = 1000
+    ids = [f"{i:04d}" for i in range(2 * n)]
+    member = np.arange(2 * n) < n
+    keys = pd.DataFrame({"record_id": ids, "role": np.where(member, "member", "nonmember"), "task": "qa"})
+    nonmembers = np.arange(1.0, n + 1)  # 1 % of them lie above 990
+    loss = np.concatenate([np.full(108, 2000.0), np.linspace(400.5, 989.5, n - 108), nonmembers])
+    ez = np.concatenate([np.full(336, 2000.0), np.linspace(0.5, 989.5, n - 336), nonmembers])
+    student = keys.assign(loss=loss, ez=ez)
+    best = judge(student, {}, np.random.default_rng(0).random(2 * n), "passed", 0.01).best
+    assert (best.attack, best.named_by, round(n * best.tpr)) == ("loss", "ez", 336)
+    assert operating_point(loss[member], loss[~member], 0.01).tpr == 0.108
 
 
 def test_a_leak_of_few_records_is_found_by_the_members_that_it_names():
@@ -150,7 +188,9 @@ def test_few_tight_groups_do_not_leak_by_a_rate_that_takes_each_record_for_a_dra
 def test_from_fewer_than_five_groups_a_side_nothing_can_be_told():
     student = table(0, loss=3.0)
     groups = {record: str(i // (2 * N // 4)) for i, record in enumerate(student["record_id"])}
-    assert judged(student, groups=groups).kind == CANNOT_TELL
+    found = judged(student, groups=groups)
+    assert found.kind == CANNOT_TELL and "Too few records are independent" in words(found)["headline"]
+    assert any("Fewer than five groups" in sentence for sentence in words(found)["sentences"])
 
 
 def test_an_audit_without_any_score_is_refused():
@@ -172,10 +212,10 @@ def test_prompts_that_were_cut_are_said():
 
 
 def test_null_audits_do_not_leak():
-    """The full suite: benchmarks/verdict_simulation.py."""
-    kinds = [simulated_audit(seed, **null_settings(seed)).kind for seed in range(6)]
-    kinds += [simulated_audit(seed, **null_settings(seed), with_texts=False).kind for seed in range(6, 30)]
-    assert kinds.count(LEAK) <= 2
+    """One of each kind with its texts, others by their scores; the full suite: benchmarks/verdict_simulation.py."""
+    kinds = [simulated_audit(seed, **null_settings(seed)[1]).kind for seed in range(len(NULLS))]
+    kinds += [simulated_audit(s, **null_settings(s)[1], with_texts=False).kind for s in range(len(NULLS), 40)]
+    assert kinds.count(LEAK) <= 3
 
 
 def test_planted_leaks_are_found_the_larger_the_surer():

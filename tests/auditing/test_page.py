@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import re
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,16 @@ RATES = ("0.25", "0.05", "0.01", "0.001", "0")
 SHARES = dict.fromkeys(RATES, 0.4)
 LOSS = {"auc": 0.8, "auc_ci95": [0.7, 0.9], "p_holm": 0.001, "tpr_at_fpr": SHARES}
 ZLIB = {"auc": 0.6, "auc_ci95": [0.5, 0.7], "p_holm": 0.4, "tpr_at_fpr": SHARES}
-BLIND = {"auc": 0.5, "auc_ci95": [0.4, 0.6], "state": "passed", "verdict": "The text is blind."}
+AREA = {"auc": 0.5, "auc_ci95": [0.4, 0.6]}
+BLIND = {
+    **AREA,
+    "state": "passed",
+    "verdict": "The text is blind.",
+    "scorer": "words",
+    "noticeable_auc": 0.63,
+    "scorers": {"words": AREA, "pretrained": {"auc": 0.52, "auc_ci95": [0.41, 0.61]}},
+}
+SHUFFLED = {"best": None, "state": "could not run", "verdict": "Nothing to shuffle.", "n_permutations": 0}
 MODEL = {"name": "<b>student</b>", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
          "starts_with_bos": True, "words": 300}  # fmt: skip
 FIGURES = {
@@ -36,7 +46,7 @@ FIGURES = {
         "notes": [],
         "controls": {
             "blind": BLIND,
-            "permutation": {"best": None},
+            "permutation": SHUFFLED,
             "overlap": {"ngram": 13, "some": {"n_nonmembers": 0}},
         },
     },
@@ -111,6 +121,42 @@ def test_the_first_screen_says_what_the_inputs_that_were_not_given_hid(scores):
 )
 def test_the_first_screen_says_what_to_do_next(kind, step, scores):
     assert step in first_screen(page_of(scores, kind))
+
+
+@pytest.mark.parametrize(
+    ("sufficient", "attack", "tone"), [(True, "ez", "good"), (False, "ez", "warn"), (True, "loss", "warn")]
+)
+def test_no_leak_found_is_green_only_with_the_stated_power_and_a_strong_attack(sufficient, attack, tone, scores):
+    membership = copy.deepcopy(FIGURES["membership"]) | {"attacks": {attack: LOSS}}
+    verdict = FIGURES["verdict"] | {"strongest": {"attack": attack, "auc": 0.8, "nonmembers": N}}
+    verdict |= {"power": {"noticeable_auc": 0.62, "probability": 0.95, "sufficient": sufficient}}
+    shown = first_screen(
+        page_of(scores.assign(ez=scores["loss"]), "no_leak_found", membership=membership, verdict=verdict)
+    )
+    assert re.search(r'class="[^"]*callout[^"]*"', shown)[0].split()[-1].strip('"') == tone
+
+
+def test_the_most_exposed_stand_beside_the_baselines(scores):
+    top = {"k": 2, "overlap": 0.8, "overlap_ci95": [0.7, 0.9], "by_chance": 0.1, "p_value": 0.01}
+    other, excess = top | {"overlap": 0.76}, {"difference": 0.04, "ci95": [-0.05, 0.1]}
+    overlaps = {"loss": {"top": {"0.1": top}, "no_kd": {"top": {"0.1": other}}, "excess": {"0.1": excess}}}
+    page = page_of(scores, membership=FIGURES["membership"] | {"exposed_overlap": overlaps})
+    row = [".80 [.70, .90]", "10.0 %", ".76 [.70, .90]", "+.04 [-.05, +.10]"]
+    assert all(cell in page for cell in row) and "Shared with the teacher" in page
+
+
+def test_every_blind_scorer_and_every_state_of_a_control_stand_on_the_page(scores):
+    """Each scorer's AUC and interval, what it reads, the smallest difference seen; three states, in words."""
+    page = html.unescape(page_of(scores))
+    assert "An AUC above .630 would have been noticed (95 %)." in page
+    assert "Passed. The text is blind. The strongest scorer, 'words': AUC .500 [.400, .600]." in page
+    assert "the pretrained base" in page and ".520 [.410, .610]" in page
+    assert "Could not run. Nothing to shuffle." in page
+    controls = copy.deepcopy(FIGURES["membership"])
+    controls["controls"]["permutation"] |= {"state": "failed", "verdict": "Too narrow."}
+    controls["controls"]["placebo"] = {"teacher_aware": AREA | {"state": "failed", "verdict": "It hears the teacher."}}
+    page = html.unescape(page_of(scores, membership=controls))
+    assert "Failed. Too narrow." in page and "Failed. It hears the teacher. AUC .500 [.400, .600]." in page
 
 
 def test_names_are_text_and_one_model_has_one_colour(scores):

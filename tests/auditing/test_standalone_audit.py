@@ -1,15 +1,20 @@
 """Claims on `kdleak audit`: it finds a leak in a model of any family, and says when a figure means nothing."""
 
 import json
+from importlib.resources import files
 
+import jsonschema
 import pandas as pd
 import pytest
 
 import kdleak
+from kdleak.auditing.result import SCHEMA_VERSION
 from kdleak.core.errors import KdleakError
+from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import model_that_knows, people, texts, tokenizer_of
 
 N = 30
+SCHEMA = json.loads((files("kdleak.auditing") / "audit.schema.json").read_text())
 MEMBERS, NONMEMBERS, OTHERS = people(N, 1), people(N, 2), people(N, 3)
 TEMPLATE = {"template": "{instruction}\n"}
 
@@ -83,6 +88,72 @@ def test_the_files_hold_figures_and_no_text(everything):
         for text in ((out / "audit.json").read_text(), page):
             assert row["instruction"] not in text and row["response"] not in text
     assert result._repr_html_().startswith("<iframe")
+
+
+def test_the_figures_have_a_version_the_sizes_of_the_lists_and_the_state_of_every_control(everything):
+    _, out = everything
+    written = json.loads((out / "audit.json").read_text())
+    assert written["schema_version"] == SCHEMA_VERSION == SCHEMA["properties"]["schema_version"]["const"]
+    groups = written["lists"]["groups"]
+    assert (written["lists"]["members"], written["lists"]["nonmembers"]) == (N, N)
+    assert 0 < groups["members"] <= N and 0 < groups["nonmembers"] <= N
+    assert json.loads((ROOT / "docs" / "audit.schema.json").read_text()) == SCHEMA
+    assert set(written["controls"]) >= {"blind", "permutation"}
+    assert {each["state"] for each in written["controls"].values()} <= {"passed", "failed", "could not run"}
+
+
+@pytest.mark.parametrize("case", ["everything", "quick", "texts"])
+def test_audit_json_is_what_its_schema_says(case, everything, student, tokenizer, tmp_path):
+    """Also that nothing stands in the file which the schema does not name."""
+    if case == "everything":
+        written = (everything[1] / "audit.json").read_text()
+    else:
+        rows = (MEMBERS, NONMEMBERS) if case == "quick" else (texts(N, 1), texts(N, 2))
+        options = {"quick": True, "memorization": case == "texts", "out": tmp_path / "out"}
+        kdleak.audit(student, *rows, **options, **(TEMPLATE if case == "quick" else {}))
+        written = (tmp_path / "out" / "audit.json").read_text()
+    jsonschema.validate(json.loads(written), SCHEMA, jsonschema.Draft202012Validator)
+    broken = json.loads(written) | {"an_unknown_key": 1}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, SCHEMA, jsonschema.Draft202012Validator)
+
+
+def test_no_pass_is_made_that_no_figure_needs(student, fresh, monkeypatch):
+    """No decoding as the published script had it, no pass over the population but for attacks that ask for one; the
+    teacher is attacked with its own base."""
+    from kdleak.auditing import passes
+    from kdleak.inference.decoding import AS_PUBLISHED
+
+    decoded, scored = [], []
+    continued, statistics = passes.continuations_under, passes.ModelRunner.statistics
+
+    def continuations(decodings, *given, **options):
+        decoded.extend(decodings)
+        return continued(decodings, *given, **options)
+
+    def score(self, subject, records, label="records"):
+        scored.append((subject.folder.name, label))
+        return statistics(self, subject, records, label)
+
+    monkeypatch.setattr(passes, "continuations_under", continuations)
+    monkeypatch.setattr(passes.ModelRunner, "statistics", score)
+    models = {"teacher": student, "pretrained": fresh, "teacher_pretrained": fresh}
+    result = kdleak.audit(
+        student, MEMBERS, NONMEMBERS, population=OTHERS, attacks=["loss", "rmia"], **models, **TEMPLATE
+    )
+    assert decoded and AS_PUBLISHED not in decoded
+    assert {label for _, label in scored} == {"records"}
+    assert "rmia" in result.figures["membership"]["beside"]["teacher"]
+
+
+def test_a_model_card_says_what_was_found_and_what_could_not_be_seen(everything):
+    result, _ = everything
+    card = result.model_card
+    assert (
+        card.startswith("### Privacy of the teacher's training data") and result.figures["verdict"]["headline"] in card
+    )
+    assert f"{N} members and {N} non-members" in card and "| `ez` | 1.000 " in card and "`teacher_aware`" in card
+    assert "blind: passed" in card and not any(row["response"] in card for row in MEMBERS)
 
 
 def test_the_attack_that_knows_the_teacher_runs_beside_its_placebo(student, fresh, tokenizer, tmp_path):

@@ -77,6 +77,29 @@ def test_every_section_shows_something(report):
     assert "nan" not in re.sub(r"<[^>]+>", " ", report).lower().split()
 
 
+def test_controls_stand_with_their_state_and_a_blind_scorer_is_called_what_it_is(results, report):
+    shown = sections(report)[anchor("Controls")]
+    assert "placebo of teacher_aware" in shown and "shuffled labels" in shown and "passed" in shown
+    assert "A classifier that reads the text and asks no model" in shown
+    study = read_study(params_of(), results.project)
+    controls = study.models["kd"].membership["controls"]
+    controls["blind"] |= {"state": "failed", "scorer": "pretrained", "verdict": "It tells them apart."}
+    controls["permutation"] |= {"state": "failed"}
+    controls["placebo"]["teacher_aware"] |= {"state": "could not run"}
+    shown = "".join(str(block) for block in SECTIONS["Controls"].content(report_of(study)).blocks)
+    assert "The pretrained base, which saw neither list" in shown and "classifier" not in shown
+    assert shown.count("failed") >= 2 and "could not run" in shown
+
+
+def test_overlaps_and_canaries_stand_beside_the_no_kd_students_with_intervals(report):
+    exposed = sections(report)[anchor("What students inherit")]
+    assert "The most exposed members" in exposed and "the no-KD student" in exposed and "beyond it" in exposed
+    canaries = sections(report)[anchor("Verbatim memorization")]
+    assert "beyond no-KD student, 16 ×" in canaries and "exposure, 1 ×" in canaries
+    row = re.search(r"<tr><td class=\"word\">KD.*?</tr>", canaries.split("exposure, 1 ×")[1], re.DOTALL)[0]
+    assert len(re.findall(r"\[[^\]]+, [^\]]+\]", row)) == 7  # three levels, their contrast, three excesses
+
+
 def test_the_same_results_are_the_same_bytes(results, report):
     made = results.project
     paths = (made.report, made.findings, made.attacks_table, made.models_table, made.heatmap_figure)

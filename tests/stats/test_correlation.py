@@ -9,9 +9,13 @@ from scipy import stats
 from kdleak.stats.correlation import (
     jaccard_at_top,
     overlap_at_top,
+    percentiles,
     record_correlation,
+    resampled_overlap,
+    resamples,
     spearman,
     technique_correlation,
+    weighted_spearman,
 )
 
 
@@ -116,3 +120,25 @@ def test_without_ties_the_overlap_is_counted_and_its_test_hypergeometric():
     assert found.overlap == pytest.approx(common / 30)
     assert found.p_value == pytest.approx(stats.hypergeom.sf(common - 1, 300, 30, 30))
     assert overlap_at_top(a, -a, 0.1).p_value == pytest.approx(1)
+
+
+def test_the_interval_of_an_overlap_covers_the_truth():
+    """100 audits of 500 members, the top tenth by each of two scores with correlation .8: the overlap is .56."""
+    generator = np.random.default_rng(2)
+    big = generator.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 400_000).T
+    truth = overlap_at_top(*big, 0.1).overlap
+    covered, narrow = 0, 0
+    for seed in range(100):
+        a, b = generator.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 500).T
+        low, high = percentiles(resampled_overlap(a, b, 0.1, resamples(500, None, seed, 300)))
+        covered += low <= truth <= high
+        narrow += high - low < 0.35
+    assert 0.5 < truth < 0.6 and covered >= 88 and narrow == 100, (truth, covered)
+
+
+def test_a_resample_of_one_each_is_the_overlap_itself_with_and_without_ties():
+    generator = np.random.default_rng(3)
+    for a, b in (generator.normal(size=(2, 200)), generator.integers(0, 5, (2, 200)).astype(float)):
+        once = resampled_overlap(a, b, 0.1, np.ones((1, 200), int))[0]
+        assert once == pytest.approx(overlap_at_top(a, b, 0.1).overlap)
+        assert weighted_spearman(a, b, np.ones((1, 200), int))[0] == pytest.approx(spearman(a, b))

@@ -12,7 +12,7 @@ import yaml
 
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
-from kdleak.auditing.controls import overlap_control, permutation_control
+from kdleak.auditing.controls import overlap_control, permutation_control, placebo_control
 from kdleak.auditing.membership import membership_report
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
@@ -107,6 +107,8 @@ class StudyResults:
             "p_value": 0.5,
             "state": "passed",
             "verdict": "The text is blind.",
+            "scorer": "words",
+            "scorers": {"words": {"auc": 0.48, "auc_ci95": [0.42, 0.54]}},
         }
         controls = {
             "blind": blind,
@@ -117,12 +119,13 @@ class StudyResults:
         if compared:
             baseline = as_sides(pd.read_parquet(self.project.scores(BASELINE)))
             controls["no_kd"] = against_baseline(scores, baseline)
+            controls["placebo"] = {"teacher_aware": placebo_control(self._own, self._member > 0)}
         report = membership_report(scores, controls=controls)
         if compared:
             teacher = as_sides(pd.read_parquet(self.project.scores(TEACHER)))
             report["teacher"] = {
                 "inherited": inherited(scores, teacher),
-                "exposed_overlap": exposed_overlap(scores, teacher),
+                "exposed_overlap": exposed_overlap(scores, teacher, baseline),
             }
         write_parquet(as_roles(scores), self.project.scores(name))
         write_json(report, self.project.membership(name), digits=6)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Shares of the members that count as most exposed.
 TOP_SHARES = (0.01, 0.05, 0.1)
+#: Bootstrap draws of the overlaps' intervals, and their seed: fixed, so that the same scores give the same figures.
+_DRAWS, _SEED = 400, 0
 #: What is reported of another model's score by one attack.
 AREA = ("auc", "auc_ci95", "p_value", "p_holm")
 
@@ -64,18 +66,21 @@ def against_baseline(
     return {name: area | {"excess": excess[name]} for name, area in beside.items()}
 
 
-def between_techniques(scores: Mapping[str, pd.DataFrame], attack: str) -> list[dict[str, Any]]:
+def between_techniques(
+    scores: Mapping[str, pd.DataFrame], attack: str, groups: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Every pair of techniques by one attack: AUC(first) - AUC(second), paired DeLong, Holm-corrected over the pairs.
 
-    scores: technique -> its scores table. Raises KdleakError where a table lacks the attack or holds other records.
+    scores: technique -> its scores table. groups: record id -> group; records of a group are one draw. Raises
+    KdleakError where a table lacks the attack or holds other records.
     """
     for name, table in scores.items():
         if attack not in table.columns:
             raise KdleakError(f"'{name}' has no scores of attack '{attack}'; {nearest(attack, table.columns)}")
     differences = []
     for first, second in combinations(scores, 2):
-        tables = (scores[name][[*KEYS, attack]] for name in (first, second))
-        a, b, owners = _pairs(*tables)[attack]
+        one, other = (scores[name][[*KEYS, attack]] for name in (first, second))
+        a, b, owners = _pairs(one, other, groups)[attack]
         differences.append((first, second, stats.auc_difference(a, b, LEVEL, owners)))
     adjusted = stats.holm([difference.p_value for _, _, difference in differences])
     return [
@@ -94,29 +99,62 @@ def inherited(
 
 
 def exposed_overlap(
-    student: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None = None
+    student: pd.DataFrame,
+    teacher: pd.DataFrame,
+    no_kd: pd.DataFrame | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """How far the members that the student exposes most are those that the teacher exposes most, by attack.
 
-    `spearman`: rank correlation over all members. `top`: for each share, k records, how many stand among the top k of
-    both, as a share of k, against the share by chance, and the probability of as many by chance (hypergeometric); ties
-    do not count by order. `no_kd`: the same of the no-KD student with the teacher: what easy records alone give.
+    `n`: the members that all models given score. `spearman`: rank correlation over them. `top`: for each share, k
+    records, how many stand among the top k of both, as a share of k, against the share by chance, and the probability
+    of as many by chance (hypergeometric); ties do not count by order. `no_kd`: the same of the no-KD student with the
+    teacher: what easy records alone give; `excess`: the student's overlap less that one. Intervals are percentile
+    bootstraps over groups (record id -> group), with the same draws for both.
     """
-    report = _overlaps(student, teacher)
-    for name, beside in (_overlaps(no_kd, teacher) if no_kd is not None else {}).items():
-        if name in report:
-            report[name]["no_kd"] = beside
+    tables = [table[table["role"] == MEMBER] for table in (student, teacher, *(() if no_kd is None else (no_kd,)))]
+    against = _pairs(tables[2], tables[1], groups) if no_kd is not None else {}
+    report: dict[str, dict[str, Any]] = {}
+    for name, ((a, _), (b, _), owners) in _pairs(tables[0], tables[1], groups).items():
+        models = {"student": (a, b)}
+        owner = None if owners is None else owners[0]
+        if name in against:
+            ordered = [table.sort_values("record_id", ignore_index=True) for table in tables]
+            columns = [table[name].to_numpy(np.float64) for table in ordered]
+            kept = np.isfinite(columns).all(0)
+            a, b, c = (column[kept] for column in columns)
+            models = {"student": (a, b), "no_kd": (c, b)}
+            of_all = groups_of(ordered[0], groups)
+            owner = None if of_all is None else of_all[kept]
+        report[name] = _overlaps(models, owner)
     return report
 
 
-def _overlaps(model: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    report: dict[str, dict[str, Any]] = {}
-    for name, ((a, _), (b, _), _) in _pairs(*(t[t["role"] == MEMBER] for t in (model, teacher))).items():
-        if len(a) < 3:
-            report[name] = {"spearman": None, "top": {}}
-            continue
-        tops = {f"{share:g}": asdict(stats.overlap_at_top(a, b, share)) for share in TOP_SHARES}
-        report[name] = {"spearman": stats.spearman(a, b), "top": tops}
+def _overlaps(models: Mapping[str, tuple[np.ndarray, np.ndarray]], owner: np.ndarray | None) -> dict[str, Any]:
+    """`exposed_overlap` of one attack; models: scores (n,) of a model's and the teacher's, student first."""
+    n = len(models["student"][0])
+    if n < 3:
+        return {"n": n, "spearman": None, "spearman_ci95": None, "top": {}}
+    weights = stats.resamples(n, owner, _SEED, _DRAWS)
+    figures, drawn = {}, {}
+    for who, (a, b) in models.items():
+        drawn[who] = {f"{share:g}": stats.resampled_overlap(a, b, share, weights) for share in TOP_SHARES}
+        tops = {f"{share:g}": asdict(stats.overlap_at_top(a, b, share, owner)) for share in TOP_SHARES}
+        figures[who] = {
+            "spearman": stats.spearman(a, b),
+            "spearman_ci95": list(stats.percentiles(stats.weighted_spearman(a, b, weights))),
+            "top": {s: top | {"overlap_ci95": list(stats.percentiles(drawn[who][s]))} for s, top in tops.items()},
+        }
+    report = {"n": n, **figures["student"]}
+    if "no_kd" in figures:
+        report["no_kd"] = figures["no_kd"]
+        report["excess"] = {
+            s: {
+                "difference": top["overlap"] - figures["no_kd"]["top"][s]["overlap"],
+                "ci95": list(stats.percentiles(drawn["student"][s] - drawn["no_kd"][s])),
+            }
+            for s, top in figures["student"]["top"].items()
+        }
     return report
 
 

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from kdleak import stats
 from kdleak.attacks import ATTACKS
 from kdleak.attacks.registry import ATTACKER
-from kdleak.auditing.controls import COULD_NOT_RUN, FAILED, NOTICED, PASSED
+from kdleak.auditing.controls import FAILED, NOTICED, PASSED
 from kdleak.auditing.membership import KEYS, LEVEL, attackers, groups_of
 from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Kinds of outcome: the lists differ in themselves; no control could run; non-members score higher; a leak; none that
 #: these records show.
 LISTS_DIFFER, CANNOT_TELL, SWAPPED, LEAK, NONE = "lists_differ", "cannot_tell", "swapped", "leak", "no_leak_found"
+#: Why nothing can be told: the blind control, too few groups, intervals that shuffled labels show to be too narrow.
+NO_BLIND, FEW_GROUPS, NARROW = "blind control could not run", "too few groups", "intervals too narrow"
 #: What attacks call the models that never met the teacher -> what the verdict calls them.
 NULLS = {"no_kd": "baseline", "pretrained": "pretrained"}
 BLIND = "blind"
@@ -75,6 +77,7 @@ class Judgement:
 
     nulls:          what the student was held against: baseline, pretrained, blind.
     noticeable_auc: the AUC that each of these attacks would have been noticed with, 95 %.
+    why:            where nothing can be told, why: NO_BLIND, FEW_GROUPS or NARROW.
     """
 
     kind: str
@@ -83,6 +86,7 @@ class Judgement:
     excess: Mapping[str, stats.Excess]
     nulls: tuple[str, ...]
     noticeable_auc: float
+    why: str = ""
 
     @property
     def knows_a_null_model(self) -> bool:
@@ -103,6 +107,7 @@ def judge(
     blind_state: str,
     fpr: float,
     groups: Mapping[str, str] | None = None,
+    permutation_state: str = PASSED,
 ) -> Judgement:
     """Judge the student's `scores` (record_id, role, task, one column an attack) against its nulls.
 
@@ -110,10 +115,10 @@ def judge(
     teacher. blind: (n,) scores of the texts alone, in the order of `scores`; NaN: none. groups: record id -> group.
 
     A leak needs one attack whose AUC exceeds one half and the AUC of every null, or whose TPR at `fpr` exceeds `fpr`
-    and that of every null (this second way not where records share groups: a rate takes each for a draw); with
-    simultaneous bounds the probability of a false one is at most 5 %. Attacks of an auditor, who holds the teacher, are
-    left out. Nothing leaks where the blind control has not passed, and nothing can be told from fewer than five groups
-    a side. Raises KdleakError where no attack has a score on both sides.
+    and that of every null; with simultaneous bounds the probability of a false one is at most 5 %. Records of a group
+    are one draw. Attacks of an auditor, who holds the teacher, are left out. Nothing leaks where the blind control has
+    not passed or the permutation control has failed, and nothing can be told from fewer than five groups a side.
+    Raises KdleakError where no attack has a score on both sides.
     """
     table = scores.reset_index(drop=True)
     member = (table["role"] == MEMBER).to_numpy()
@@ -134,13 +139,16 @@ def judge(
     areas = _areas(student, owners)
     if not areas:
         raise KdleakError("no attack has a defined score on both lists: nothing can be judged; give longer responses")
-    points = stats.operating_points({name: _finite(pair) for name, pair in student.items()}, fpr, LEVEL)
+    defined = {name: _finite(pair, owners) for name, pair in student.items()}
+    pairs, of_pairs = {n: pair for n, (pair, _) in defined.items()}, {n: owned for n, (_, owned) in defined.items()}
+    points = stats.operating_points(pairs, fpr, LEVEL, of_pairs)
     above = [name for name, e in excess.items() if e.low > 0.0 and areas[name].low > 0.5]
-    if owner is None or len(np.unique(owner)) == len(owner):  # a rate's interval takes every record for a draw
-        more = [name for name in points if name not in above]
-        above += [name for name in more if _names_more(name, points[name], nulls, fpr, len(points))]
+    more = [name for name in points if name not in above]
+    above += [name for name in more if _names_more(name, points[name], nulls, fpr, len(points), owners)]
     few = owners is not None and min(len(np.unique(side)) for side in owners) < _FEWEST_GROUPS
-    kind = _kind(COULD_NOT_RUN if few else blind_state, above, areas)
+    why = NO_BLIND if blind_state not in (PASSED, FAILED) else FEW_GROUPS if few else ""
+    why = why or (NARROW if permutation_state == FAILED else "")
+    kind = _kind(blind_state, why, above, areas)
     pool = list(areas) if kind == SWAPPED else above or list(areas)
     best = min(pool, key=lambda n: (areas[n].value * (1 if kind == SWAPPED else -1), n))
     return Judgement(
@@ -150,6 +158,7 @@ def judge(
         excess,
         tuple(nulls),
         _noticeable(areas, excess),
+        why if kind == CANNOT_TELL else "",
     )
 
 
@@ -158,10 +167,10 @@ def reference_attacks(names: Sequence[str]) -> list[str]:
     return [n for n in names if n in ATTACKS and ATTACKS[n].needs.references and ATTACKS[n].whose == ATTACKER]
 
 
-def _kind(blind_state: str, above: Sequence[str], areas: Mapping[str, stats.AucEstimate]) -> str:
+def _kind(blind_state: str, why: str, above: Sequence[str], areas: Mapping[str, stats.AucEstimate]) -> str:
     if blind_state == FAILED:
         return LISTS_DIFFER
-    if blind_state != PASSED:
+    if why:
         return CANNOT_TELL
     if above:
         return LEAK
@@ -178,9 +187,8 @@ def _areas(student: Mapping[str, stats.Scores], owners: stats.Groups | None) -> 
     level = 1.0 - (1.0 - LEVEL) / max(1, len(usable))
     areas = {}
     for name in usable:
-        kept = [np.isfinite(side) for side in student[name]]
-        groups = None if owners is None else (owners[0][kept[0]], owners[1][kept[1]])
-        areas[name] = stats.auc(*_finite(student[name]), level, groups)
+        pair, groups = _finite(student[name], owners)
+        areas[name] = stats.auc(*pair, level, groups)
     return areas
 
 
@@ -190,13 +198,18 @@ def _names_more(
     nulls: Mapping[str, Mapping[str, stats.Scores]],
     fpr: float,
     attacks: int,
+    owners: stats.Groups | None,
 ) -> bool:
     """Whether the attack names more members at the stated rate than a guess, and than it does on every null."""
     if not point.tpr_ci[0] > fpr:
         return False
     level = 1.0 - (1.0 - LEVEL) / attacks
-    others = [_finite(by_attack[name]) for by_attack in nulls.values() if name in by_attack]
-    bounds = [stats.operating_point(*pair, fpr, level).tpr_ci[1] for pair in others if len(pair[0]) and len(pair[1])]
+    others = [_finite(by_attack[name], owners) for by_attack in nulls.values() if name in by_attack]
+    bounds = [
+        stats.operating_point(*pair, fpr, level, groups).tpr_ci[1]
+        for pair, groups in others
+        if len(pair[0]) and len(pair[1])
+    ]
     return bool(bounds) and point.tpr_ci[0] > max(bounds)
 
 
@@ -223,7 +236,7 @@ def _best(
     student: Mapping[str, stats.Scores],
 ) -> BestAttack:
     named_by = max(points, key=lambda each: (points[each].tpr, points[each].tpr_ci[0], each == name, each))
-    point, area, pair = points[named_by], areas[name], _finite(student[named_by])
+    point, area, (pair, _) = points[named_by], areas[name], _finite(student[named_by], None)
     return BestAttack(
         attack=name,
         auc=area.value,
@@ -247,5 +260,8 @@ def _sides(values: np.ndarray, member: np.ndarray) -> stats.Scores:
     return values[member], values[~member]
 
 
-def _finite(pair: stats.Scores) -> stats.Scores:
-    return pair[0][np.isfinite(pair[0])], pair[1][np.isfinite(pair[1])]
+def _finite(pair: stats.Scores, owners: stats.Groups | None) -> tuple[stats.Scores, stats.Groups | None]:
+    """The defined scores of either side, and their groups."""
+    kept = np.isfinite(pair[0]), np.isfinite(pair[1])
+    groups = None if owners is None else (owners[0][kept[0]], owners[1][kept[1]])
+    return (pair[0][kept[0]], pair[1][kept[1]]), groups

@@ -73,7 +73,8 @@ def attack_summary(members: np.ndarray, nonmembers: np.ndarray, groups: stats.Gr
     """One attack's figures for scores (m,) and (n,); NaN scores are left out. All null where a side is empty."""
     kept = np.isfinite(members), np.isfinite(nonmembers)
     members, nonmembers = members[kept[0]], nonmembers[kept[1]]
-    area = stats.auc(members, nonmembers, LEVEL, None if groups is None else (groups[0][kept[0]], groups[1][kept[1]]))
+    groups = None if groups is None else (groups[0][kept[0]], groups[1][kept[1]])
+    area = stats.auc(members, nonmembers, LEVEL, groups)
     summary: dict[str, Any] = {
         "n_members": len(members),
         "n_nonmembers": len(nonmembers),
@@ -81,17 +82,17 @@ def attack_summary(members: np.ndarray, nonmembers: np.ndarray, groups: stats.Gr
         "auc_ci95": [area.low, area.high],
         "p_value": area.p_value,
     }
-    accuracy = stats.balanced_accuracy(members, nonmembers)
+    accuracy = stats.balanced_accuracy(members, nonmembers, groups)
     summary |= {"balanced_accuracy": accuracy, "advantage": 2.0 * accuracy - 1.0}
     if not len(members) or not len(nonmembers):
         empty = {f"{fpr:g}": None for fpr in stats.FPRS}
         return summary | {"tpr_at_fpr": empty, "tpr_ci95": empty, "fpr_ci95": empty, "epsilon_lower": None}
-    points = {f"{fpr:g}": stats.operating_point(members, nonmembers, fpr, LEVEL) for fpr in stats.FPRS}
+    points = {f"{fpr:g}": stats.operating_point(members, nonmembers, fpr, LEVEL, groups) for fpr in stats.FPRS}
     return summary | {
         "tpr_at_fpr": {key: point.tpr for key, point in points.items()},
         "tpr_ci95": {key: list(point.tpr_ci) for key, point in points.items()},
         "fpr_ci95": {key: list(point.fpr_ci) for key, point in points.items()},
-        "epsilon_lower": stats.epsilon_lower_bound(members, nonmembers, level=LEVEL),
+        "epsilon_lower": stats.epsilon_lower_bound(members, nonmembers, level=LEVEL, groups=groups),
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdleak.auditing.controls import FAILED, PASSED
+from kdleak.auditing.controls_page import controls_section
 from kdleak.auditing.first_screen import first_screen
 from kdleak.auditing.judgement import SWAPPED
 from kdleak.auditing.membership import KEYS
@@ -48,7 +48,7 @@ def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mappin
         _attacks(figures, scores, beside),
         _exposed(figures),
         _memorization(figures["memorization"]),
-        _controls(figures["membership"]["controls"], records),
+        controls_section(figures["membership"]["controls"], records),
         _inputs(figures),
     ]
     subtitle = (
@@ -123,7 +123,32 @@ def _exposed(figures: Mapping[str, Any]) -> Section:
         f"The {len(rows)} members that '{strongest['attack']}' ranks highest, and how many non-members an attacker "
         "would accuse to name each. All records stand in scores.parquet."
     )
-    return Section(title, [Table(header, cells, words=3)], lead)
+    return Section(title, [Table(header, cells, words=3), *_shared(figures["membership"], strongest["attack"])], lead)
+
+
+def _shared(membership: Mapping[str, Any], attack: str) -> list[Block]:
+    """How many of the most exposed members the teacher exposes most too, beside what the baseline has of them."""
+    overlaps = membership.get("exposed_overlap", {}).get(attack)
+    if not overlaps or not overlaps["top"]:
+        return []
+    header, rows = ["share of the members", "student", "by chance"], []
+    header += ["baseline", "student beyond baseline"] if "no_kd" in overlaps else []
+    for share, top in overlaps["top"].items():
+        row = [
+            percent(float(share), 0),
+            with_interval(top["overlap"], top["overlap_ci95"], 2),
+            percent(top["by_chance"]),
+        ]
+        if "no_kd" in overlaps:
+            other, excess = overlaps["no_kd"]["top"][share], overlaps["excess"][share]
+            row += [with_interval(other["overlap"], other["overlap_ci95"], 2)]
+            row += [with_interval(excess["difference"], excess["ci95"], 2, sign=True)]
+        rows.append(row)
+    words = (
+        f"Of the members that '{attack}' ranks highest, the share that is among as many of the teacher's, with 95 % "
+    )
+    words += "intervals. What the baseline, which never met the teacher, shares with it is how easy a record is."
+    return [Heading("Shared with the teacher"), Table(header, rows), Paragraph(words)]
 
 
 def _memorization(report: Mapping[str, Any] | None) -> Section:
@@ -157,44 +182,6 @@ def _memorization(report: Mapping[str, Any] | None) -> Section:
     return Section(title, blocks, lead)
 
 
-def _controls(controls: Mapping[str, Any], records: Mapping[str, Any]) -> Section:
-    blind, best, overlap = controls["blind"], controls["permutation"]["best"], controls["overlap"]
-    shared = overlap["some"]["n_nonmembers"]
-    blocks = [
-        Heading("A blind attack"),
-        Callout(
-            f"{blind['verdict']} AUC {with_interval(blind['auc'], blind['auc_ci95'])}.",
-            _passed(blind),
-        ),
-        Paragraph("A classifier that sees the texts and no model. Where it succeeds, the lists differ in themselves."),
-    ]
-    if best is not None:
-        blocks += [
-            Heading("Members and non-members at random"),
-            Paragraph(
-                f"With the labels shuffled {controls['permutation']['n_permutations']} times, the best attack's AUC "
-                f"stays below {number(best['null_q95'])} in 95 % of cases; it is {number(best['auc'])} with the true "
-                f"labels ({p_value(best['p_value'])})."
-            ),
-        ]
-    for attack, control in controls.get("placebo", {}).items():
-        words = f"{control['verdict']} AUC {with_interval(control['auc'], control['auc_ci95'])}."
-        blocks += [Heading(f"A placebo for '{attack}'"), Callout(words, _passed(control))]
-    left_out = records["overlap_left_out"]
-    blocks += [
-        Heading("Overlap of the lists"),
-        Paragraph(
-            f"No record, and no near-duplicate, stands in both lists. {shared} of {records['nonmembers']} non-members "
-            f"share a run of {overlap['ngram']} words with a member."
-        ),
-    ]
-    if any(left_out.values()):
-        blocks.append(
-            Paragraph(f"Left out as overlapping: {left_out['member']} members, {left_out['nonmember']} non-members.")
-        )
-    return Section("Controls", blocks, "What has to hold for the figures above to mean anything.")
-
-
 def _inputs(figures: Mapping[str, Any]) -> Section:
     inputs = figures["inputs"]
     models = [
@@ -213,10 +200,6 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
     settings = [[name, value] for name, value in {**inputs["records"], **inputs["settings"]}.items()]
     blocks = [Table(header, models, words=6), Details("Records and settings", Table(["", ""], settings))]
     return Section("What was audited", blocks)
-
-
-def _passed(control: Mapping[str, Any]) -> str:
-    return {PASSED: "good", FAILED: "bad"}.get(control["state"], "warn")
 
 
 def _curve(scores: pd.DataFrame, attack: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from kdleak.auditing.judgement import LEAK, NONE
+from kdleak.auditing.model_card import model_card
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import json_text, replacing_file
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Of audit.json, whose keys `audit.schema.json` beside this file describes: raised where a key goes or changes meaning.
+SCHEMA_VERSION = 1
 #: What `AuditResult.save` writes.
 FILES = ("audit.json", "report.html", "scores.parquet")
 
@@ -59,6 +62,11 @@ class AuditResult:
         """Whether a leak was found; False is no proof that there is none. None where the lists cannot tell: they differ
         without any model, are swapped, or no control could run."""
         return {LEAK: True, NONE: False}.get(self.figures["verdict"]["kind"])
+
+    @property
+    def model_card(self) -> str:
+        """The outcome as a section for a model card, in Markdown."""
+        return model_card(self.figures)
 
     @property
     def auc(self) -> float:

@@ -18,7 +18,7 @@ from kdleak.auditing.lists import Lists, read_lists, read_population
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.page import report_page
 from kdleak.auditing.passes import Subject, make_encoders, make_subjects
-from kdleak.auditing.result import AuditResult
+from kdleak.auditing.result import SCHEMA_VERSION, AuditResult
 from kdleak.auditing.settings import EngineSettings, Limits, Settings
 from kdleak.auditing.verdict import verdict
 from kdleak.core.errors import KdleakError
@@ -88,12 +88,14 @@ def run_audit(
 
     membership = audit.report | _compared(audit)
     memorization, tables = _memorization(audit, subjects, lists)
-    blind = membership["controls"]["blind"]["state"]
-    judged = judge(audit.scores, audit.compared, audit.blind, blind, settings.fpr, audit.groups)
+    blind, shuffled = (membership["controls"][name]["state"] for name in ("blind", "permutation"))
+    judged = judge(audit.scores, audit.compared, audit.blind, blind, settings.fpr, audit.groups, shuffled)
     best = judged.best
     left_out = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
     left_out |= audit.left_out
     figures = {
+        "schema_version": SCHEMA_VERSION,
+        "lists": _sizes(lists.frame),
         "verdict": verdict(
             judged,
             membership["attacks"],
@@ -103,6 +105,7 @@ def run_audit(
             left_out=left_out,
             cut=cut,
         ),
+        "controls": _states(membership["controls"]),
         "membership": membership,
         "memorization": memorization,
         "left_out": left_out,
@@ -113,6 +116,20 @@ def run_audit(
     table = audit.scores.assign(place=lists.frame["place"])
     table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
     return AuditResult(figures, table, report_page(figures, table, audit.compared))
+
+
+def _sizes(frame: pd.DataFrame) -> dict[str, Any]:
+    """Records of each list, and the groups (a shared context, near-duplicates) that count as one draw."""
+    sides = {"members": frame[frame["role"] == MEMBER], "nonmembers": frame[frame["role"] == NONMEMBER]}
+    groups = {side: int(table["group_id"].nunique()) for side, table in sides.items()}
+    return {side: len(table) for side, table in sides.items()} | {"groups": groups}
+
+
+def _states(controls: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Each control's state and words; placebos go by "placebo of <attack>"."""
+    named = {name: controls[name] for name in ("blind", "permutation")}
+    named |= {f"placebo of {attack}": control for attack, control in controls.get("placebo", {}).items()}
+    return {name: {key: control[key] for key in ("state", "verdict")} for name, control in named.items()}
 
 
 def _engine(settings: Settings, shape: str) -> EngineSettings:
@@ -140,7 +157,7 @@ def _compared(audit: ModelAudit) -> dict[str, Any]:
         teacher = audit.compared["teacher"]
         figures["beside"]["teacher"] = areas_beside(audit.scores, teacher, keys, audit.groups)
         figures["inherited"] = inherited(audit.scores, teacher, audit.groups)
-        figures["exposed_overlap"] = exposed_overlap(audit.scores, teacher, audit.compared.get("no_kd"))
+        figures["exposed_overlap"] = exposed_overlap(audit.scores, teacher, audit.compared.get("no_kd"), audit.groups)
     if "no_kd" in audit.compared:
         figures["beside"]["no_kd"] = against_baseline(audit.scores, audit.compared["no_kd"], keys, audit.groups)
     return figures

@@ -12,12 +12,15 @@ from typing import Any
 
 from kdleak.attacks import ATTACKS
 from kdleak.attacks.registry import AUDITOR
-from kdleak.auditing.controls import FAILED
+from kdleak.auditing.controls import FAILED, is_model, who_is
 from kdleak.auditing.judgement import (
     BLIND,
     CANNOT_TELL,
+    FEW_GROUPS,
     LEAK,
     LISTS_DIFFER,
+    NARROW,
+    NO_BLIND,
     NONE,
     SWAPPED,
     BestAttack,
@@ -25,8 +28,12 @@ from kdleak.auditing.judgement import (
     reference_attacks,
 )
 
-#: Blind scorers that are models, and what the verdict calls them.
-_MODELS = {"no_kd": "the baseline", "pretrained": "the pretrained base", "external": "the reference"}
+#: Why nothing can be told, as the headline begins.
+_CANNOT = {
+    NO_BLIND: "The control for lists that differ could not run",
+    FEW_GROUPS: "Too few records are independent of each other",
+    NARROW: "The intervals do not hold on these records",
+}
 
 
 def verdict(
@@ -46,7 +53,7 @@ def verdict(
     left_out: attack -> why it did not run. cut: {prompts, responses} that were longer than the limits.
     """
     kind, best, blind = judged.kind, judged.best, controls["blind"]
-    sentences = [_operating_point(best), *_warnings(best, blind, kind), *_area(best, kind)]
+    sentences = [_operating_point(best), *_warnings(judged, controls), *_area(best, kind)]
     if kind == NONE:
         sentences = [*_strong(left_out), _power(judged), *sentences]
     sentences += [*_excess(judged), *_compared(judged, beside), *_auditors(attacks), *_seen(blind), *_cut(cut)]
@@ -55,7 +62,7 @@ def verdict(
     excess = {name: {"excess": e.value, "at_least": e.low, "null": e.null} for name, e in judged.excess.items()}
     return {
         "kind": kind,
-        "headline": _headline(kind, blind),
+        "headline": _headline(judged, blind),
         "sentences": sentences,
         "strongest": asdict(best),
         "power": judged.power,
@@ -63,17 +70,16 @@ def verdict(
     }
 
 
-def _headline(kind: str, blind: Mapping[str, Any]) -> str:
-    only_models = bool(blind.get("failed")) and set(blind["failed"]) <= set(_MODELS)
-    without = "by a model that saw neither" if only_models else "without any model"
+def _headline(judged: Judgement, blind: Mapping[str, Any]) -> str:
+    without = "by a model that saw neither" if is_model(blind.get("scorer")) else "without any model"
+    why = _CANNOT.get(judged.why, "")
     return {
         LISTS_DIFFER: f"The two lists can be told apart {without}: no figure below is evidence of a leak.",
-        CANNOT_TELL: "The control for lists that differ could not run: this audit says neither that the student leaks "
-        "nor that it does not.",
+        CANNOT_TELL: f"{why}: this audit says neither that the student leaks nor that it does not.",
         SWAPPED: "The non-members look more like training data than the members: are the two lists swapped?",
         LEAK: "The student tells members from non-members: it leaks.",
         NONE: "No leak was found by these attacks on these records.",
-    }[kind]
+    }[judged.kind]
 
 
 def _strong(left_out: Mapping[str, str]) -> list[str]:
@@ -140,8 +146,8 @@ def _operating_point(best: BestAttack) -> str:
     return f"Of 1,000 members, an attacker who {allowed} {figure}.{guess}"
 
 
-def _warnings(best: BestAttack, blind: Mapping[str, Any], kind: str) -> list[str]:
-    sentences = []
+def _warnings(judged: Judgement, controls: Mapping[str, Any]) -> list[str]:
+    sentences, best, kind, blind = [], judged.best, judged.kind, controls["blind"]
     if best.below_resolution:
         sentences.append(
             f"There are too few non-members for the rate asked for, {100 * best.target_fpr:g} %: the finest that "
@@ -150,14 +156,15 @@ def _warnings(best: BestAttack, blind: Mapping[str, Any], kind: str) -> list[str
         )
     if kind == LISTS_DIFFER:
         low, high = blind["auc_ci95"]
-        scorer = blind.get("scorer")
-        who = "A blind attack that sees the texts alone" if scorer not in _MODELS else f"{_MODELS[scorer]}, blind,"
+        who, scorer = who_is(blind.get("scorer")), blind.get("scorer")
         sentences.append(
             f"{who[0].upper()}{who[1:]} reaches an AUC of {blind['auc']:.2f} [{low:.2f}, {high:.2f}] ({scorer}): "
             "the lists differ in themselves (source, date, length, topic). Draw both lists from one pool by chance."
         )
     if kind == CANNOT_TELL:
-        sentences.append(f"{blind['verdict']} The figures are shown as they are, and prove nothing.")
+        few = "Fewer than five groups of records (a shared context, near-duplicates) make up a list."
+        said = {FEW_GROUPS: few, NARROW: controls.get("permutation", {}).get("verdict")}.get(judged.why)
+        sentences.append(f"{said or blind['verdict']} The figures are shown as they are, and prove nothing.")
     if kind == SWAPPED:
         interval = f"{best.auc:.2f} [{best.auc_low:.2f}, {best.auc_high:.2f}]"
         sentences.append(

@@ -38,10 +38,23 @@ def audit(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps forward passes for a second audit.")] = None,
+    model_card: Annotated[Path | None, typer.Option(help="File for a model card's section, in Markdown.")] = None,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="excess_auc=X, tpr=X or p=X, more than once: exit 3 where that is shown, 4 where nothing is."
+        ),
+    ] = None,
 ) -> None:
     """Audit any distilled model: how much of the private training data it gives away. Needs no project."""
     from kdleak import api
+    from kdleak.auditing.gate import exit_code, read_limits
+    from kdleak.auditing.result import check_out
+    from kdleak.core.files import replacing_file
 
+    failing = read_limits(fail_above or [])
+    if model_card is not None:
+        check_out(model_card.absolute().parent)
     models = {"teacher": teacher, "reference": reference, "baseline": baseline, "pretrained": pretrained}
     models["teacher_pretrained"] = teacher_pretrained
     chosen = attacks.split(",") if attacks else None
@@ -51,3 +64,11 @@ def audit(
     result = api.audit(student, members, nonmembers, population=population, **models, **options)
     typer.echo(result.verdict)
     typer.echo(f"audit: {out / 'report.html'}, {out / 'audit.json'}, {out / 'scores.parquet'}")
+    if model_card is not None:
+        with replacing_file(model_card) as place:
+            place.write_text(result.model_card, encoding="utf-8")
+    code, lines = exit_code(result.figures, failing)
+    for line in lines:
+        typer.echo(line, err=code != 0)
+    if code:
+        raise typer.Exit(code)

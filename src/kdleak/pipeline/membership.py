@@ -54,7 +54,7 @@ def judge_membership(
         report["controls"]["no_kd"] = against_baseline(audit.scores, baseline, groups=audit.groups)
         report["teacher"] = {
             "inherited": inherited(audit.scores, teacher, audit.groups),
-            "exposed_overlap": exposed_overlap(audit.scores, teacher, baseline),
+            "exposed_overlap": exposed_overlap(audit.scores, teacher, baseline, audit.groups),
         }
     write_parquet(as_roles(audit.scores), project.scores(variant))
     write_csv(roc_table(audit.scores), project.roc(variant))

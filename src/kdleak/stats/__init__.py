@@ -11,9 +11,13 @@ from kdleak.stats.correlation import (
     TopOverlap,
     jaccard_at_top,
     overlap_at_top,
+    percentiles,
     record_correlation,
+    resampled_overlap,
+    resamples,
     spearman,
     technique_correlation,
+    weighted_spearman,
 )
 from kdleak.stats.delong import Groups, Leak, Scores, mid_ranks, placements
 from kdleak.stats.epsilon import epsilon_bound, epsilon_lower_bound
@@ -28,7 +32,7 @@ from kdleak.stats.operating_points import (
     roc_curve,
     tpr_interval,
 )
-from kdleak.stats.permutation import relabellings
+from kdleak.stats.permutation import excluded_share, relabellings
 from kdleak.stats.simultaneous import Excess, simultaneous_excess
 from kdleak.stats.tpr import tpr_leak
 
@@ -55,6 +59,7 @@ __all__ = [
     "corrected",
     "epsilon_bound",
     "epsilon_lower_bound",
+    "excluded_share",
     "holm",
     "inheritance",
     "jaccard_at_top",
@@ -64,14 +69,18 @@ __all__ = [
     "operating_point",
     "operating_points",
     "overlap_at_top",
+    "percentiles",
     "placements",
     "proportion_gap",
     "record_correlation",
     "relabellings",
+    "resampled_overlap",
+    "resamples",
     "roc_curve",
     "simultaneous_excess",
     "spearman",
     "technique_correlation",
     "tpr_interval",
     "tpr_leak",
+    "weighted_spearman",
 ]

@@ -1,4 +1,8 @@
-"""Rank correlation and overlap of two scores: of the same records, or of the same techniques."""
+"""Rank correlation and overlap of two scores: of the same records, or of the same techniques.
+
+Intervals are percentile bootstraps that draw groups (records that share a context, near-duplicates), by default of one
+record each: `resamples` says how often each record is in each draw.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdleak.stats.delong import mid_ranks, placements
+from kdleak.stats.delong import effective_sizes, mid_ranks, placements
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,42 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return _pearson(mid_ranks(a), mid_ranks(b))
 
 
+def resamples(n: int, groups: np.ndarray | None, seed: int | np.random.Generator, draws: int = 1000) -> np.ndarray:
+    """(draws, n) how often each of n records is in each bootstrap sample of as many groups as there are."""
+    owner = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(owner.max(initial=-1)) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), draws)
+    return drawn[:, owner]
+
+
 def record_correlation(
-    a: np.ndarray, b: np.ndarray, seed: int, level: float = 0.95, draws: int = 1000
+    a: np.ndarray,
+    b: np.ndarray,
+    seed: int,
+    level: float = 0.95,
+    draws: int = 1000,
+    groups: np.ndarray | None = None,
 ) -> RankCorrelation:
-    """Spearman's rho between two scores of the same records (n,), with a percentile bootstrap over records.
+    """Spearman's rho between two scores of the same records (n,). groups: (n,) what makes records one draw.
 
     Records where either score is NaN are left out."""
     keep = np.isfinite(a) & np.isfinite(b)
-    a, b = mid_ranks(a[keep]), mid_ranks(b[keep])
+    a, b = a[keep], b[keep]
     if len(a) < 3:
         return RankCorrelation(np.nan, np.nan, np.nan, len(a))
-    rng = np.random.default_rng(seed)
-    samples = rng.integers(0, len(a), (draws, len(a)))
-    # Ranks of the whole are kept in a resample: they stand for the scores, and ties in it are no news.
-    drawn = np.array([_pearson(a[rows], b[rows]) for rows in samples])
-    return RankCorrelation(_pearson(a, b), *_interval(drawn, level), len(a))
+    weights = resamples(len(a), None if groups is None else groups[keep], seed, draws)
+    return RankCorrelation(spearman(a, b), *percentiles(weighted_spearman(a, b, weights), level), len(a))
+
+
+def weighted_spearman(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(draws,) Spearman's rho in each resample (draws, n) of a, b (n,). Ranks of the whole are kept: they stand for the
+    scores, and ties in a resample are no news."""
+    a, b = mid_ranks(a), mid_ranks(b)
+    total = weights.sum(1)
+    centred = [values - (weights @ values / total)[:, None] for values in (a, b)]
+    cross = (weights * centred[0] * centred[1]).sum(1)
+    scale = np.sqrt((weights * centred[0] ** 2).sum(1) * (weights * centred[1] ** 2).sum(1))
+    return np.where(scale > 0, cross / np.where(scale > 0, scale, 1.0), np.nan)
 
 
 def technique_correlation(
@@ -60,14 +85,16 @@ def technique_correlation(
     seed: int,
     level: float = 0.95,
     draws: int = 1000,
+    groups: np.ndarray | None = None,
 ) -> RankCorrelation:
     """Spearman's rho between the ranking of techniques by membership AUC and by memorization gap.
 
-    membership, memorization: (techniques, records) scores of the same records. member: (records,) bool. The interval
-    is a percentile bootstrap over records, members and non-members apart, which redoes both rankings: it says how
-    sure the rankings of *these* techniques are, not what another technique would do.
+    membership, memorization: (techniques, records) scores of the same records. member: (records,) bool. groups:
+    (records,) what makes records one draw. The interval is a percentile bootstrap over groups, members and non-members
+    apart, which redoes both rankings: it says how sure the rankings of *these* techniques are, not what another
+    technique would do.
     """
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     sides = [np.flatnonzero(member), np.flatnonzero(~member)]
 
     def rho(rows: Sequence[np.ndarray]) -> float:
@@ -78,8 +105,9 @@ def technique_correlation(
 
     if len(membership) < 3:
         return RankCorrelation(np.nan, np.nan, np.nan, len(membership))
-    drawn = np.array([rho([rng.choice(side, len(side)) for side in sides]) for _ in range(draws)])
-    return RankCorrelation(rho(sides), *_interval(drawn, level), len(membership))
+    times = [resamples(len(s), None if groups is None else groups[s], generator, draws) for s in sides]
+    drawn = [rho([np.repeat(side, t[i]) for side, t in zip(sides, times, strict=True)]) for i in range(draws)]
+    return RankCorrelation(rho(sides), *percentiles(np.array(drawn), level), len(membership))
 
 
 def jaccard_at_top(a: np.ndarray, b: np.ndarray, share: float) -> float:
@@ -94,19 +122,39 @@ def jaccard_at_top(a: np.ndarray, b: np.ndarray, share: float) -> float:
     return both / (2 * float(inside[0].sum()) - both)
 
 
-def overlap_at_top(a: np.ndarray, b: np.ndarray, share: float) -> TopOverlap:
+def overlap_at_top(a: np.ndarray, b: np.ndarray, share: float, groups: np.ndarray | None = None) -> TopOverlap:
     """How many of the k = max(1, round(share n)) records that `a` (n,) ranks highest are among the k of `b`.
 
     Where a tie crosses the boundary, each tied record is in with the share of places left, so that no order of the
     records decides. The p-value is the hypergeometric one of as many common records, rounded down: with ties the
-    expected overlap varies less than the overlap of one order, and the test is conservative.
+    expected overlap varies less than the overlap of one order, and the test is conservative. With groups it is that of
+    the effective number of records (`effective_sizes`), a bound.
     """
     from scipy.stats import hypergeom
 
     k = max(1, round(share * len(a)))
     common = float(_membership_of_top(a, k) @ _membership_of_top(b, k))
-    p_value = float(hypergeom.sf(np.floor(common + 1e-9) - 1, len(a), k, k))
+    n = int(effective_sizes((len(a), 0), None if groups is None else (groups, groups[:0]))[0])
+    places = max(1, round(share * n))
+    p_value = float(hypergeom.sf(np.floor(common * places / k + 1e-9) - 1, n, places, places))
     return TopOverlap(k, common / k, k / len(a), p_value)
+
+
+def resampled_overlap(a: np.ndarray, b: np.ndarray, share: float, weights: np.ndarray) -> np.ndarray:
+    """(draws,) the overlap of the top `share` of a, b (n,) in each resample (draws, n), ties as in `overlap_at_top`."""
+    places = share * weights.sum(1, keepdims=True)
+    tops = [_share_in_top(scores, weights, places) for scores in (a, b)]
+    return (weights * tops[0] * tops[1]).sum(1) / places[:, 0]
+
+
+def _share_in_top(scores: np.ndarray, weights: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(draws, n) in [0, 1]: whether each record is among the top `places` (draws, 1) of each resample."""
+    _, inverse = np.unique(-scores, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    starts = np.searchsorted(inverse[order], np.arange(inverse.max() + 1))
+    sizes = np.add.reduceat(weights[:, order], starts, axis=1)
+    left = places - (sizes.cumsum(1) - sizes)
+    return np.clip(left / np.maximum(sizes, 1), 0.0, 1.0)[:, inverse]
 
 
 def _membership_of_top(scores: np.ndarray, size: int) -> np.ndarray:
@@ -116,7 +164,8 @@ def _membership_of_top(scores: np.ndarray, size: int) -> np.ndarray:
     return above + tied * ((size - above.sum()) / tied.sum())
 
 
-def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of bootstrap values; NaN ones are left out."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return np.nan, np.nan

@@ -42,6 +42,17 @@ def draws(sizes: tuple[int, int], groups: Groups | None) -> tuple[int, int]:
     return sizes if groups is None else (len(np.unique(groups[0])), len(np.unique(groups[1])))
 
 
+def effective_sizes(sizes: tuple[int, int], groups: Groups | None) -> tuple[float, float]:
+    """Independent records that (m, n) records are worth where the records of a group are one draw: n^2 / sum of squared
+    group sizes (Kish 1965). The variance of a share is at most that of so many independent records, however much the
+    records of a group have in common."""
+    if groups is None:
+        return float(sizes[0]), float(sizes[1])
+    counts = [np.unique(side, return_counts=True)[1].astype(np.float64) for side in groups]
+    first, second = (float(each.sum() ** 2 / (each @ each)) if len(each) else 0.0 for each in counts)
+    return first, second
+
+
 def influence(components: Sequence[Scores], groups: Groups | None = None) -> np.ndarray:
     """(k, draws) what each draw adds to the error of each of k AUCs of the same records: `influence @ influence.T` is
     their covariance. All zero where a side has fewer than two draws.

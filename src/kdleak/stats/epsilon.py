@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdleak.stats.delong import Groups, effective_sizes
 from kdleak.stats.operating_points import FPRS, allowed, at_rate, clopper_pearson
 
 
@@ -27,6 +28,7 @@ def epsilon_lower_bound(
     fprs: Sequence[float] = FPRS,
     level: float = 0.95,
     delta: float = 0.0,
+    groups: Groups | None = None,
 ) -> float:
     """Empirical lower bound on epsilon at confidence `level`: the best over the operating points `fprs`.
 
@@ -35,17 +37,22 @@ def epsilon_lower_bound(
     Pearson's bound, so that choosing it on the same records costs nothing.
 
     epsilon is a property of a training procedure: of what one record can change in the distribution of its outcomes.
-    One training shows one outcome. The bound reads its records as independent trials of that procedure, each in or out
-    by a coin of its own, which neither a fixed split nor records that influence each other are; where they are not, it
-    describes how well this model's members were told apart and bounds no procedure's epsilon.
+    One training shows one outcome. The bound rests on three things: that each record (with groups: each group) was in
+    or out of the private data by a coin of its own, that whether it was told apart is an independent trial of the
+    procedure given the others, and that the records stand for those that the procedure is run on. A fixed split and
+    records that influence each other meet neither of the first two exactly; where they fail, the figure describes how
+    well this model's members were told apart and bounds no procedure's epsilon. groups: records of one are one draw;
+    the rates are then those of the effective number of records (`effective_sizes`).
     """
-    points = sorted({allowed(f, len(nonmembers)): f for f in fprs}.values())
+    sizes = len(members), len(nonmembers)
+    m, n = effective_sizes(sizes, groups)
+    points = sorted({allowed(f, sizes[1]): f for f in fprs}.values())
     each = 1.0 - (1.0 - level) / len(points)  # two-sided: half of the error on either rate
     best = 0.0
     for fpr in points:
         _, hits, _ = at_rate(members, nonmembers, fpr)
-        low, _ = clopper_pearson(hits, len(members), each)
+        low, _ = clopper_pearson(hits * m / sizes[0], m, each)
         # With ties fewer than k lie above the threshold; the bound that holds is the one for k.
-        _, high = clopper_pearson(allowed(fpr, len(nonmembers)), len(nonmembers), each)
+        _, high = clopper_pearson(allowed(fpr, sizes[1]) * n / sizes[1], n, each)
         best = max(best, epsilon_bound(float(low), float(high), delta))
     return best

@@ -54,7 +54,7 @@ def curves(study: Study, view: View | None = None) -> dict[str, list[Point]]:
         if run.rate is not None and trial.scores is not None and trial.utility is not None:
             tables[run.method, run.rate], useful[run.method, run.rate] = trial.scores, trial.utility
     view = view or View(study.attack)
-    found = leaks(tables, view.attack, METRICS[view.metric])
+    found = leaks(study.grouped(tables), view.attack, METRICS[view.metric])
     sweeps: dict[str, list[Point]] = {}
     for method, multiplier in sorted(found, key=lambda key: key[1]):
         utility = useful[method, multiplier]

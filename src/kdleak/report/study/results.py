@@ -13,6 +13,7 @@ from kdleak.core.files import read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.variants import Variant
 from kdleak.render.mechanism import mechanism_absent
+from kdleak.stats.contrasts import Name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,16 @@ class Study:
         """An attack's figures for a model; None where the model has none."""
         membership = self.models[name].membership
         return membership["attacks"].get(attack or self.attack) if membership else None
+
+    def grouped(self, tables: Mapping[Name, pd.DataFrame | None]) -> dict[Name, pd.DataFrame]:
+        """The tables that are there; with a column group_id, records that count as one draw, where a model's
+        memorization says which."""
+        known = [model.memorized for model in self.models.values() if model.memorized is not None]
+        there = {name: table for name, table in tables.items() if table is not None}
+        if not known:
+            return there
+        groups = known[0].set_index("record_id")["group_id"]
+        return {name: table.assign(group_id=table["record_id"].map(groups)) for name, table in there.items()}
 
 
 def read_study(params: Params, project: Project) -> Study:

@@ -14,7 +14,6 @@ from kdleak.report.study.claims.membership import (
     compare,
     every_pair,
     finding,
-    grouped,
     ranking,
     reverse_below_forward,
 )
@@ -49,7 +48,7 @@ def _in_the_papers_grid(
     there = {method: model for method, model in runs.items() if model is not None}
     own = {method: model for method, model in there.items() if not model.mechanism_absent}
     caveat = " ".join(f"{model.mechanism_absent}." for model in there.values() if model.mechanism_absent)
-    views = views_of(grouped(study, {Variant(method): model.scores for method, model in own.items()}))
+    views = views_of(study.grouped({Variant(method): model.scores for method, model in own.items()}))
     if not views:
         reason = f"The techniques have not been run in the paper's grid: {GRID}. {caveat}"
         return not_measured(name, says, PAIRED, reason.strip())
@@ -62,7 +61,7 @@ def corpus_lowers_leak(study: Study) -> Finding:
     name, says = "LM corpus", "An LM loss on kd.lm_corpus beside a divergence lowers its leak."
     runs = {run: model for run, model in study.trials.items() if run.lm_weight is not None}
     plain = {Variant(run.method): study.models[run.method] for run in runs}
-    views = views_by_run(grouped(study, {run: model.scores for run, model in {**plain, **runs}.items()}))
+    views = views_by_run(study.grouped({run: model.scores for run, model in {**plain, **runs}.items()}))
     compared = compare(views, [(Variant(run.method), run) for run in runs], _named)
     if not compared:
         return not_measured(name, says, PAIRED, f"No divergence has been run with an LM loss beside it: {CORPUS}.")

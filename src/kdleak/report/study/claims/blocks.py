@@ -42,7 +42,7 @@ TEST = (
 def blocks_differ(study: Study) -> Finding:
     """7. The spread of the students' blocks, with the no-KD student's and the teacher's beside it."""
     own, caveat = themselves(study, study.claimed)
-    students = {n: study.models[n].block_scores for n in study.with_("block_scores", own)}
+    students = study.grouped({n: study.models[n].block_scores for n in study.with_("block_scores", own)})
     blocks = _means(students)
     teacher = _of_teacher(study)
     if len(blocks) < FEWEST_BLOCKS:
@@ -59,7 +59,8 @@ def blocks_differ(study: Study) -> Finding:
     contrast = Contrast(f"block {highest} over block {lowest}", spread.value, error, spread.n)
     apart = with_interval(contrast.value, contrast.interval)
     answer = f"Block {highest} exposes members most, block {lowest} least: {apart} apart."
-    null = _means({BASELINE: table} if (table := study.baseline.block_scores) is not None else {})
+    table = study.baseline.block_scores
+    null = _means(study.grouped({BASELINE: table}) if table is not None else {})
     figures = {"margin": LARGE, "monte_carlo_error": noise, "auc": {str(k): leak.value for k, leak in blocks.items()}}
     if len(null) == len(blocks):
         no_kd = null[highest] - null[lowest]

@@ -151,21 +151,10 @@ def themselves(study: Study, names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def tables_of(study: Study, names: Sequence[str]) -> dict[Variant, pd.DataFrame]:
-    """Each model's scores, and those of its trainings with other seeds; with group_id as `grouped` has it."""
+    """Each model's scores, and those of its trainings with other seeds, with groups (`Study.grouped`)."""
     runs = {Variant(name): study.models[name] for name in names}
     runs |= {run: trial for run, trial in study.trials.items() if run.method in names and run.seed is not None}
-    return grouped(study, {run: model.scores for run, model in runs.items() if not model.mechanism_absent})
-
-
-def grouped(study: Study, tables: Mapping[Variant, pd.DataFrame | None]) -> dict[Variant, pd.DataFrame]:
-    """The tables that are there; with a column group_id, records that count as one draw, where a model's memorization
-    says which."""
-    known = [model.memorized for model in study.models.values() if model.memorized is not None]
-    there = {run: table for run, table in tables.items() if table is not None}
-    if not known:
-        return there
-    groups = known[0].set_index("record_id")["group_id"]
-    return {run: table.assign(group_id=table["record_id"].map(groups)) for run, table in there.items()}
+    return study.grouped({run: model.scores for run, model in runs.items() if not model.mechanism_absent})
 
 
 _Leak = TypeVar("_Leak", Leak, MeanLeak)

@@ -110,9 +110,10 @@ def _tests(both: Mapping[str, pd.DataFrame], attack: str) -> list[tuple[View, st
 
 
 def _rank_correlation(both: Mapping[str, pd.DataFrame], seed: int) -> RankCorrelation:
-    member = next(iter(both.values()))["role"].to_numpy() == "private"
+    first = next(iter(both.values()))
+    member, groups = first["role"].to_numpy() == "private", first["group_id"].astype(str).to_numpy()
     leaked, repeated = (np.array([t[c].to_numpy() for t in both.values()]) for c in ("membership", "memorization"))
-    return technique_correlation(leaked, repeated, member, seed, draws=500)
+    return technique_correlation(leaked, repeated, member, seed, draws=500, groups=groups)
 
 
 def paired_tables(study: Study, names: Sequence[str], attack: str) -> dict[str, pd.DataFrame]:

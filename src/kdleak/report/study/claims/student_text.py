@@ -9,7 +9,7 @@ from kdleak.core.variants import Variant
 from kdleak.render.palette import label
 from kdleak.render.wording import listed
 from kdleak.report.study.claims import claim
-from kdleak.report.study.claims.membership import PAIRED, aucs, compare, every_pair, finding, grouped
+from kdleak.report.study.claims.membership import PAIRED, aucs, compare, every_pair, finding
 from kdleak.report.study.findings import Finding, not_measured, views_by_run
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def student_text_raises_risk(study: Study) -> Finding:
         swept = f" Swept here: {label(next(iter(sweeps)))} alone." if sweeps else ""
         return not_measured("4", SAYS, PAIRED, reason + swept)
     runs = {run: model for sweep in sweeps.values() for run, model in sweep.items()}
-    views = views_by_run(grouped(study, {run: model.scores for run, model in runs.items()}))
+    views = views_by_run(study.grouped({run: model.scores for run, model in runs.items()}))
     ends = [(max(sweep, key=_fraction), min(sweep, key=_fraction)) for sweep in sweeps.values()]
     compared = compare(views, ends, _named)
     figures = {"auc": aucs(views), "student_token_share": {str(run): _share(model) for run, model in runs.items()}}

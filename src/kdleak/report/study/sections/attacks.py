@@ -112,7 +112,7 @@ def _beside_the_paper(study: Study, published: Published) -> list[Block]:
 
 def _cells(study: Study, models: list[str], attacks: list[str]) -> dict[tuple[str, str], Leak]:
     """(student, attack) -> its leak, on the records that every student and attack defines."""
-    tables = {n: t for n in models if n != TEACHER and (t := study.models[n].scores) is not None}
+    tables = study.grouped({n: t for n in models if n != TEACHER and (t := study.models[n].scores) is not None})
     attacks = [attack for attack in attacks if all(attack in table for table in tables.values())]
     complete = None
     for table in tables.values():

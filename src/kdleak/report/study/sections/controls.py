@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdleak.auditing.controls import FAILED, PASSED
 from kdleak.core.paths import BASELINE
 from kdleak.render.blocks import Absent, Badge, Callout, Paragraph, Table
 from kdleak.render.palette import label
@@ -11,8 +12,15 @@ from kdleak.render.wording import number, p_value, with_interval
 from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from kdleak.report.study.results import Study
     from kdleak.report.study.sections import Report
+
+#: Blind scorers that are models, as the study calls them.
+_MODELS = {"no_kd": "no-KD student", "pretrained": "pretrained base", "external": "model of another architecture"}
+_TONES = {PASSED: "good", FAILED: "bad"}
 
 
 @section("Controls", order=120)
@@ -21,13 +29,9 @@ def controls(report: Report) -> Content:
     study = report.study
     names = study.with_("membership")
     controls_of = {name: study.models[name].membership["controls"] for name in names}
-    blocks: list[object] = []
-    failed = [name for name, each in controls_of.items() if "blind" in each and each["blind"]["state"] != "passed"]
-    blind = next((each["blind"] for each in controls_of.values() if "blind" in each), None)
-    if blind:
-        shown = with_interval(blind["auc"], blind["auc_ci95"])
-        text = f"A classifier that reads the text and never asks a model: AUC {shown}. {blind['verdict']}"
-        blocks.append(Callout(text, "bad" if failed else "good"))
+    failed = [name for name, each in controls_of.items() if "blind" in each and each["blind"]["state"] != PASSED]
+    blind = next((controls_of[name]["blind"] for name in [*failed, *names] if "blind" in controls_of[name]), None)
+    blocks: list[object] = [*([_blind(blind)] if blind else []), *_states(controls_of)]
     rows = [_row(study, name) for name in names if "permutation" in controls_of[name]]
     header = (
         "model",
@@ -64,6 +68,39 @@ def controls(report: Report) -> Content:
     if failed:
         alarm = f"{controls_of[failed[0]]['blind']['verdict']} No figure below can be read as a leak of a model."
     return Content(blocks or [Absent("No control has been run.")], lead, alarm=alarm)
+
+
+def _blind(blind: Mapping[str, Any]) -> Callout:
+    """The strongest of the blind scorers, and whether the battery passed."""
+    scorer, tone = blind["scorer"], _TONES.get(blind["state"], "note")
+    if scorer is None:
+        return Callout(blind["verdict"], tone)
+    model = _MODELS.get(scorer)
+    who = f"The {model}, which saw neither list" if model else "A classifier that reads the text and asks no model"
+    shown = with_interval(blind["auc"], blind["auc_ci95"])
+    which = f"'{scorer}', the strongest of {len(blind['scorers'])} blind scorers"
+    return Callout(f"{who} ({which}): AUC {shown}. {blind['verdict']}", tone)
+
+
+def _states(controls_of: Mapping[str, Mapping[str, Any]]) -> list[object]:
+    """A table of each model's controls: passed, failed, could not run; placebos with their AUC."""
+    placebos = sorted({attack for each in controls_of.values() for attack in each.get("placebo", {})})
+    rows = []
+    for name, each in controls_of.items():
+        cells = [_badge(each.get(key)) for key in ("blind", "permutation")]
+        cells += [_badge(each.get("placebo", {}).get(attack)) for attack in placebos]
+        rows.append([label(name), *cells])
+    header = ("model", "blind attacks", "shuffled labels", *(f"placebo of {attack}" for attack in placebos))
+    words = "Shuffled labels pass where the intervals exclude one half about as often as they say; a placebo where the "
+    words += "attack finds nothing in models that never met the teacher. What could not run has not passed."
+    return [Table(header, rows, words=len(header)), Paragraph(words)] if rows else []
+
+
+def _badge(control: Mapping[str, Any] | None) -> object:
+    if control is None:
+        return ""
+    shown = with_interval(control["auc"], control["auc_ci95"]) if "auc" in control else ""
+    return Badge(f"{control['state']} {shown}".strip(), _TONES.get(control["state"], "note"))
 
 
 def _row(study: Study, name: str) -> list[str]:

@@ -53,7 +53,8 @@ def _on_records(study: Study) -> list[Block]:
     for name, frame in tables.items():
         members = frame[frame["role"] == "private"]
         a, b = members["membership"].to_numpy(), members["memorization"].to_numpy()
-        correlation = record_correlation(a, b, derive(study.params.seed, f"records/{name}"), draws=500)
+        groups = members["group_id"].astype(str).to_numpy()
+        correlation = record_correlation(a, b, derive(study.params.seed, f"records/{name}"), draws=500, groups=groups)
         overlap = jaccard_at_top(a, b, TOP)
         rows.append(
             [label(name), with_interval(correlation.value, (correlation.low, correlation.high), 2), percent(overlap, 0)]

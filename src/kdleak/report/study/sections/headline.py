@@ -129,10 +129,13 @@ def _rate(figures: Mapping[str, Any]) -> str:
 
 def _pairs(study: Study) -> Block:
     """Every pair of techniques, folded away."""
-    scores = {n: t for n in study.techniques if (t := study.models[n].scores) is not None and study.attack in t}
+    tables = {n: t for n in study.techniques if (t := study.models[n].scores) is not None and study.attack in t}
+    scores = study.grouped(tables)
     if len(scores) < 2:
         return Absent("Techniques are compared pair by pair once two of them have been attacked.")
-    pairs = between_techniques({name: as_sides(table) for name, table in scores.items()}, study.attack)
+    first = next(iter(scores.values()))
+    groups = dict(zip(first["record_id"], first["group_id"].astype(str), strict=True)) if "group_id" in first else None
+    pairs = between_techniques({name: as_sides(table) for name, table in scores.items()}, study.attack, groups)
     pairs.sort(key=lambda pair: (pair["p_holm"], -abs(pair["difference"])))
     apart = [pair for pair in pairs if pair["p_holm"] < 0.05]
     rows = [

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.render import charts
-from kdleak.render.blocks import Absent, Block, Chart, Heading
+from kdleak.render.blocks import Absent, Block, Chart, Heading, Paragraph, Table
 from kdleak.render.charts import Estimate
 from kdleak.render.palette import label
-from kdleak.render.wording import percent
+from kdleak.render.wording import percent, with_interval
 from kdleak.report.study.results import PAPER_TECHNIQUES
 from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
     from kdleak.report.study.results import Study
     from kdleak.report.study.sections import Report
+
+#: The share of the members that counts as most exposed, as membership.json writes it.
+TOP = "0.1"
 
 
 @section("What students inherit", order=80)
@@ -36,6 +39,7 @@ def what_is_inherited(report: Report) -> Content:
         blocks.append(Chart(drawn, caption))
     else:
         blocks.append(Absent("No student has been attacked beside its teacher."))
+    blocks += _exposed(study)
     if names:
         blocks += _inheritance_curve(study, names)
     else:
@@ -50,6 +54,29 @@ def what_is_inherited(report: Report) -> Content:
 def _share(study: Study, name: str) -> Estimate | None:
     inherited = study.models[name].membership.get("teacher", {}).get("inherited", {}).get(study.attack)
     return Estimate(inherited["share"], inherited["ci95"]) if inherited and inherited["share"] is not None else None
+
+
+def _exposed(study: Study) -> list[Block]:
+    """How many of a student's most exposed members are the teacher's, beside what the no-KD student has of them."""
+    rows = []
+    for name in study.techniques:
+        overlaps = study.models[name].membership.get("teacher", {}).get("exposed_overlap", {}).get(study.attack, {})
+        top, other = overlaps.get("top", {}).get(TOP), overlaps.get("no_kd", {}).get("top", {}).get(TOP)
+        if top is None or other is None:
+            continue
+        excess = overlaps["excess"][TOP]
+        cells = [with_interval(each["overlap"], each["overlap_ci95"], 2) for each in (top, other)]
+        rows.append([label(name), *cells, with_interval(excess["difference"], excess["ci95"], 2, sign=True)])
+    if not rows:
+        return []
+    share = percent(float(TOP), 0)
+    header = ("student", "shared with the teacher", "the no-KD student", "beyond it")
+    words = f"Of the {share} of members that {study.attack} ranks highest under a student, the share that is among the "
+    words += (
+        f"teacher's own {share}; chance is {share}. The no-KD student never met the teacher: what it shares is how "
+    )
+    words += "easy a record is. 95 % intervals draw groups of records; ties count by their share of the places left."
+    return [Heading("The most exposed members"), Table(header, rows), Paragraph(words)]
 
 
 def _inheritance_curve(study: Study, names: list[str]) -> list[Block]:
