@@ -81,7 +81,7 @@ def _scores(folder: Path, name: str, params: Params, origin: Project) -> dict[st
     reference = _statistics(base, records, params, origin, origin.cache)
     return {
         "loss": mean_log_prob(target).astype(np.float32),
-        "ez": up_share(token_shift(target, reference), target.rank > 0, target.offsets).astype(np.float32),
+        "ez": up_share(token_shift(target, reference), target.missed, target.offsets).astype(np.float32),
     }
 
 
