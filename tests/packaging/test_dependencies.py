@@ -44,7 +44,7 @@ def imported() -> dict[str, str]:
 
 
 def test_every_import_is_declared_and_every_declaration_imported():
-    ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"])
+    ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"]) | declared(EXTRAS["dp"])
     owners = {top: declared(names) for top, names in packages_distributions().items()}
     used = imported()
     assert {top: path for top, path in used.items() if not owners.get(top, set()) & ours} == {}
@@ -52,7 +52,8 @@ def test_every_import_is_declared_and_every_declaration_imported():
 
 
 def test_no_package_is_declared_twice():
-    names = [normalised(each) for each in PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]]
+    parts = (PROJECT["dependencies"], EXTRAS["pipeline"], EXTRAS["dp"], EXTRAS["dev"])
+    names = [normalised(each) for part in parts for each in part]
     assert sorted(set(names)) == sorted(names)
 
 
@@ -63,7 +64,7 @@ def test_the_command_line_asks_for_what_the_extra_installs():
 
 def test_constraints_pin_every_direct_dependency():
     pinned = {normalised(line) for line in (ROOT / "constraints.txt").read_text().split()}
-    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]) - {"setuptools"}
+    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dp"] + EXTRAS["dev"]) - {"setuptools"}
     assert direct <= pinned
 
 
