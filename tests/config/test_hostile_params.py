@@ -14,6 +14,8 @@ import yaml
 from kdleak.config.load import load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.defend.choice import check_defence
+from kdleak.defend.defences import DEFENCES
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
 from kdleak.pipeline.validate import check_environment
@@ -30,7 +32,7 @@ FREE_TEXT = {
 }  # fmt: skip
 NULLABLE = re.compile(
     r"data\.max_(prompt|response)_chars|compute\.micro_batch_tokens"
-    r"|kd\.student_fraction|kd\.start|kd\.lm_weight|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
+    r"|defence\.(?!name$)|kd\.student_fraction|kd\.start|kd\.lm_weight|kd\.recipes\.\w+\.(?!lr$|epochs$|batch)"
 )
 
 
@@ -51,7 +53,9 @@ LEAVES = dict(leaves(WITH_RATES))
 def accepted(key: str, value: object) -> bool:
     """Whether params.yaml with `value` at `key` is valid; a refusal is one line and names the key, or its section."""
     try:
-        check_methods(parse_params(changed(key, value, WITH_RATES)))
+        params = parse_params(changed(key, value, WITH_RATES))
+        check_methods(params)
+        check_defence(params)
     except KdleakError as error:
         said = str(error)
         assert said.startswith("params.yaml: ") and said.isprintable() and len(said) < 400, said
@@ -90,6 +94,16 @@ def test_a_switch_is_no_number_and_a_number_no_switch():
     assert switches == {"optimizer.checkpointing"}
     assert taken((True, False)) == switches
     assert not taken((0, 1, "true", "yes"), switches)
+
+
+def test_no_knob_of_a_defence_takes_what_it_must_not():
+    for name, options in DEFENCES.items():
+        for knob in options.model_fields:
+            for value in ([], {}, "", "kd", True, -1, -0.5, 10**30, math.nan, math.inf, *FOR_A_SHELL):
+                content = changed("defence.name", name, changed(f"defence.{knob}", value))
+                with pytest.raises(KdleakError, match=r"params\.yaml: defence") as caught:
+                    check_defence(parse_params(content))
+                assert str(caught.value).isprintable()
 
 
 def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_else():

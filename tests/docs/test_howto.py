@@ -80,4 +80,4 @@ def test_what_the_page_says_works(page, copy):
 
 def test_there_is_a_page_for_each_thing_that_has_a_registry():
     things = {page.stem.removeprefix("add-an-").removeprefix("add-a-") for page in PAGES}
-    assert things == {"attack", "family", "method", "section", "source"}
+    assert things == {"attack", "defence", "family", "method", "section", "source"}

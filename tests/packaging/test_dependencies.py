@@ -44,7 +44,7 @@ def imported(folder: str) -> dict[str, str]:
 
 
 def test_every_import_is_declared_and_every_declaration_imported():
-    ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"])
+    ours = declared(PROJECT["dependencies"]) | declared(EXTRAS["pipeline"]) | declared(EXTRAS["dp"])
     owners = {top: declared(names) for top, names in packages_distributions().items()}
     used, by_tests = imported("src"), imported("tests")
     assert {top: path for top, path in used.items() if not owners.get(top, set()) & ours} == {}
@@ -55,7 +55,8 @@ def test_every_import_is_declared_and_every_declaration_imported():
 
 
 def test_no_package_is_declared_twice():
-    names = [normalised(each) for each in PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]]
+    parts = (PROJECT["dependencies"], EXTRAS["pipeline"], EXTRAS["dp"], EXTRAS["dev"])
+    names = [normalised(each) for part in parts for each in part]
     assert sorted(set(names)) == sorted(names)
 
 
@@ -66,7 +67,7 @@ def test_the_command_line_asks_for_what_the_extra_installs():
 
 def test_constraints_pin_every_direct_dependency():
     pinned = {normalised(line) for line in (ROOT / "constraints.txt").read_text().split()}
-    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dev"]) - {"setuptools"}
+    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dp"] + EXTRAS["dev"]) - {"setuptools"}
     assert direct <= pinned
 
 

@@ -17,7 +17,7 @@ from kdleak.attacks import ATTACKS
 from kdleak.core.fingerprint import SourceTree
 from kdleak.data.records import ROLES
 from kdleak.distill.methods import METHODS
-from kdleak.pipeline.validate import ATTACKS_PACKAGE, IDLE, METHODS_PACKAGE, PLUMBING
+from kdleak.pipeline.validate import ATTACKS_PACKAGE, DEFENCES_PACKAGE, IDLE, METHODS_PACKAGE, PLUMBING
 from tests.support.declared import declared
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
 
@@ -243,6 +243,30 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
     assert "0.5 and 1 times its recipe" in page
 
 
+def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figures(project):
+    pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
+    assert project.experiment(**{"kd.method": "kd"}).returncode == 0
+    before = contents(project)
+    student = {"text@kd", "distill@kd", "measure@kd", "judge@kd"}
+    done = project.experiment(**{"kd.method": "kd", "defence.name": "top_k", "defence.k": 3})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert ran(done) == {"params", *student, "summary"}
+    assert read(project, "results/metrics.json")["defence"] == "top_k"
+    assert "defence" not in read(project, "results/teacher/training.json")
+    private = {"kd.method": "kd", "defence.name": "dp_sgd", "defence.sigma": 0.8, "defence.k": "null"}
+    done = project.experiment(**private)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert ran(done) == {"params", "teacher", "measure-teacher", "judge-teacher", *student, "summary"}
+    metrics, spent = (read(project, f"results/{name}.json") for name in ("metrics", "teacher/training"))
+    assert (metrics["defence"], metrics["epsilon"]) == ("dp_sgd", spent["defence"]["epsilon"])
+    assert spent["defence"]["groups"]["planted canaries"]["size"] == 16
+    done = project.run("env", "DVC_STAGE=report", "kdleak", "report")
+    page = (project.folder / "results/report.html").read_text()
+    assert "dp_sgd on the teacher, sigma 0.8, clip 1.0; ε " in page and "for one record of private" in page, done.stderr
+    done = project.experiment(**{"kd.method": "kd", "defence.name": "none", "defence.sigma": "null"})
+    assert ran(done) == {"params"} and contents(project) == before  # all of it is in DVC's cache
+
+
 #: Stages that end by logging every result to MLflow: what they read for that cannot be told from what they read before
 #: on every machine (MLflow opens compiled code), so this test does not speak of them.
 LOGGING = ("summary", "report")
@@ -263,7 +287,8 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
     """After all stages have run at least once: what they opened, looked up and imported, against dvc.yaml."""
     settings = SourceTree(ROOT / "src").closure("kdleak.config.schema")
     named = SourceTree(ROOT / "src").closure(METHODS_PACKAGE)  # the command line looks up whether a method exists
-    own = {"kdleak", "kdleak.__main__", *(module.name for module in [*settings, *named])}
+    defences = SourceTree(ROOT / "src").closure(DEFENCES_PACKAGE)  # a stage looks up which one acts on it
+    own = {"kdleak", "kdleak.__main__", *(module.name for module in [*settings, *named, *defences])}
     seen = set()
     for file in sorted(project.stages.glob("*.json")):
         found = json.loads(file.read_text())
@@ -272,7 +297,8 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
             continue  # the stage that always runs
         names, place = declared(project.folder, found["stage"], found["settings"]), (found["stage"], found["command"])
         assert not [f for f in found["files"] if f != "params.yaml" and not names.reads(f) and not private(f)], place
-        allowed = ("compute", *LOOKED_AT.get(stage.split("@")[0], ()))
+        # The defence that acts on a stage stands in its fingerprint, knobs and all.
+        allowed = ("compute", "defence", *LOOKED_AT.get(stage.split("@")[0], ()))
         undeclared = [key for key in found["params"] if not names.takes(key) and not key.startswith(allowed)]
         assert not undeclared, (place, undeclared)
         known = {line.split()[1] for line in (project.folder / names.code).read_text().splitlines()}

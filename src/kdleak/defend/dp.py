@@ -29,7 +29,7 @@ class PrivateTraining(Defence):
 
     knob = "sigma"
     sigma: Annotated[float, Field(ge=0, le=1000)] = 0.8
-    clip: Annotated[float, Field(ge=0)] = 1.0
+    clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
 
     @model_validator(mode="after")
     def _bounded(self) -> PrivateTraining:

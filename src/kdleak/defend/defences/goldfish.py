@@ -30,7 +30,7 @@ class Goldfish(Defence):
     knob = "k"
     protects = "long passages: to continue one word for word, the dropped tokens have to be guessed"
     does_not_protect = "membership: the other tokens of a record are learned as before"
-    k: Annotated[int, Field(ge=2)] = 4
+    k: Annotated[int, Field(ge=2, le=10_000)] = 4
 
     def teacher(self, fitting: Fitting) -> Fitting:
         batch_size = fitting.training.batch_size

@@ -18,7 +18,7 @@ from kdleak.training.chunked_loss import chunked_loss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Strength = Annotated[float, Field(ge=0)]
+Strength = Annotated[float, Field(ge=0, le=1000)]
 
 
 @defence("regularise", acts_on=Acts.TEACHER, source="Szegedy et al. 2016; Pereyra et al. 2017 (arXiv 1701.06548)")

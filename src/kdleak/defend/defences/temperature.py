@@ -30,7 +30,7 @@ class Temperature(Defence):
     knob = "temperature"
     protects = "the teacher's confidence in what it has memorized"
     does_not_protect = "anything from whoever knows the temperature: the logits are a multiple of the teacher's"
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
 
     def release(self, public_base: Path) -> Release:
         return Flattened(self.temperature)
