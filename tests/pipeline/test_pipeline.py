@@ -215,6 +215,7 @@ def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
 LOOKED_AT = {
     "sft": ("kd.student_fraction",),  # the baseline has no text of its own making
     "text": ("kd.student_fraction", "kd.recipes"),  # of a recipe the text stage needs whose text it trains on
+    "control": ("audit",),  # settings of passes that it does not make
     "rates": ("study",),  # its own arguments are compared with the lists
 }
 
