@@ -1,4 +1,4 @@
-"""Block-wise MoPe on 12 blocks, starting at the disturbed block, against full forward passes.
+"""Block-wise MoPe on 12 blocks, starting at the perturbed block, against full forward passes.
 
     python benchmarks/blocks.py [--records 16] [--draws 1]
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scoring import MAX_TOKENS, SHAPES, make_model, make_records, peak_mib
 
-from kdleak.attacks.perturbation import Noise, block_mope, disturbed, record_log_probs, shifts
+from kdleak.attacks.perturbation import Noise, block_mope, perturbed, record_log_probs, shifts
 from kdleak.data.batching import collate, scoring_batches
 from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.forward import hidden_states
@@ -53,7 +53,7 @@ def full_passes(model: torch.nn.Module, records: list, noise: Noise, every_posit
             for draw in range(noise.draws):
                 both = list(shifts(weights, noise, draw))
                 for sign in noise.signs:
-                    with disturbed(weights, both, sign):
+                    with perturbed(weights, both, sign):
                         falls.append(clean - likelihoods())
             scores.append(np.mean(falls, 0))
     return scores

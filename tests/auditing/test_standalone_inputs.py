@@ -1,5 +1,6 @@
 """Claims on what `kdleak audit` is given: lists, templates, folders, and what it refuses in one line."""
 
+import json
 import subprocess
 import sys
 
@@ -14,9 +15,10 @@ from kdleak.auditing.passes import make_subjects
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
 from kdleak.data.templates import choose_template
-from kdleak.models.checkpoints import load_model, load_tokenizer
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.hub import model_folder
 from tests.support.standalone_models import model_that_knows, people, texts, tokenizer_of
+from tests.support.tiny_models import tiny_model
 
 MEMBERS, NONMEMBERS = people(12, 1), people(12, 2)
 CHAT = (
@@ -199,3 +201,27 @@ def test_kdleak_audit_is_a_function_and_imports_no_torch():
         "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_works_in_an_empty_folder_without_dvc_and_mlflow(tokenizer, tmp_path):
+    save_checkpoint(tiny_model("gpt2", layers=1, vocabulary=320), tokenizer, tmp_path / "student")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for rows, name in ((MEMBERS, "m.jsonl"), (NONMEMBERS, "n.jsonl")):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = (
+        "import sys\n"
+        "for name in ('dvc', 'mlflow', 'great_expectations'): sys.modules[name] = None\n"  # an import would raise
+        "sys.argv = 'kdleak audit --student ../student --members ../m.jsonl --nonmembers ../n.jsonl --quick"
+        " --template plain'.split()\n"
+        "from kdleak.cli.main import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Of 1,000 members" in done.stdout and "kdleak-audit/report.html" in done.stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["kdleak-audit"]
+    assert sorted(p.name for p in (folder / "kdleak-audit").iterdir()) == [
+        "audit.json",
+        "report.html",
+        "scores.parquet",
+    ]

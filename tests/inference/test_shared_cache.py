@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import kdleak
 from kdleak.core.errors import KdleakError
 from kdleak.inference.cache import ArrayCache
+from tests.support.forks import ended, fork
 from tests.support.standalone_models import model_that_knows, people, tokenizer_of
 
 MEMBERS, NONMEMBERS = people(12, 1), people(12, 2)
@@ -26,20 +28,22 @@ def write(rows: list[dict], path: Path) -> Path:
     return path
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_two_audits_at_once_on_one_cache_give_what_one_gives_alone(tmp_path):
     student = model_that_knows([], tmp_path / "student", tokenizer_of(NONMEMBERS))
     lists = [write(MEMBERS, tmp_path / "m.jsonl"), write(NONMEMBERS, tmp_path / "n.jsonl")]
     cache = tmp_path / "cache"
-    given = ["--student", student, "--members", lists[0], "--nonmembers", lists[1], "--template", "plain"]
-    command = [sys.executable, "-m", "kdleak", "audit", *map(str, given), "--cache", str(cache), "--out"]
-    running = [
-        subprocess.Popen([*command, str(tmp_path / name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for name in ("first", "second")
-    ]
+
+    def audit(name: str) -> None:
+        torch.set_num_threads(1)
+        logging.getLogger().addHandler(logging.FileHandler(tmp_path / f"{name}.log"))
+        kdleak.audit(student, *lists, template="plain", out=tmp_path / name, cache=cache)
+
+    running = {name: fork(lambda name=name: audit(name)) for name in ("first", "second")}
     kdleak.audit(student, *lists, template="plain", out=tmp_path / "alone", cache=tmp_path / "own")
-    for process in running:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+    for name, process in running.items():
+        assert ended(process) == 0
+        said = (tmp_path / f"{name}.log").read_text()
         assert "damaged" not in said and "not kept" not in said
     for name in ("audit.json", "scores.parquet", "report.html"):
         contents = {(tmp_path / run / name).read_bytes() for run in ("alone", "first", "second")}
