@@ -97,7 +97,7 @@ def test_user(tried: Tried, place):
         elif entry.get("says", "") not in said:
             tried.broken.append(f"{entry} says otherwise: {said}")
     assert before == {path: path.stat().st_mode for path in (place / "project").rglob("*")}
+    tried.done()
     cache = place / "own" / "cache"
     assert cache.stat().st_mode & 0o777 == 0o700 and cache.stat().st_uid == NOBODY
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in cache.iterdir())
-    tried.done()

@@ -1,5 +1,6 @@
-"""The tracer: records marked in every field go through audit and pipeline, with and without `--debug`. The mark stands
-nowhere outside data/, models/ and the private folder .kdleak/: not in what is printed, not in results or reports."""
+"""The tracer: records marked in every field go through audit and pipeline, with and without `--debug`: bases, teacher,
+students, their audits, the report, and MLflow's own store. The mark stands nowhere outside data/, models/ and the
+private folder .kdleak/: not in what is printed, not in results, reports, mlflow.db or mlartifacts/."""
 
 from __future__ import annotations
 
@@ -58,35 +59,44 @@ def project(tmp_path_factory):
     roles = [role for role, count in SIZES.items() for _ in range(count)]
     rows = [row | {"role": role} for row, role in zip(marked(48, 3), roles, strict=True)]
     content = yaml.safe_load(made.params.read_text())
-    for key, value in {"data.source": "file", "data.path": "data/rows.jsonl", "data.roles": "column"}.items():
+    settings = {"data.source": "file", "data.path": "data/rows.jsonl", "data.roles": "column", "kd.method": "seqkd"}
+    settings |= {"audit.mope.draws": 1, "audit.blocks.draws": 1, "audit.permutations": 20, "canaries.references": 20}
+    settings |= {"study.methods": ["seqkd"], "teacher.epochs": 1, "memorization.tokens": 8}
+    for key, value in settings.items():
         change(content, key, value)
     made.params.write_text(yaml.safe_dump(content, sort_keys=False))
     write(made.root / "data" / "rows.jsonl", rows)
     return made
 
 
+#: Every stage of the pipeline, for one student beside the no-KD student, and what people run.
+COMMANDS = """params, data, checks, canaries, base, teacher, distill sft, text seqkd, distill seqkd, measure base,
+measure teacher, measure sft, measure seqkd, judge teacher, judge sft, judge seqkd, summary, report, sync, results,
+results --json, compare --csv"""
+
+
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 def test_no_mark_leaves_the_pipeline(project, monkeypatch, capfd, debug):
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    (project.root / ".dvc").mkdir(exist_ok=True)
     kdleak = CommandLine(monkeypatch, capfd)
     said: list[str] = []
-    codes = {}
-    for command in (
-        ("data",),
-        ("checks",),
-        ("canaries",),
-        ("base",),
-        ("teacher",),
-        ("measure", "teacher"),
-        ("results",),
-        ("report",),
-    ):
-        monkeypatch.setattr("kdleak.cli.main.say_error", said.append)
-        codes[command], printed = kdleak(project.root, *debug, *command)
-        said.append(printed)
+    monkeypatch.setattr("kdleak.cli.main.say_error", said.append)
+    for command in COMMANDS.split(", "):
+        code, printed = kdleak(project.root, *debug, *command.split())
+        said.append(kdleak.printed + printed)
+        assert code == 0, (command, said)
     monkeypatch.delenv("KDLEAK_DEBUG", raising=False)
     assert MARK not in "".join(said) and not leaks(project.root)
-    reached = {command for command, code in codes.items() if code == 0}
-    assert {("data",), ("checks",), ("base",), ("teacher",), ("measure", "teacher")} <= reached, (codes, said)
+    assert (project.root / "mlflow.db").stat().st_size and list((project.root / "mlartifacts").rglob("roc.png"))
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (project.root / ".kdleak" / "cache").iterdir())
+
+
+def test_the_tracer_finds_a_mark_where_there_is_one(tmp_path):
+    for place in ("data", "results"):
+        write(tmp_path / place / "rows.jsonl", marked(1, 1))
+    assert leaks(tmp_path) == [str(tmp_path / "results" / "rows.jsonl")]
 
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])

@@ -64,7 +64,12 @@ def small_project(folder: Path) -> Project:
 
 
 class CommandLine:
-    """`kdleak` in this process: quick, but for what only a process of its own shows. MLflow is left out."""
+    """`kdleak` in this process: quick, but for what only a process of its own shows. MLflow is left out.
+
+    printed: standard output of the last command.
+    """
+
+    printed = ""
 
     def __init__(self, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture):
         self._patch, self._captured = patch, captured
@@ -79,7 +84,8 @@ class CommandLine:
             patch.chdir(folder)
             patch.setattr(sys, "argv", ["kdleak", *arguments])
             main.main()
-        return int(ended.value.code or 0), self._captured.readouterr().err
+        self.printed, said = self._captured.readouterr()
+        return int(ended.value.code or 0), said
 
 
 def refusal(kdleak: Callable[..., tuple[int, str]], folder: Path, *arguments: str) -> str:
