@@ -236,23 +236,45 @@ def test_another_objective_trains_that_student_alone(project, other_objective):
     assert read(project, "results/metrics.json")["method"] == "rkl"
 
 
-def test_a_technique_at_another_learning_rate_is_audited_and_not_kept(project):
+def test_a_technique_with_one_thing_changed_is_audited_and_not_kept(project):
     project.commit("results so far")
     params = project.folder / "params.yaml"
-    params.write_text(params.read_text().replace("lr_multipliers: []", "lr_multipliers: [0.5]"))
-    done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5")
+    text = params.read_text()
+    for name, values in {"lr_multipliers": "[0.5]", "fractions": "[1]"}.items():
+        assert f"{name}: []" in text
+        text = text.replace(f"{name}: []", f"{name}: {values}")
+    params.write_text(text)
+    done = project.dvc("repro", "study/dvc.yaml:rates@kd-0.5", "study/dvc.yaml:fractions@kd-1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    swept = project.folder / "results/students/kd/rates/0.5"
-    assert sorted(f.name for f in swept.iterdir()) == [
-        "membership.json", "scores.parquet", "training.json", "utility.json",
-    ]  # fmt: skip
-    recipe = read(project, "results/students/kd/training.json")["lr"]
-    assert read(project, "results/students/kd/rates/0.5/training.json")["lr"] == 0.5 * recipe
+    plain = read(project, "results/students/kd/training.json")
+    for run in ("rate-0.5", "fraction-1"):
+        folder = project.folder / "results/students/kd/runs" / run
+        assert sorted(f.name for f in folder.iterdir()) == [
+            "membership.json", "scores.parquet", "training.json", "utility.json",
+        ]  # fmt: skip
+        attacks = read(project, f"results/students/kd/runs/{run}/membership.json")["attacks"]
+        assert {"loss", "ez", "ref_no_kd", "ref_pretrained", "wbc"} <= set(attacks) and "mope" not in attacks
+    assert read(project, "results/students/kd/runs/rate-0.5/training.json")["lr"] == 0.5 * plain["lr"]
+    swept = read(project, "results/students/kd/runs/fraction-1/training.json")
+    assert swept["realised"]["student_token_share"] == 1 and swept["starts_from"] == plain["starts_from"]
     assert not list((project.folder / "models/variants").rglob("*.safetensors"))
     done = project.run("env", "DVC_STAGE=report", "kdleak", "report")
     assert done.returncode == 0, done.stderr
     page = (project.folder / "results/report.html").read_text()
-    assert "0.5 and 1 times its recipe" in page
+    assert "0.5 and 1 times its recipe" in page and "fraction-1" in page
+
+
+def test_stages_of_runs_beside_the_default_ones_differ_in_what_they_change_alone():
+    """What one of them was seen to read is what all of them declare."""
+    stages = yaml.safe_load((ROOT / "study/dvc.yaml").read_text())["stages"]
+    trials = {name: stage for name, stage in stages.items() if stage.get("cmd", "").startswith("kdleak trial")}
+    assert set(trials) == {"rates", *TRIALS}
+    for stage in trials.values():
+        assert {k: v for k, v in stage.items() if k not in ("matrix", "desc", "cmd", "outs")} == {
+            k: trials["rates"][k] for k in ("wdir", "deps", "params")
+        }
+        factor = stage["cmd"].split()[-1]
+        assert stage["outs"] == [f"results/students/${{item.method}}/runs/{factor}"]
 
 
 def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figures(project):
@@ -287,6 +309,8 @@ LOOKED_AT = {
     "rates": ("study",),  # its own arguments are compared with the lists
     "fractions": ("study",),
 }
+#: Stages of runs that are declared as `rates` is.
+TRIALS = ("seeds", "grids", "fractions", "corpora")
 
 
 def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(project):
@@ -318,7 +342,7 @@ def test_no_stage_reads_a_file_a_parameter_or_code_that_it_does_not_declare(proj
         strange = [m for m in set(found["modules"]) - known - own if not m.startswith(idle)]
         assert not strange, (place, sorted(strange))
         seen.add(stage.split("@")[0])
-    assert seen == set(stage_names()) - {"params"}
+    assert seen == set(stage_names()) - {"params", "seeds", "grids", "corpora"}
 
 
 def private(file: str) -> bool:

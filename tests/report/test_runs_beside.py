@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from copy import copy
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -15,12 +16,15 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.core.variants import Variant
 from kdleak.distill.recipes import check_methods, run_options, varied
+from kdleak.models.families import load_family
 from kdleak.render.mechanism import mechanism_absent
 from kdleak.render.page import Page, Section
 from kdleak.report.study.claims import CLAIMS, findings_of
-from kdleak.report.study.findings import CONTRADICTED, INCONCLUSIVE, NOT_RUN, REPRODUCED, Finding
+from kdleak.report.study.findings import CONTRADICTED, INCONCLUSIVE, NOT_RUN, REPRODUCED, Finding, View
+from kdleak.report.study.published import closest
 from kdleak.report.study.results import Study, read_study
 from kdleak.report.study.sections import SECTIONS, Report, sections
+from tests.support.pipeline_project import ROOT
 from tests.support.study_results import REALISED, STRENGTHS, StudyResults, params_of
 
 #: DistiLLM's training.json where its validation loss fell in every epoch: the threshold is where it began.
@@ -57,6 +61,9 @@ def results(made, tmp_path) -> StudyResults:
     return copied
 
 
+PUBLISHED = closest(load_family(ROOT / "families.yaml", "gpt2-tiny"), "gpt2-tiny", "small")
+
+
 def verdicts(results: StudyResults, names: str, **changes: object) -> dict[str, Finding]:
     """The findings on the claims `names`, parted by commas."""
     return found_by(read_study(params_of(**changes), results.project), names)
@@ -69,11 +76,11 @@ def found_by(study: Study, names: str) -> dict[str, Finding]:
 
 def page_of(results: StudyResults, title: str, names: str = "LM corpus", **changes: object) -> str:
     study = read_study(params_of(**changes), results.project)
-    content = SECTIONS[title].content(Report(study, list(found_by(study, names).values()), None))
+    content = SECTIONS[title].content(Report(study, list(found_by(study, names).values()), PUBLISHED))
     return Page("x", [Section(title, content.blocks, content.lead)]).html().replace("&#39;", "'")
 
 
-def share(value: float) -> dict[str, object]:
+def share(value: float | None) -> dict[str, Any]:
     return {"realised": REALISED | {"student_token_share": value}}
 
 
@@ -203,7 +210,7 @@ def test_several_trainings_are_compared_by_their_mean_paired_by_seed(results):
         for seed in (None, 1, 2)
     }
     by_seed = [auc(tables["kd", seed]) - auc(tables["rkl", seed]) for seed in (None, 1, 2)]
-    by_loss = next(c for c in third.compared if c.view.attack == "loss" and c.view.metric == "AUC")
+    by_loss = next(c for c in third.compared if c.view == View("loss"))
     assert by_loss.contrast.value == pytest.approx(np.mean(by_seed))
     assert by_loss.contrast.between == pytest.approx(np.std(by_seed, ddof=1) / 3**0.5)
     assert by_loss.contrast.error > by_loss.contrast.between

@@ -274,6 +274,28 @@ def test_nested_runs_hold_steps_data_checkpoint_and_figure(project, params):
     assert all(run.info.status == "FINISHED" for run in kd.values())
 
 
+def test_a_technique_that_never_became_one_is_said_by_name_in_tag_and_metric(project, params):
+    """DistiLLM's validation loss fell in every epoch: its scheduler never fired."""
+    for place in ("results", "models"):
+        shutil.copytree(project.root / place / "students/kd", project.root / place / "students/distillm")
+    why = "not DistiLLM here: its validation loss never rose, so its scheduler never fired"
+    made = json.loads(project.training("kd").read_text()) | {
+        "options": {"threshold": 0.2},
+        "realised": {"threshold": 0.2, "student_token_share": 0.217},
+    }
+    write(project.training("distillm"), made | {"mechanism": {"ran": False, "why": why}})
+    write(project.training("kd"), made | {"mechanism": {"ran": True, "why": ""}})
+    mlflow.sync(project, params)
+    tags = {
+        run.data.tags["method"]: (run.data.tags.get("mechanism"), run.data.metrics.get("realised_mechanism_ran"))
+        for runs in logged(project).values()
+        for run in runs
+        if "method" in run.data.tags
+    }
+    assert tags["kd"] == ("ran", 1.0) and tags["sft"] == tags["rkl"] == (None, None)
+    assert tags["distillm"][0].startswith("DistiLLM's scheduler never fired here: ") and tags["distillm"][1] == 0.0
+
+
 def test_a_changed_result_is_a_new_run_and_the_old_one_says_so(project, params):
     mlflow.sync(project, params)
     first = project.membership("kd").read_text()
