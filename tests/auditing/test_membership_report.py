@@ -86,3 +86,18 @@ def test_a_missing_side_is_named(scores, role):
 def test_a_table_without_attacks_is_named(scores):
     with pytest.raises(KdleakError, match="no attack column"):
         membership_report(scores[["record_id", "role", "task"]])
+
+
+def test_rates_and_epsilon_take_groups_for_one_draw(scores):
+    """Each record written four times, in one group: the rates stay, and what they say is what one writing said."""
+    fours = pd.concat([scores.assign(record_id=scores["record_id"] + f"/{i}") for i in range(4)], ignore_index=True)
+    groups = {record: record.split("/")[0] for record in fours["record_id"]}
+    once, grouped, naive = (membership_report(t, groups=g) for t, g in ((scores, None), (fours, groups), (fours, None)))
+    a, b, c = (report["attacks"]["loss"] for report in (once, grouped, naive))
+    assert a["tpr_at_fpr"] == b["tpr_at_fpr"] == c["tpr_at_fpr"]
+    for rate in ("0.25", "0.05"):
+        width = [np.ptp(each["tpr_ci95"][rate]) for each in (a, b, c)]
+        assert width[1] == pytest.approx(width[0], rel=0.05) and width[2] < 0.7 * width[0]
+    assert b["fpr_ci95"]["0.25"] == pytest.approx(a["fpr_ci95"]["0.25"])
+    assert b["epsilon_lower"] == pytest.approx(a["epsilon_lower"], abs=0.05) and c["epsilon_lower"] > a["epsilon_lower"]
+    assert once["notes"][0].split("as high as")[1] == grouped["notes"][0].split("as high as")[1]

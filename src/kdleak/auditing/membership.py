@@ -59,7 +59,7 @@ def membership_report(
         "best_attack": max(attackers(names), key=lambda name: (np.nan_to_num(attacks[name]["auc"], nan=-1.0), name)),
         "tasks": tasks,
         "controls": dict(controls or {}),
-        "notes": _notes(int((~is_member).sum())),
+        "notes": _notes(int((~is_member).sum()), None if owners is None else owners[~is_member]),
     }
 
 
@@ -113,8 +113,10 @@ def _undefined(column: np.ndarray, is_member: np.ndarray) -> dict[str, int]:
     return {"members": int((undefined & is_member).sum()), "nonmembers": int((undefined & ~is_member).sum())}
 
 
-def _notes(n: int) -> list[str]:
-    _, bound = stats.clopper_pearson(0, n, LEVEL)
+def _notes(n: int, owners: np.ndarray | None) -> list[str]:
+    """Stated rates that n non-members are too few for. owners: (n,) their groups."""
+    sides = None if owners is None else (owners, owners)
+    _, bound = stats.clopper_pearson(0, stats.effective_sizes((n, n), sides)[1], LEVEL)
     finer = [f"{100 * fpr:g} %" for fpr in stats.FPRS if 0.0 < fpr * n < 1.0 - 1e-9]
     if not finer:
         return []

@@ -19,7 +19,7 @@ from kdleak.stats.correlation import (
     technique_correlation,
     weighted_spearman,
 )
-from kdleak.stats.delong import Groups, Leak, Scores, mid_ranks, placements
+from kdleak.stats.delong import Groups, Leak, Scores, effective_sizes, mid_ranks, placements
 from kdleak.stats.epsilon import epsilon_bound, epsilon_lower_bound
 from kdleak.stats.gap import Gap, mean_gap, proportion_gap
 from kdleak.stats.operating_points import (
@@ -57,6 +57,7 @@ __all__ = [
     "balanced_accuracy",
     "clopper_pearson",
     "corrected",
+    "effective_sizes",
     "epsilon_bound",
     "epsilon_lower_bound",
     "excluded_share",
