@@ -464,9 +464,8 @@ def test_a_run_names_the_defence_that_its_student_was_made_under_and_its_epsilon
     write(project.training("teacher"), json.loads(project.training("teacher").read_text()) | {"defence": spent})
     mlflow.sync(project, params)
     found = logged(project)
-    parents = {
-        run.data.params["method"]: run.data for runs in found.values() for run in runs if "method" in run.data.params
-    }
+    runs = [run.data for nested in found.values() for run in nested]
+    parents = {run.params["method"]: run for run in runs if "method" in run.params}
     assert parents["kd"].params["defence.name"] == "dp_sgd" and parents["kd"].params["defence.sigma"] == "0.5"
     assert "defence.name" not in parents["sft"].params  # it has no teacher
     figures = [run.metrics for run in runs if "epsilon" in run.metrics]
