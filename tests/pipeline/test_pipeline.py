@@ -296,7 +296,7 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     assert spent["defence"]["groups"]["planted canaries"]["size"] == 16
     done = project.run("env", "DVC_STAGE=report", "kdleak", "report")
     page = (project.folder / "results/report.html").read_text()
-    assert "dp_sgd on the teacher, sigma 0.8, clip 1.0; ε " in page and "for one record of private" in page, done.stderr
+    assert "dp_sgd on the teacher, clip 1.0, sigma 0.8; ε " in page and "for one record of private" in page, done.stderr
     done = project.experiment(**{"kd.method": "kd", "defence.name": "none", "defence.sigma": "null"})
     assert ran(done) == {"params"} and contents(project) == before  # all of it is in DVC's cache
 

@@ -477,6 +477,25 @@ def test_results_are_logged_with_the_parameters_that_made_them(project, params):
     assert found[title("rkl")][0].data.params["teacher.epochs"] == str(params.teacher.epochs)
 
 
+def test_a_run_names_the_defence_that_its_student_was_made_under_and_its_epsilon(project, params):
+    spent = {
+        "name": "dp_sgd",
+        "acts_on": "teacher",
+        "knobs": {"sigma": 0.5, "clip": 1.0},
+        "epsilon": 7.5,
+        "delta": 0.001,
+    }
+    write(project.training("teacher"), json.loads(project.training("teacher").read_text()) | {"defence": spent})
+    mlflow.sync(project, params)
+    found = logged(project)
+    runs = [run.data for nested in found.values() for run in nested]
+    parents = {run.params["method"]: run for run in runs if "method" in run.params}
+    assert parents["kd"].params["defence.name"] == "dp_sgd" and parents["kd"].params["defence.sigma"] == "0.5"
+    assert "defence.name" not in parents["sft"].params  # it has no teacher
+    figures = [run.metrics for run in runs if "epsilon" in run.metrics]
+    assert figures and all((f["epsilon"], f["delta"]) == (7.5, 0.001) for f in figures)
+
+
 def test_a_student_of_an_earlier_teacher_is_left_out(project, params):
     lock(project, **{"models/teacher": "dir-of-another-teacher"})
     mlflow.sync(project, params)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdleak.core.files import read_csv, read_json, read_parquet, replacing_file, write_csv, write_json
 from kdleak.core.paths import BASELINE, TEACHER
+from kdleak.defend.record import defence_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,11 +50,11 @@ def write_headline(params: Params, project: Project) -> None:
 
 
 def _defended(method: str, project: Project) -> dict[str, Any]:
-    """Name and ε of the defence that the student or its teacher was trained under; nothing where there was none."""
-    for name in (TEACHER, method):
-        if defence := read_json(project.training(name)).get("defence"):
-            return {"defence": defence["name"], **({"epsilon": defence["epsilon"]} if "epsilon" in defence else {})}
-    return {}
+    """Name and ε of the defence that the student was made under; nothing where there was none."""
+    defence = defence_of(method, project)
+    if defence is None:
+        return {}
+    return {"defence": defence["name"]} | {key: defence[key] for key in ("epsilon",) if key in defence}
 
 
 def best_attack(report: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from kdleak.core.files import read_csv, read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.times import Span, span_of
 from kdleak.data.sources import find_source
+from kdleak.defend.record import defence_of
 from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
@@ -165,7 +166,7 @@ def method_runs(
 ) -> MethodRuns:
     """The runs of `steps`, all made with `params`; their result files must be there."""
     ids = _ids_by_role(project)
-    settings = _settings(params, method)
+    settings = _settings(params, method) | _defence(method, project)
     nested = [_stage_run(step, project, params, settings, ids) for step in steps if step[0] != "summary"]
     metrics: dict[str, float] = {}
     for run in sorted(nested, key=lambda run: run.stage != "membership"):  # the UI compares by the first metric
@@ -201,9 +202,13 @@ def _settings(params: Params, method: str) -> dict[str, Any]:
     if method == BASELINE:
         sections.pop("canaries")
         sections.pop("teacher")
-    if method != BASELINE and params.defence.name != "none":
-        sections["defence"] = {"name": params.defence.name, **params.defence.knobs}
     return sections | {"kd": recipe(method, params.kd).model_dump()}
+
+
+def _defence(method: str, project: Project) -> dict[str, Any]:
+    """Name and knobs of the defence that the student was made under, whatever params.yaml says by now."""
+    defence = defence_of(method, project)
+    return {} if defence is None else {"defence": {"name": defence["name"], **defence["knobs"]}}
 
 
 def _stage_run(
