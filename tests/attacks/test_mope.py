@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from kdleak.attacks import mope
 from kdleak.attacks.mope import PERTURBED_BLOCKS, sampled
 from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope
+from kdleak.attacks.registry import PassInput
 from kdleak.auditing.blocks import block_report
 from kdleak.data.encoding import EncodedRecord
 from kdleak.inference.scoring import token_statistics
@@ -38,7 +40,7 @@ def test_the_sample_is_the_first_by_record_id_whatever_their_order(monkeypatch):
 def test_sampled_records_get_the_scores_that_they_get_among_all_and_others_none(monkeypatch):
     everyone, model, noise = records(12), tiny_model(layers=2, vocabulary=64), Noise(0.3, 2, seed=1)
     statistics = token_statistics(model, everyone)
-    given = SimpleNamespace(records=everyone, statistics=statistics)
+    given = cast("PassInput", SimpleNamespace(records=everyone, statistics=statistics))
     monkeypatch.setattr(mope, "BLOCK_RECORDS", 5)
     drops = PERTURBED_BLOCKS.compute(model, given, (noise, 5), 64, "blocks")
     known = np.stack([block.drops for block in block_mope(model, everyone, noise)])
