@@ -51,6 +51,8 @@ def place() -> Iterator[Path]:
         (top / name).mkdir()
     for name in ("open/model", "closed/model", "shut"):
         shutil.copytree(project.model("teacher"), top / name)
+        for path in (top / name).iterdir():
+            path.chmod(0o644)
     (top / "shut" / "model.safetensors").chmod(0o600)
     for file, seed in (("own/m", 1), ("own/n", 2), ("closed/m", 3), ("secret", 4)):
         (top / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people(12, seed)))
