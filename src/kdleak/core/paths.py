@@ -83,6 +83,10 @@ class Project:
         return self.root / "results" / "shadow"
 
     @property
+    def shadow_report(self) -> Path:
+        return self.shadow / "report.json"
+
+    @property
     def report(self) -> Path:
         """The study's report, one self-contained page."""
         return self.root / "results" / "report.html"

@@ -55,7 +55,7 @@ def make_shadows(params: Params, project: Project) -> None:
             for (number, _), scores in run_tasks(make, tasks, params.compute.workers):
                 store.add(number, scores)
                 advance()
-    report = project.shadow / "report.json"
+    report = project.shadow_report
     if params.shadow.models:
         write_json(_report(store, inside, params), report, digits=6)
     elif not report.is_file():

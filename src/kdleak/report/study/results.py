@@ -51,12 +51,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's parameters and results. trials: of the runs beside the default ones that params.yaml asks for."""
+    """A study's parameters and results. trials: of the runs beside the default ones that params.yaml asks for; shadow:
+    what shadow models say."""
 
     params: Params
     models: Mapping[str, Model]
     trials: Mapping[Variant, Model] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
+    shadow: Figures = None
 
     @property
     def attack(self) -> str:
@@ -113,6 +115,7 @@ def read_study(params: Params, project: Project) -> Study:
         models,
         {run: _trial(run, project) for run in params.study.variants if project.utility(run).is_file()},
         _if_there(project.checks, read_json),
+        _if_there(project.shadow_report, read_json),
     )
 
 

@@ -1,0 +1,37 @@
+"""The section on shadow models shows what their report says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from kdleak.core.files import json_text
+from kdleak.report.study.sections.shadow import by_many_trainings
+from kdleak.shadow.report import shadow_report
+from tests.shadow.test_transfer import simulated
+
+
+def content(shadow):
+    return by_many_trainings(SimpleNamespace(study=SimpleNamespace(shadow=shadow)))
+
+
+def test_attacks_and_transfer_are_shown_with_their_intervals():
+    import json
+
+    student, teacher, inside = simulated(0)
+    scores = {
+        name: {"loss": each, "ez": 1 / (1 + np.exp(-each))} for name, each in (("teacher", teacher), ("kd", student))
+    }
+    said = {"seed": 0, "family": "gpt2-tiny", "student": "small"} | shadow_report(scores, inside, 0)
+    shown = content(json.loads(json_text(said, digits=6)))
+    attacks, transfer = (block for block in shown.blocks if hasattr(block, "rows"))
+    assert [row[0] for row in attacks.rows] == ["teacher", "KD"] and transfer.rows[0][-1] == "passed"
+    tau = said["transfer"]["kd"]["loss"]["tau"]
+    assert transfer.rows[0][1].startswith(f"{tau['value']:.2f}"[1:]) and "KD passes on" in shown.lead
+    assert "too few false positives" in attacks.rows[0]
+
+
+def test_without_shadow_models_the_command_is_named():
+    for nothing in (None, {"models": 0}):
+        assert "shadow.models=16" in str(content(nothing).blocks[0])
