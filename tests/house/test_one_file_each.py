@@ -39,11 +39,17 @@ QUICK = {
     "audit.mope.draws": 1,
     "audit.blocks.draws": 1,
 }
-STAGES = (
-    "data", "checks", "canaries", "base", "teacher", "distill sft", "text jeffreys", "distill jeffreys", "measure base",
-    "measure teacher", "measure sft", "measure jeffreys", "judge teacher", "judge sft", "judge jeffreys", "summary",
-    "report",
-)  # fmt: skip
+
+
+def commands(method: str) -> list[str]:
+    """What DVC runs for a method, but for `params`: in both files a stage stands below those that it reads from."""
+    root, study = (yaml.safe_load((ROOT / name).read_text())["stages"] for name in ("dvc.yaml", "study/dvc.yaml"))
+    *first, summary = (stage["cmd"] for name, stage in root.items() if name != "params")
+    of_method = [
+        study[name]["cmd"].replace("${item.method}", method) for name in ("text", "distill", "measure", "judge")
+    ]
+    listed = [*first, *of_method, summary, study["report"]["cmd"]]
+    return [command.removeprefix("kdleak ") for command in listed]
 
 
 def page_file(package: str, name: str) -> str:
@@ -91,9 +97,9 @@ def project(tmp_path_factory) -> Project:
 
 def test_each_runs_through_the_pipeline_by_its_name_alone(registered, project, monkeypatch, capfd):
     kdleak = CommandLine(monkeypatch, capfd)
-    for stage in STAGES:
-        code, said = kdleak(project.root, *stage.split())
-        assert code == 0, f"{stage}: {said}"
+    for command in commands("jeffreys"):
+        code, said = kdleak(project.root, *command.split())
+        assert code == 0, f"{command}: {said}"
     records = pd.read_parquet(project.records)
     assert records["instruction"].str.fullmatch(r"What is \w+'s number\?").all()
     training = read_json(project.training("jeffreys"))

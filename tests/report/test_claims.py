@@ -3,13 +3,16 @@ run, tasks and blocks that are not there."""
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.core.paths import Project
 from kdleak.pipeline.provenance import Provenance
 from kdleak.render.page import Page, Section
 from kdleak.report.headline import best_attack
@@ -55,9 +58,18 @@ def change(results: StudyResults, names: list[str], edit: Callable[[pd.DataFrame
         edit(pd.read_parquet(path)).to_parquet(path)
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory) -> StudyResults:
+    return StudyResults(tmp_path_factory.mktemp("study"), n=300)
+
+
 @pytest.fixture
-def results(tmp_path) -> StudyResults:
-    return StudyResults(tmp_path, n=300)
+def results(untouched, tmp_path) -> StudyResults:
+    """A copy, for a test to change."""
+    shutil.copytree(untouched.project.root, tmp_path, dirs_exist_ok=True)
+    made = copy.copy(untouched)
+    made.project = Project(tmp_path)
+    return made
 
 
 @pytest.mark.parametrize(
