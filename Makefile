@@ -26,7 +26,7 @@ test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 hostile: setup
-	KDLEAK_HOSTILE=all OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/robustness/test_hostile*.py \
+	KDLEAK_HOSTILE=all OMP_NUM_THREADS=1 python -m pytest -m 'faults or not faults' -p no:cacheprovider tests/robustness/test_hostile*.py \
 		tests/robustness/test_limits.py tests/robustness/test_private_*.py
 
 faults: setup

@@ -21,9 +21,12 @@ from tests.support.hostile_inputs import TABLES, Tried, chosen
 from tests.support.small_project import small_project
 from tests.support.standalone_models import people
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("cc"), reason="preloads a library that it compiles (Linux, cc)"
-)
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not shutil.which("cc"), reason="preloads a library that it compiles (Linux, cc)"
+    ),
+]
 SOURCE = Path(__file__).parents[1] / "support" / "failing_disk.c"
 
 

@@ -37,7 +37,7 @@ def _why_not() -> str:
     return f"no mount namespace here ({tried.stderr.strip()})" if tried.returncode else ""
 
 
-pytestmark = pytest.mark.skipif(bool(_why_not()), reason=_why_not())
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(bool(_why_not()), reason=_why_not())]
 
 
 @pytest.fixture(scope="module")
