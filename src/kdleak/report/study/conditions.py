@@ -32,8 +32,8 @@ def conditions(study: Study, runs: int) -> list[str]:
     ]
 
 
-def recipe_conditions(models: Mapping[str, Model]) -> list[str]:
-    """On which grid these were compared: the controlled one (equal start, epochs and learning rate, no LM loss), or
+def recipe_conditions(models: Mapping[str, Model], grid: str = "the controlled grid") -> list[str]:
+    """On which grid these were compared: `grid`, where they are equal in start, epochs, learning rate and LM loss, or
     what they differ in beside the technique."""
     trained = {name: model.training for name, model in models.items() if model.training}
     differ = []
@@ -51,7 +51,7 @@ def recipe_conditions(models: Mapping[str, Model]) -> list[str]:
         return []
     if differ:
         return [f"the recipes as their papers define them: {'; '.join(differ)}"]
-    return ["the controlled grid: equal start, epochs, learning rate and LM loss"]
+    return [f"{grid}: equal start, epochs, learning rate and LM loss"]
 
 
 def _lm_loss(model: Model) -> bool:

@@ -52,7 +52,7 @@ def _in_the_papers_grid(
     if not views:
         reason = f"The techniques have not been run in the paper's grid: {GRID}. {caveat}"
         return not_measured(name, says, PAIRED, reason.strip())
-    return test(name, says, views, caveat, recipe_conditions(own))
+    return test(name, says, views, caveat, recipe_conditions(own, "the paper's grid, alike for these"))
 
 
 @claim("LM corpus")
