@@ -1,0 +1,1 @@
+"""Benchmarks, each a command of its own; run by `make bench`."""
