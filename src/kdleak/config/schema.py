@@ -4,89 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from kdleak.config.data import Canaries, Checks, Data
+from kdleak.config.types import MOST, Count, Method, Rate, Section, Seed, Share
 from kdleak.core.errors import nearest, shown
 from kdleak.core.variants import Variant
 
-#: A method of distillation, by name. Which there are is for `kdleak.distill.recipes.check_methods` to know.
-Method = Annotated[str, Field(min_length=1)]
-#: No number of anything is larger: what lies beyond would overflow the integers of the libraries that count it.
-_MOST = 2**31 - 1
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 #: Texts of the LM loss that are no file, and the files that it may be.
 CORPORA = ("none", "general", "auxiliary")
 CORPUS_FILES = (".txt", ".jsonl", ".parquet")
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Sizes(_Section):
-    """Records in each role."""
-
-    private: Count
-    public: Count
-    heldout: Count
-    auxiliary: Count
-    population: Annotated[int, Field(ge=2, le=_MOST)]
-
-
-class Hub(_Section):
-    """A data set on the Hugging Face hub, pinned."""
-
-    name: Annotated[str, Field(min_length=1)]
-    revision: Annotated[str, Field(min_length=1)]
-    split: Annotated[str, Field(min_length=1)] = "train"
-
-
-class Data(_Section):
-    """Where records come from and how they are shared out among the roles."""
-
-    source: Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_]*\z")]
-    path: Annotated[str, Field(min_length=1)]
-    hub: Hub
-    rows: Count
-    roles: Literal["hash", "column"]
-    sizes: Sizes
-    max_prompt_chars: Count | None
-    min_response_chars: Count
-    max_response_chars: Count | None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Data:
-        if self.max_response_chars is not None and self.max_response_chars < self.min_response_chars:
-            raise ValueError("max_response_chars is below min_response_chars; no row can pass")
-        return self
-
-
-class Checks(_Section):
-    """Bounds of the gate on contamination between the roles."""
-
-    ngram: Count
-    max_overlap: Share
-    max_overlapping_share: Share
-
-
-class Canaries(_Section):
-    """Random secrets planted in the teacher's training data."""
-
-    repetitions: Annotated[list[Count], Field(min_length=1)]
-    each: Annotated[int, Field(ge=0, le=_MOST)]
-    references: Count
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Canaries:
-        if len(set(self.repetitions)) < len(self.repetitions):
-            raise ValueError("repetitions: a number stands twice in the list")
-        return self
-
-
-class Compute(_Section):
+class Compute(Section):
     """What a stage may use. No stage depends on it: results agree to rounding whatever it says."""
 
     device: Literal["auto", "cpu", "cuda"]
@@ -94,16 +24,16 @@ class Compute(_Section):
     batch_tokens: Count
     generation_batch: Count
     micro_batch_tokens: Count | None
-    workers: Annotated[int, Field(ge=0, le=_MOST)]
+    workers: Annotated[int, Field(ge=0, le=MOST)]
 
 
-class Model(_Section):
+class Model(Section):
     """Which family and size, and the limits on a record's tokens."""
 
     family: Annotated[str, Field(min_length=1)]
     student: Annotated[str, Field(min_length=1)]
-    max_prompt_tokens: Annotated[int, Field(ge=16, le=_MOST)]
-    max_tokens: Annotated[int, Field(ge=17, le=_MOST)]
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=MOST)]
+    max_tokens: Annotated[int, Field(ge=17, le=MOST)]
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Model:
@@ -112,7 +42,7 @@ class Model(_Section):
         return self
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """What all trainings share."""
 
     weight_decay: Annotated[float, Field(ge=0)]
@@ -123,7 +53,7 @@ class Optimizer(_Section):
     checkpointing: bool
 
 
-class Training(_Section):
+class Training(Section):
     """What a training sets for itself."""
 
     lr: Rate
@@ -131,7 +61,7 @@ class Training(_Section):
     batch_size: Count
 
 
-class Defence(_Section):
+class Defence(Section):
     """What keeps the teacher's data private: the name of a defence, and its knobs.
 
     Which knobs there are, and their bounds, is for `kdleak.defend` to know; one that is None is left to its default.
@@ -147,14 +77,14 @@ class Defence(_Section):
         return {knob: value for knob, value in (self.model_extra or {}).items() if value is not None}
 
 
-class Generation(_Section):
+class Generation(Section):
     """How students and the teacher write responses."""
 
     max_new_tokens: Count
     temperature: Annotated[float, Field(ge=0)]
 
 
-class Distillation(_Section):
+class Distillation(Section):
     """Which method under which protocol.
 
     grid: what the methods have in common under the corrected protocol; `kdleak.distill.recipes` makes it so.
@@ -189,7 +119,7 @@ class Distillation(_Section):
         return None if self.lm_corpus in CORPORA else self.lm_corpus
 
 
-class Study(_Section):
+class Study(Section):
     """The grid, and the runs beside it. A list of numbers keeps each as it is written: it becomes part of a path."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
@@ -230,24 +160,24 @@ class Study(_Section):
         return self
 
 
-class Shadow(_Section):
+class Shadow(Section):
     """Teachers on halves of the records, and their students.
 
     models: how many teachers, an even number; 0: none. methods: what each is distilled by; `sft`: the no-KD control.
     """
 
-    models: Annotated[int, Field(ge=0, le=_MOST, multiple_of=2)]
+    models: Annotated[int, Field(ge=0, le=MOST, multiple_of=2)]
     methods: Annotated[list[Method], Field(min_length=1)]
 
 
-class Noise(_Section):
+class Noise(Section):
     """How weights are perturbed (MoPe)."""
 
     sigma: Annotated[float, Field(gt=0)]
     draws: Count
 
 
-class Audit(_Section):
+class Audit(Section):
     """The attacks."""
 
     attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -264,20 +194,20 @@ class Audit(_Section):
         return self
 
 
-class Memorization(_Section):
+class Memorization(Section):
     """What counts as giving a record back."""
 
     tokens: Count
     shortest: Count
 
 
-class Report(_Section):
+class Report(Section):
     """What is told of the results."""
 
     headline: str
 
 
-class Params(_Section):
+class Params(Section):
     """The whole of params.yaml."""
 
     seed: Seed

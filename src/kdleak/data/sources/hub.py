@@ -10,7 +10,7 @@ from kdleak.data.sources.registry import Source, source
 from kdleak.data.sources.rows import SourceRow, to_records
 
 if TYPE_CHECKING:
-    from kdleak.config.schema import Hub
+    from kdleak.config.data import Hub
 
 
 @source("hub")
