@@ -50,7 +50,7 @@ def _in_the_papers_grid(
     caveat = " ".join(f"{model.mechanism_absent}." for model in there.values() if model.mechanism_absent)
     views = views_of(study.grouped({Variant(method): model.scores for method, model in own.items()}))
     if not views:
-        reason = f"The techniques have not been run in the paper's grid: {GRID}. {caveat}"
+        reason = f"No two of these techniques have been themselves in the paper's grid: {GRID}. {caveat}"
         return not_measured(name, says, PAIRED, reason.strip())
     return test(name, says, views, caveat, recipe_conditions(own, "the paper's grid, alike for these"))
 
