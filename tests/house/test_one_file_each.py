@@ -1,5 +1,5 @@
-"""A source, a method, an attack and a section of one file each (those of docs/howto) run through every stage of the
-pipeline by their names in params.yaml: nothing else is told of them."""
+"""A source, a method, an attack, a defence and a section of one file each (those of docs/howto) run through every stage
+of the pipeline by their names in params.yaml: nothing else is told of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from kdleak.attacks import ATTACKS
 from kdleak.core.files import read_json
 from kdleak.core.paths import Project
 from kdleak.data.sources import registry
+from kdleak.defend.defences import DEFENCES
 from kdleak.distill.methods import METHODS
 from kdleak.report.study.sections import SECTIONS
 from tests.support.pipeline_project import ROOT
@@ -26,11 +27,18 @@ from tests.support.small_project import CommandLine, change, small_project
 FILES = {
     "kdleak.data.sources": "phone_book",
     "kdleak.distill.methods": "jeffreys",
-    "kdleak.attacks": "rank",
+    "kdleak.attacks": "hits",
+    "kdleak.defend.defences": "rounding",
     "kdleak.report.study.sections": "audited",
 }
 #: How a run asks for them.
-ASKED = {"data.source": "phone_book", "data.rows": 120, "kd.method": "jeffreys"}
+ASKED = {
+    "data.source": "phone_book",
+    "data.rows": 120,
+    "kd.method": "jeffreys",
+    "defence.name": "rounding",
+    "defence.step": 0.1,
+}
 QUICK = {
     "base.epochs": 1,
     "teacher.epochs": 1,
@@ -63,7 +71,7 @@ def page_file(package: str, name: str) -> str:
 @pytest.fixture
 def registered(tmp_path, monkeypatch) -> Iterator[None]:
     """The files, each found as a file of its package is."""
-    known = (registry._SOURCES, METHODS, ATTACKS, SECTIONS)
+    known = (registry._SOURCES, METHODS, ATTACKS, DEFENCES, SECTIONS)
     before = [dict(each) for each in known]
     for package, name in FILES.items():
         folder = tmp_path / package
@@ -88,7 +96,7 @@ def project(tmp_path_factory) -> Project:
     for key, value in {**ASKED, **QUICK}.items():
         change(content, key, value)
     content["study"]["methods"].append("jeffreys")
-    content["audit"]["attacks"].append("log_rank")
+    content["audit"]["attacks"].append("hit_rate")
     made.params.write_text(yaml.safe_dump(content, sort_keys=False))
     for folder in ("models", "results"):
         shutil.rmtree(made.root / folder)
@@ -105,8 +113,9 @@ def test_each_runs_through_the_pipeline_by_its_name_alone(registered, project, m
     training = read_json(project.training("jeffreys"))
     assert (training["loss"], training["options"]) == ("jeffreys", {"balance": 0.5}) and training["history"]
     for name in ("teacher", "sft", "jeffreys"):
-        assert pd.read_parquet(project.scores(name))["log_rank"].notna().all()
-        assert 0 <= read_json(project.membership(name))["attacks"]["log_rank"]["auc"] <= 1
-    assert read_json(project.metrics)["method"] == "jeffreys"
+        assert pd.read_parquet(project.scores(name))["hit_rate"].notna().all()
+        assert 0 <= read_json(project.membership(name))["attacks"]["hit_rate"]["auc"] <= 1
+    metrics = read_json(project.metrics)
+    assert (metrics["method"], metrics["defence"]) == ("jeffreys", "rounding")
     page = project.report.read_text()
-    assert "Records behind the figures" in page and "log_rank" in page and "jeffreys" in page
+    assert "Records behind the figures" in page and "hit_rate" in page and "jeffreys" in page
