@@ -21,6 +21,7 @@ ROOMS = {
     "tracking": "MLflow",
     "pipeline": "DVC's stages",
     "auditing": "one audit engine",
+    "shadow": "many trainings",
     "defend": "defences",
     "attacks": "membership",
     "memorization": "verbatim, exposure",

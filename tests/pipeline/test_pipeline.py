@@ -18,6 +18,7 @@ from kdleak.core.fingerprint import SourceTree
 from kdleak.data.records import ROLES
 from kdleak.distill.methods import METHODS
 from kdleak.pipeline.validate import ATTACKS_PACKAGE, DEFENCES_PACKAGE, IDLE, METHODS_PACKAGE, PLUMBING
+from tests.docs.test_measures import FILES, without_entry
 from tests.support.declared import declared
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
 
@@ -122,6 +123,12 @@ def test_what_each_model_gives_back_stands_beside_the_student_without_a_teacher(
     records = pd.read_parquet(project.folder / "data/records.parquet", columns=["record_id", "task"])
     assert not set(records["record_id"]) & set(planted["record_id"]) and "canary" not in set(records["task"])
     assert set(pd.read_parquet(project.folder / "results/teacher/scores.parquet")["role"]) == {"private", "heldout"}
+
+
+def test_every_key_of_the_results_has_an_entry_in_the_page_of_measures(project):
+    for model in ("teacher", "students/sft", "students/kd"):
+        for name in FILES:
+            assert without_entry(read(project, f"results/{model}/{name}")) == set(), (model, name)
 
 
 def test_a_second_run_changes_nothing(project):

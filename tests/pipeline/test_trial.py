@@ -9,7 +9,7 @@ import pytest
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_json
 from kdleak.core.paths import Project
-from kdleak.core.variants import Variant
+from kdleak.core.variants import CONTROL, Variant
 from kdleak.pipeline.measure import measure_base, measure_run
 from kdleak.pipeline.membership import judge_membership
 from kdleak.pipeline.passes import BASES, audited_records, write_passes
@@ -27,10 +27,12 @@ def project(tmp_path_factory) -> Project:
     made = untrained(tmp_path_factory.mktemp("project"))
     shutil.copytree(made.base_teacher, made.base_external)
     for part in BASES:
-        write_passes(measure_base(made.base_model(part), PARAMS, made), made.base_passes(part))
+        passes = measure_base(made.base_model(part), PARAMS, made, known=part == "student")
+        write_passes(passes, made.base_passes(part))
     attacks = [attack for attack in PARAMS.audit.attacks if attack != "mope"]
     audited = PARAMS.model_copy(update={"audit": PARAMS.audit.model_copy(update={"attacks": attacks})})
-    for name in ("teacher", "sft"):
+    write_passes(measure_base(made.model("sft"), PARAMS, made), made.passes(CONTROL))  # a student of no member
+    for name in ("sft", "teacher"):
         passes = measure_run(Variant(name), (), PARAMS, made, memorization=False)
         write_passes(passes, made.passes(name))
         judge_membership(Variant(name), passes, audited_records(made), audited, made)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.core.files import write_csv, write_json
 from kdleak.core.paths import Project
 from kdleak.pipeline.provenance import Provenance
 from kdleak.render.page import Page, Section
@@ -40,6 +41,7 @@ from kdleak.report.study.sections.attacks import heatmap_drawing
 from kdleak.report.study.sections.claims import tally
 from kdleak.report.study.sections.headline import what_leaked
 from kdleak.report.study.sections.realised import what_techniques_did
+from kdleak.report.study.tables import attacks_table, models_table
 from kdleak.stats.contrasts import Contrast
 from kdleak.tracking.metrics import headline_metrics, realised_metrics
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
@@ -266,6 +268,10 @@ def test_an_auditors_attack_is_nobodys_best_and_stands_by_itself(results):
     assert page.count("teacher_aware") == 1 and "AUC, teacher_aware" in page and "no outsider has them" in page
     best = headline_metrics("membership", {"auc/loss": 0.8, "auc/teacher_aware": 0.999}, "loss")
     assert best["best_auc"] == 0.8 and best["auc_teacher_aware"] == 0.999
+    study = read_study(params, results.project)
+    write_csv(attacks_table(study), results.project.attacks_table)
+    write_csv(models_table(study), results.project.models_table)
+    write_json({"findings": []}, results.project.findings)
     written = results_markdown(params, results.project)
     assert written.count("`teacher_aware`") == 1 and "which are nobody's best" in written
     assert "teacher_aware †" in heatmap_drawing(read_study(params, results.project))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from kdleak.core.errors import KdleakError
+from kdleak.core.files import write_json
 from kdleak.core.paths import Project
 from kdleak.core.variants import Variant
 from kdleak.distill.recipes import check_methods
@@ -48,6 +49,19 @@ def report_of(study: Study) -> Report:
     return Report(study, findings_of(study), published)
 
 
+def of(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02, "error": 0.01}
+
+
+ATTACKED = {each: {"auc": of(0.8), "tpr_at_0.01": of(0.2), "tpr_at_0.001": None} for each in ("loss", "ez", "lira:ez")}
+PASSED_ON = {each: {"tau": of(0.5), "correlation": 0.9} for each in ("loss", "ez")}
+#: Of results/shadow/report.json what a reader is shown.
+SHADOW = {
+    "models": 16, "records": 280, "family": "gpt2-tiny", "seed": 0, "attacks": {"kd": ATTACKED, "teacher": ATTACKED},
+    "transfer": {"kd": PASSED_ON}, "processing": {"kd": {"state": "passed"}},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> StudyResults:
     made = StudyResults(tmp_path_factory.mktemp("study"))
@@ -55,6 +69,7 @@ def results(tmp_path_factory) -> StudyResults:
     for run in SWEPT.study.variants:
         if run.method in ("kd", "rkl"):
             made.trial(run, 0.5 * STRENGTHS[run.method])
+    write_json(SHADOW, made.project.shadow_report)
     return made
 
 

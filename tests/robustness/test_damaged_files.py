@@ -71,7 +71,7 @@ def test_a_damaged_file_is_one_line_with_the_remedy(name, how, folder, kdleak):
     said = refusal(kdleak, folder, *READ_BY[name])
     place = Path(name).parent if name.startswith("models/") else Path(name)
     assert str(place) in said, said
-    assert any(words in said for words in ("dvc repro", "git ", "; did you mean")), said
+    assert any(words in said for words in ("dvc repro", "git ", "; did you mean", "input should be")), said
     assert (folder / name).read_bytes() == before  # nobody's file is deleted for him
     assert not list(folder.rglob(".*.[0-9]*"))
 
@@ -101,7 +101,7 @@ def test_an_adapter_without_one_of_its_tensors_is_refused(folder):
 
 
 def test_a_report_without_a_key_that_is_read_names_file_and_key(folder, kdleak):
-    path = Project(folder).membership("kd")
+    path = Project(folder).membership("teacher")
     damage(path, lambda content: content.replace(b"attacks", b"attbcks"))
     said = refusal(kdleak, folder, "results")
     assert said == f"{path.relative_to(folder)}: holds no 'attacks'; delete it and run 'dvc repro'"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.core.variants import Variant
 from kdleak.report.study.findings import View, views_of
 from kdleak.stats import tpr_leak
 
@@ -32,7 +33,7 @@ def test_a_rate_that_lets_fewer_than_five_non_members_through_judges_nothing():
     few, enough = (scores(1.0, n, 0, np.zeros(2 * n)) for n in (499, 500))
     assert tpr_leak(*few, 0.01) is None and tpr_leak(*enough, 0.01) is not None
     tables = {
-        name: pd.DataFrame({"record_id": range(998), "role": np.repeat(["private", "heldout"], 499),
+        Variant(name): pd.DataFrame({"record_id": range(998), "role": np.repeat(["private", "heldout"], 499),
                             "loss": np.concatenate(few)})
         for name in ("kd", "rkl")
     }  # fmt: skip

@@ -20,6 +20,7 @@ from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.defend.choice import acting, check_defence
 from kdleak.defend.registry import Acts
+from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
 
@@ -103,10 +104,13 @@ def validate(params: Params, project: Project) -> None:
 
 
 def check_environment(params: Params, project: Project) -> None:
-    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack."""
+    """Refuse what params.yaml names and there is not: a family, a size, a file, an attack, a method."""
     for name in params.audit.attacks:
         if name not in ATTACKS:
             raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
+    for name in params.shadow.methods:
+        if name not in METHODS:
+            raise KdleakError(f"{project.params}: shadow.methods: unknown method '{name}'; {nearest(name, METHODS)}")
     if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
         headline = params.report.headline
         raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
