@@ -21,10 +21,11 @@ from kdleak.core.fingerprint import SourceTree
 from kdleak.core.paths import BASELINE, TEACHER
 from kdleak.core.progress import progress
 from kdleak.core.tasks import run_tasks
+from kdleak.defend.choice import acting
 from kdleak.models.model_files import content_hash
 from kdleak.pipeline.passes import audited_records
 from kdleak.pipeline.shadow_models import shadow_model
-from kdleak.pipeline.validate import fingerprint
+from kdleak.pipeline.validate import DEFENDED, corpus_content, fingerprint
 from kdleak.shadow.halves import halves
 from kdleak.shadow.report import shadow_report
 from kdleak.shadow.store import STATISTICS, ShadowStore
@@ -115,15 +116,19 @@ def _differs(store: ShadowStore, name: str, number: int, scores: dict[str, dict[
 
 def _origin(name: str, params: Params, project: Project) -> dict[str, str]:
     """of: digest of what determines the models of that name beside the code; code: of the code that trains them."""
-    sections = {"model", "optimizer", "teacher", "generation"}
-    said = params.model_dump(mode="json", include=sections | {"seed"})
-    said["kd"] = params.kd.model_dump(mode="json", exclude={"method", "recipes"})
-    said["recipe"] = params.kd.recipes.get(name)
-    files = [project.records, project.canaries]
+    said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher", "defence"})
+    files, models = [project.records, project.canaries], [project.base_teacher, project.base_student]
+    if name != TEACHER:
+        said |= params.model_dump(mode="json", include={"generation", "checks"})
+        said["kd"] = params.kd.model_dump(mode="json", exclude={"method", "recipes"})
+        said["recipe"], said["corpus"] = params.kd.recipes.get(name), corpus_content(params, project)
+    if name not in (TEACHER, BASELINE):
+        models.append(project.model(BASELINE))  # which a student may start from
     said["files"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    said["bases"] = [content_hash(folder) for folder in (project.base_teacher, project.base_student)]
-    source = SourceTree(Path(__file__).parents[2])
-    code = fingerprint(source, "teacher") if name == TEACHER else fingerprint(source, "distill", name)
+    said["models"] = [content_hash(folder) for folder in models]
+    source, stage = SourceTree(Path(__file__).parents[2]), "teacher" if name == TEACHER else "distill"
+    defence = acting(params, *(() if name == BASELINE else DEFENDED[stage]))
+    code = fingerprint(source, stage, None if name == TEACHER else name, defence)
     return {
         "of": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
         "code": hashlib.sha256(code.encode()).hexdigest(),
