@@ -84,7 +84,7 @@ def test_other_settings_of_a_method_make_its_students_anew_alone(project, traine
 
 def test_code_that_trains_alike_keeps_what_there_is(project, trained, monkeypatch, capsys):
     shadow.make_shadows(params_of(project, 4, ["kd"]), project)
-    monkeypatch.setattr(shadow, "fingerprint", lambda *_: "other")
+    monkeypatch.setattr(shadow.SourceTree, "fingerprint", lambda *_: "other")
     trained.clear()
     shadow.make_shadows(params_of(project, 4, ["kd"]), project)
     assert trained == [(0, ("kd",))]  # one model was made again, and is what was kept
@@ -98,7 +98,7 @@ def test_code_that_trains_otherwise_makes_all_anew(project, trained, monkeypatch
     shadow.make_shadows(params_of(project, 4, ["kd"]), project)
     kept = read_parquet(project.shadow / "kd.parquet")
     write_parquet(kept.assign(**{"loss.0": kept["loss.0"] + 1.0}), project.shadow / "kd.parquet")
-    monkeypatch.setattr(shadow, "fingerprint", lambda *_: "other")
+    monkeypatch.setattr(shadow.SourceTree, "fingerprint", lambda *_: "other")
     trained.clear()
     shadow.make_shadows(params_of(project, 4, ["kd"]), project)
     assert sorted(trained) == [(0, ("kd",)), (1, ("kd",)), (2, ("kd",)), (3, ("kd",))]
@@ -163,3 +163,26 @@ def test_a_shadow_teacher_is_trained_on_its_half_and_no_other_private_record(pro
     again = shadow_models.shadow_model(3, inside, ("kd",), params, project.root)
     assert np.array_equal(again["teacher"]["loss"], scores["teacher"]["loss"])
     assert np.array_equal(again["kd"]["ez"], scores["kd"]["ez"])
+
+
+def test_another_teacher_takes_every_student_along_and_another_seed_begins_anew(project, trained, capsys):
+    shadow.make_shadows(params_of(project, 2, ["kd", "rkl"]), project)
+    params = params_of(project, 2, ["kd"])
+    longer = params.model_copy(update={"teacher": params.teacher.model_copy(update={"epochs": 9})})
+    trained.clear()
+    shadow.make_shadows(longer, project)
+    assert trained == [(0, ("kd",)), (1, ("kd",))] and not (project.shadow / "rkl.parquet").exists()
+    records = read_parquet(project.records)
+    roles = records["role"].replace({"public": "heldout", "heldout": "public"})
+    write_parquet(records.assign(role=roles), project.records)  # as another seed draws others
+    trained.clear()
+    shadow.make_shadows(longer.model_copy(update={"seed": 7}), project)
+    assert trained == [(0, ("kd",)), (1, ("kd",))]
+    assert "other settings, data or bases: teacher, kd made anew" in capsys.readouterr().err
+
+
+def test_the_no_kd_control_alone_needs_no_teacher(project, trained):
+    shadow.make_shadows(params_of(project, 2, ["sft", "kd"]), project)
+    trained.clear()
+    shadow.make_shadows(params_of(project, 2, ["sft"]), project)
+    assert trained == []

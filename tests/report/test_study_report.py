@@ -28,6 +28,7 @@ from kdleak.report.study.sections import SECTIONS, Content, Report, section
 from kdleak.report.study.sections import sections as registered
 from kdleak.report.study.sections.attacks import by_attack
 from kdleak.report.study.sections.definitions import corrected_against_published
+from kdleak.shadow.report import settings_of
 from kdleak.stats.correlation import spearman
 from tests.support.pipeline_project import ROOT
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
@@ -57,7 +58,7 @@ ATTACKED = {each: {"auc": of(0.8), "tpr_at_0.01": of(0.2), "tpr_at_0.001": None}
 PASSED_ON = {each: {"tau": of(0.5), "correlation": 0.9} for each in ("loss", "ez")}
 #: Of results/shadow/report.json what a reader is shown.
 SHADOW = {
-    "models": 16, "records": 280, "family": "gpt2-tiny", "seed": 0, "attacks": {"kd": ATTACKED, "teacher": ATTACKED},
+    **settings_of(params_of()), "models": 16, "records": 280, "attacks": {"kd": ATTACKED, "teacher": ATTACKED},
     "transfer": {"kd": PASSED_ON}, "processing": {"kd": {"state": "passed"}},
 }  # fmt: skip
 

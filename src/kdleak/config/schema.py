@@ -166,8 +166,14 @@ class Shadow(Section):
     models: how many teachers, an even number; 0: none. methods: what each is distilled by; `sft`: the no-KD control.
     """
 
-    models: Annotated[int, Field(ge=0, le=MOST, multiple_of=2)]
+    models: Annotated[int, Field(ge=0, le=MOST)]
     methods: Annotated[list[Method], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Shadow:
+        if self.models % 2 or 0 < self.models < 8:
+            raise ValueError("models: pairs of teachers, four at least: 0, or an even number from 8 on")
+        return self
 
 
 class Noise(Section):

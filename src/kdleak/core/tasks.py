@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -59,8 +60,12 @@ def _run(
 
 
 def _one_thread() -> None:
-    """A worker computes with one thread, and its progress would be in the way of the others'."""
+    """A worker computes with one thread, and ends when its parent does; its progress would be in the way of others'."""
     import torch
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
     torch.set_num_threads(1)
     if not os.environ.get("KDLEAK_DEBUG"):

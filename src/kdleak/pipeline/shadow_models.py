@@ -14,7 +14,7 @@ from kdleak.attacks.recent import up_share
 from kdleak.attacks.reference import token_shift
 from kdleak.auditing.passes import ModelRunner
 from kdleak.auditing.settings import EngineSettings
-from kdleak.core.files import read_parquet, write_parquet
+from kdleak.core.files import make_private, read_parquet, write_parquet
 from kdleak.core.paths import BASELINE, TEACHER, Project
 from kdleak.core.seeds import derive
 from kdleak.core.variants import Variant
@@ -46,14 +46,13 @@ def shadow_model(
     if set(methods) != {BASELINE}:
         fine_tune_teacher(settings, project)
         scores[TEACHER] = _scores(project.model(TEACHER), TEACHER, params, origin)
-    for method in methods:
+    for method in sorted(methods, key=lambda name: name == BASELINE):  # the others start from the project's baseline
         if method != BASELINE:
             write_training_text(method, settings, project)
-        student = project.model(method)
-        if method == BASELINE and student.is_symlink():
-            student.unlink()  # of the project, for students that start from it
+        else:
+            project.model(BASELINE).unlink(missing_ok=True)  # the link
         make_student(method, settings, project)
-        scores[method] = _scores(student, method, params, origin)
+        scores[method] = _scores(project.model(method), method, params, origin)
     shutil.rmtree(place)
     return scores
 
@@ -63,14 +62,18 @@ def _furnish(place: Path, origin: Project, inside: np.ndarray) -> Project:
     project = Project(place)
     records, audited = read_parquet(origin.records), audited_records(origin)
     roles = dict(zip(audited["record_id"], np.where(inside, "private", "heldout"), strict=True))
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (place.parent, place):
+        make_private(folder)  # private records and models, until the model is done
     records["role"] = [roles.get(name, role) for name, role in zip(records["record_id"], records["role"], strict=True)]
     write_parquet(records, project.records)
     links = (Project.canaries, Project.base_teacher, Project.base_student, Project.base_external, Project.families)
     targets = [(link.fget(project), link.fget(origin)) for link in links]  # type: ignore[misc]
     for link, target in [*targets, (project.model(BASELINE), origin.model(BASELINE))]:
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists() and target.exists():
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        if target.exists():
             link.symlink_to(target.resolve())
     return project
 

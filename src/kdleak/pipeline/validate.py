@@ -81,6 +81,7 @@ PLUMBING = (
     "kdleak.core.times",
     "kdleak.core.variants",
     "kdleak.core.version",
+    "kdleak.pipeline.provenance",
     "kdleak.tracking",
 )
 

@@ -4,46 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logit
 
 from kdleak.shadow import attacks
-from kdleak.shadow.clustered import Estimate, area, areas, mean, tpr
-from kdleak.shadow.transfer import gains, processing, transfer
+from kdleak.shadow.clustered import FEWEST_FALSE_POSITIVES, area, curve, jackknife, mean_area
+from kdleak.shadow.transfer import RATES, gains, processing, transfer
 
-#: False-positive rates of the table.
-RATES = (0.01, 0.001)
+if TYPE_CHECKING:
+    from kdleak.config.schema import Params
+
+#: False-positive rates of the table, and what they are called there.
+TOLD = {"tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
 #: EZ's share lies in [0, 1]; so far from its ends it is taken as if it lay no further.
 EZ_EDGE = 1e-3
 #: What `a` of RMIA is chosen from, as its authors choose it.
 RMIA_GRID = np.arange(0.0, 1.1, 0.1)
 
 
-def shadow_report(scores: Mapping[str, Mapping[str, np.ndarray]], inside: np.ndarray, seed: int) -> dict[str, Any]:
+def settings_of(params: Params) -> dict[str, Any]:
+    """By what a reader tells whether shadow models are of the study that they stand beside."""
+    model, kd = params.model, params.kd
+    said = {"seed": params.seed, "family": model.family, "student": model.student, "defence": params.defence.name}
+    return said | {"protocol": kd.protocol, "grid": kd.grid, "source": params.data.source}
+
+
+def shadow_report(scores: Mapping[str, Mapping[str, np.ndarray]], inside: np.ndarray) -> dict[str, Any]:
     """scores: `teacher` or a method -> statistic -> (models, n), of which inside (models, n) says what each was trained
-    on. At least two pairs."""
+    on. At least four pairs: with one left out, each model is to have two shadows a side."""
     statistics = {name: _scaled(each) for name, each in scores.items()}
-    attacked = {name: attack_models(each, inside) for name, each in statistics.items()}
+    measured = {name: measure(each, inside) for name, each in statistics.items()}
+    behind = (RATES * (~inside).sum()).astype(int)
     report: dict[str, Any] = {
         "models": len(inside),
         "records": inside.shape[1],
         "inside": inside.sum(1),
-        "attacks": {name: _table(each, inside) for name, each in attacked.items()},
+        "attacks": {name: _table(each, behind) for name, each in measured.items()},
         "stability": {name: _stability(each, inside) for name, each in statistics.items()},
     }
     if "teacher" not in scores:
         return report
-    best = {name: each[_best(each, inside)] for name, each in attacked.items()}
+    of_teacher = np.stack([each[:, 1:] for each in measured["teacher"].values()])
     report["transfer"], report["processing"] = {}, {}
     for name in (name for name in scores if name != "teacher"):
         report["transfer"][name] = {
             statistic: _transfer(values, statistics["teacher"][statistic], inside)
             for statistic, values in statistics[name].items()
         }
-        report["processing"][name] = processing(best[name], best["teacher"], inside, seed)
+        best = max(measured[name].values(), key=lambda each: each[0, 0])
+        report["processing"][name] = processing(best[:, 1:], of_teacher, behind)
     return report
+
+
+def measure(statistics: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, np.ndarray]:
+    """Attack -> (1 + pairs, 1 + rates): AUC and the TPR at each of RATES, of all models and without each pair, which is
+    then neither attacked nor anybody's shadow."""
+    pairs = np.arange(len(inside)) // 2
+    rows: dict[str, list[list[float]]] = {}
+    for left_out in (-1, *range(len(inside) // 2)):
+        kept = pairs != left_out
+        attacked = attack_models({name: values[kept] for name, values in statistics.items()}, inside[kept])
+        for name, scores in attacked.items():
+            row = [mean_area(scores, inside[kept]), *curve(scores, inside[kept], RATES)]
+            rows.setdefault(name, []).append(row)
+    return {name: np.array(each) for name, each in rows.items()}
 
 
 def attack_models(statistics: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, np.ndarray]:
@@ -60,12 +86,17 @@ def attack_models(statistics: Mapping[str, np.ndarray], inside: np.ndarray) -> d
 
 
 def _rmia_offline(values: np.ndarray, inside: np.ndarray, model: int) -> np.ndarray:
-    """`a` is the first of RMIA_GRID with the largest AUC against the model's complement, whose records the attacker of
-    the model knows, by the shadows that both have in common (ml_privacy_meter)."""
-    shadows, complement = attacks.held_out(values, inside, model), model ^ 1
-    tries = [attacks.rmia_offline(values[complement], shadows, a) for a in RMIA_GRID]
-    chosen = RMIA_GRID[int(np.argmax([area(each, inside[complement]) for each in tries]))]
-    return attacks.rmia_offline(values[model], shadows, chosen)
+    """`a` is the first of RMIA_GRID with the largest mean AUC against the two models of the next pair, whose records
+    the attacker knows; neither pair is among the shadows then. (ml_privacy_meter takes the attacked model's own
+    complement, whose labels are the attacked ones turned over: without a leak that puts the AUC below one half.)"""
+    first = 2 * ((model // 2 + 1) % (len(values) // 2))
+    pairs = np.arange(len(values)) // 2
+    others = (pairs != model // 2) & (pairs != first // 2)
+    shadows, known = attacks.Shadows(values[others], inside[others]), (first, first + 1)
+    tries = [np.mean([area(attacks.rmia_offline(values[k], shadows, a), inside[k]) for k in known]) for a in RMIA_GRID]
+    return attacks.rmia_offline(
+        values[model], attacks.held_out(values, inside, model), RMIA_GRID[int(np.argmax(tries))]
+    )
 
 
 def _scaled(statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -76,16 +107,17 @@ def _scaled(statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _table(attacked: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, Any]:
-    return {
-        name: {"auc": asdict(mean(areas(scores, inside)))}
-        | {f"tpr_at_{fpr:g}": _estimate(tpr(scores, inside, fpr)) for fpr in RATES}
-        for name, scores in attacked.items()
-    }
-
-
-def _best(attacked: Mapping[str, np.ndarray], inside: np.ndarray) -> str:
-    return max(attacked, key=lambda name: areas(attacked[name], inside).mean())
+def _table(measured: Mapping[str, np.ndarray], behind: np.ndarray) -> dict[str, Any]:
+    """Estimates of AUC and of the TPRs that are told; None for a rate with too few false positives behind it."""
+    found: dict[str, Any] = {}
+    for name, rows in measured.items():
+        found[name] = {"auc": asdict(jackknife(float(rows[0, 0]), rows[1:, 0]))}
+        for called, fpr in TOLD.items():
+            place = int(np.flatnonzero(fpr == RATES)[0])
+            enough = behind[place] >= FEWEST_FALSE_POSITIVES
+            estimate = jackknife(float(rows[0, 1 + place]), rows[1:, 1 + place])
+            found[name][called] = asdict(estimate) if enough else None
+    return found
 
 
 def _transfer(student: np.ndarray, teacher: np.ndarray, inside: np.ndarray) -> dict[str, Any]:
@@ -117,7 +149,3 @@ def _stability(statistics: Mapping[str, np.ndarray], inside: np.ndarray) -> dict
         "named_sometimes": float(((share > 0.0) & (share < 1.0)).mean()),
         "agreement": float(np.corrcoef(*halves)[0, 1]) if varies else None,
     }
-
-
-def _estimate(found: Estimate | None) -> dict[str, float] | None:
-    return None if found is None else asdict(found)

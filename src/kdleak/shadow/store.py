@@ -57,6 +57,11 @@ class ShadowStore:
             self._tables.pop(name, None)
             self.path(name).unlink(missing_ok=True)
 
+    @property
+    def names(self) -> list[str]:
+        """Of what models there are tables."""
+        return sorted(path.stem for path in self.folder.glob("*.parquet"))
+
     def _table(self, name: str) -> dict[str, np.ndarray]:
         if name not in self._tables:
             self._tables[name] = self._read(self.path(name)) if self.path(name).is_file() else {}

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from kdleak.core.seeds import derive
-from kdleak.shadow.clustered import Estimate, curve, ratio
+from kdleak.shadow.clustered import FEWEST_FALSE_POSITIVES, Estimate, jackknife, ratio
 
 #: A record's own coefficient is given where its teacher's gain lies this many standard errors above zero.
 CLEAR = 2.0
 #: False-positive rates at which the two curves are compared.
 RATES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3])
+#: Fewest pairs that the check is made with: the error of fewer is itself too uncertain.
+FEWEST_PAIRS = 8
 
 
 def gains(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -56,37 +57,29 @@ def transfer(student: np.ndarray, teacher: np.ndarray) -> Transfer:
     return Transfer(tau, by_record, reliability, _correlation(middle_s, middle_t) if n >= 2 else np.nan)
 
 
-def processing(
-    student: np.ndarray, teacher: np.ndarray, inside: np.ndarray, seed: int, draws: int = 400, level: float = 0.95
-) -> dict[str, Any]:
-    """Whether the student's curve lies under its teacher's, scores (models, n) of the best attack on each.
+def processing(student: np.ndarray, teachers: np.ndarray, false_positives: np.ndarray) -> dict[str, Any]:
+    """Whether the student's curve lies under its teacher's.
 
     private -> teacher -> student is a Markov chain: no test of a student is more powerful than the best test of its
     teacher, at any false-positive rate (data processing). A violation says that the teacher was attacked badly, or that
-    the student met private records by another way. The band is simultaneous over RATES: pairs are drawn again `draws`
-    times, and the largest standardised excess of each draw gives its half-width.
+    the student met private records by another way.
+
+    student: (1 + pairs, rates) TPR of the best attack, of all pairs and without each of them. teachers: (attacks,
+    1 + pairs, rates), of which the largest counts at each rate. false_positives: (rates,) how many stand behind a rate;
+    rates with fewer than FEWEST_FALSE_POSITIVES are left out. The band is simultaneous (Bonferroni) over the others.
     """
-    pairs = len(inside) // 2
-    usable = RATES[(RATES * (~inside).sum()).astype(int) >= 1]
-
-    def excess(kept: np.ndarray) -> np.ndarray:
-        models = np.concatenate([2 * kept, 2 * kept + 1])
-        return curve(student[models], inside[models], usable) - curve(teacher[models], inside[models], usable)
-
-    observed = excess(np.arange(pairs))
-    if pairs < 4:
-        return {"state": "could not run", "why": f"{pairs} pairs; it needs 4"}
-    rng = np.random.default_rng(derive(seed, "shadow/processing"))
-    drawn = np.stack([excess(rng.integers(0, pairs, pairs)) for _ in range(draws)])
-    error = np.maximum(drawn.std(0, ddof=1), 1e-9)
-    reach = float(np.quantile(np.abs((drawn - observed) / error).max(1), level))
-    low = observed - reach * error
+    pairs, usable = len(student) - 1, false_positives >= FEWEST_FALSE_POSITIVES
+    if pairs < FEWEST_PAIRS or not usable.any():
+        return {"state": "could not run", "why": f"{pairs} pairs; it needs {FEWEST_PAIRS} and enough false positives"}
+    excess = (student - teachers.max(0))[:, usable]
+    level = 1.0 - 0.05 / usable.sum()
+    band = [jackknife(float(excess[0, k]), excess[1:, k], level) for k in range(excess.shape[1])]
     return {
-        "state": "failed" if (low > 0).any() else "passed",
-        "rates": usable,
-        "excess": observed,
-        "low": low,
-        "high": observed + reach * error,
+        "state": "failed" if any(each.low > 0 for each in band) else "passed",
+        "rates": RATES[usable],
+        "excess": [each.value for each in band],
+        "low": [each.low for each in band],
+        "high": [each.high for each in band],
     }
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdleak.core.paths import BASELINE, TEACHER
-from kdleak.render.blocks import Absent, Block, Paragraph, Table
+from kdleak.render.blocks import Absent, Block, Callout, Paragraph, Table
 from kdleak.render.palette import label
 from kdleak.render.wording import percent, with_interval
 from kdleak.report.study.sections import Content, section
+from kdleak.shadow.report import settings_of
 
 if TYPE_CHECKING:
     from kdleak.report.study.sections import Report
@@ -24,6 +25,8 @@ def by_many_trainings(report: Report) -> Content:
         return Content([Absent(how)])
     names = sorted(found["attacks"], key=lambda name: (name != TEACHER, name))
     rows = [_row(name, found["attacks"][name]) for name in names]
+    own = settings_of(report.study.params)
+    others = [f"{key} {found[key]}" for key, value in own.items() if found[key] != value]
     header = ("model", "AUC of loss", "AUC of ez", "best with shadows", "its AUC", "TPR at 1 % FPR", "at 0.1 %")
     trained = (
         f"{found['models']} teachers ({found['family']}, seed {found['seed']}), each on a random half of "
@@ -31,6 +34,8 @@ def by_many_trainings(report: Report) -> Content:
         "Intervals are over pairs of teachers: for other trainings on halves of these records."
     )
     blocks: list[Block] = [Paragraph(trained), Table(header, rows)]
+    if others:
+        blocks.insert(0, Callout(f"These models are of other settings than the rest of the page: {', '.join(others)}."))
     passed = [_passed(name, found) for name in found.get("transfer", {})]
     if passed:
         words = (
