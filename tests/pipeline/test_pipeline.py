@@ -305,7 +305,7 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     page = (project.folder / "results/report.html").read_text()
     assert "dp_sgd on the teacher, clip 1.0, sigma 0.8; ε " in page and "for one record of private" in page, done.stderr
     done = project.experiment(**{"kd.method": "kd", "defence.name": "none", "defence.sigma": "null"})
-    # All of it is in DVC's cache, but for what stands in git: the headline, and the scores of shadow models (none here).
+    # All of it is in DVC's cache, but for what stands in git: headline and scores of shadow models (none here).
     assert ran(done) == {"params", "shadow", "summary"} and contents(project) == before
 
 

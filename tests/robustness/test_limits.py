@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
