@@ -19,7 +19,7 @@ from kdleak.core.paths import Project
 from kdleak.data.sources import registry
 from kdleak.defend.defences import DEFENCES
 from kdleak.distill.methods import METHODS
-from kdleak.report.study.sections import SECTIONS
+from kdleak.report.study.sections import SECTIONS, sections
 from tests.support.pipeline_project import ROOT
 from tests.support.small_project import CommandLine, change, small_project
 
@@ -71,6 +71,7 @@ def page_file(package: str, name: str) -> str:
 @pytest.fixture
 def registered(tmp_path, monkeypatch) -> Iterator[None]:
     """The files, each found as a file of its package is."""
+    registry.sources(), sections()  # found when first asked for; what is put back below is then all of them
     known = (registry._SOURCES, METHODS, ATTACKS, DEFENCES, SECTIONS)
     before = [dict(each) for each in known]
     for package, name in FILES.items():
