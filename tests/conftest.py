@@ -16,10 +16,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)  # stable: the others stay as they are
 
 
+#: Of the root logger, before any test has run.
+LEVEL, THRESHOLD = logging.root.level, logging.root.manager.disable
+
+
 @pytest.fixture(autouse=True)
-def loggers_stay_enabled():
-    """MLflow, where it makes a store in this process, configures logging anew and disables every logger there is."""
-    yield
+def logging_as_it_was():
+    """Libraries of the pipeline configure logging anew, where they run in this process, and silence what there is."""
+    logging.root.setLevel(LEVEL)
+    logging.disable(THRESHOLD)
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("kdleak") and isinstance(logger, logging.Logger):
-            logger.disabled = False
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
