@@ -51,7 +51,7 @@ def test_another_processors_digits_are_the_same_results(project, capsys):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"student_auc": 0.885}, "student_auc"),
+        ({"student_auc": 0.895}, "student_auc"),
         ({"perplexity": 106.0}, "perplexity"),
         ({"method": "rkl"}, "method"),
         ({"teacher_auc": 0.97}, "teacher_auc"),
@@ -63,17 +63,30 @@ def test_a_figure_outside_its_tolerance_is_named(project, change, what):
 
 
 def test_a_changed_verdict_and_a_missing_row_are_named(project, capsys):
-    findings = [FINDINGS["findings"][0], {"claim": "2", "verdict": "contradicted"}]
+    findings = [{"claim": "1", "verdict": "contradicted"}, FINDINGS["findings"][1]]
     write(project.findings, {"findings": findings})
     pd.read_csv(project.attacks_table).iloc[:1].to_csv(project.attacks_table, index=False)
     result = verified(project)
     assert [each.what for each in result.differences] == [
-        "claim 2", "teacher loss auc", "teacher loss tpr_at_1pct_fpr",
+        "claim 1", "teacher loss auc", "teacher loss tpr_at_1pct_fpr",
     ]  # fmt: skip
     print_verification(result)
     shown = capsys.readouterr().out
-    assert "claim 2: contradicted here, inconclusive in HEAD" in shown and "teacher loss auc: none here" in shown
+    assert "claim 1: contradicted here, reproduced in HEAD" in shown and "teacher loss auc: none here" in shown
     assert "3 differ: the results here are not those of HEAD." in shown
+
+
+def test_a_verdict_at_its_border_is_told_and_no_difference(project, capsys):
+    findings = [FINDINGS["findings"][0], {"claim": "2", "verdict": "contradicted"}]
+    write(project.findings, {"findings": findings})
+    result = verified(project)
+    assert result.differences == () and [each.what for each in result.moved] == ["claim 2"]
+    print_verification(result)
+    shown = capsys.readouterr().out
+    assert "claim 2: contradicted here, inconclusive in HEAD" in shown and "moved, and no difference" in shown
+    for lost in (findings[:1], [findings[0], {"claim": "2", "verdict": "not run"}]):
+        write(project.findings, {"findings": lost})
+        assert [each.what for each in verified(project).differences] == ["claim 2"]
 
 
 def test_without_committed_results_one_line_says_so(project):
