@@ -15,6 +15,7 @@ from kdleak.core.files import read_parquet, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.canaries import write_canaries
 from kdleak.pipeline import shadow, shadow_models
+from kdleak.pipeline.shadow_arms import of_arm
 from kdleak.shadow.store import ShadowStore
 from tests.support.small_project import small_project
 
@@ -149,14 +150,15 @@ def test_a_shadow_teacher_is_trained_on_its_half_and_no_other_private_record(pro
     frame = read_parquet(project.records)
     universe = sorted(frame.loc[frame["role"].isin(["private", "heldout"]), "record_id"])
     inside = np.arange(24) % 2 == 0
-    scores = shadow_models.shadow_model(3, inside, ("kd", "sft"), params, project.root)
+    scores = shadow_models.shadow_model(3, inside, ("kd", "sft", "regularise=0.5"), params, project.root)
     expected = {name for name, chosen in zip(universe, inside, strict=True) if chosen}
     for roles, seed in seen.values():
         assert roles["private"] == expected and roles["heldout"] == set(universe) - expected
         assert roles["public"] == set(frame.loc[frame["role"] == "public", "record_id"])
         assert seed != params.seed
     assert set(seen) == {("fine_tune_teacher", ""), ("make_student", "kd"), ("make_student", "sft")}
-    assert set(scores) == {"teacher", "kd", "sft"}
+    assert set(scores) == {"teacher", "kd", "sft", "regularise=0.5"}
+    assert not np.array_equal(scores["regularise=0.5"]["loss"], scores["teacher"]["loss"])
     for statistics in scores.values():
         assert all(values.shape == (24,) and np.isfinite(values).all() for values in statistics.values())
     assert not (project.root / ".kdleak" / "shadow" / "3").exists()
@@ -179,6 +181,35 @@ def test_another_teacher_takes_every_student_along_and_another_seed_begins_anew(
     shadow.make_shadows(longer.model_copy(update={"seed": 7}), project)
     assert trained == [(0, ("kd",)), (1, ("kd",))]
     assert "other settings, data or bases: teacher, kd made anew" in capsys.readouterr().err
+
+
+def test_control_arms_are_added_and_their_defence_is_theirs_alone(project, trained, monkeypatch):
+    shadow.make_shadows(params_of(project, 2, ["kd"]), project)
+    params = params_of(project, 2, ["kd"])
+    told = []
+    monkeypatch.setattr(shadow, "shadow_report", lambda *given: told.append(given) or {})
+    armed = params.model_copy(update={"shadow": params.shadow.model_copy(update={"arms": ["regularise=0.2"]})})
+    trained.clear()
+    shadow.make_shadows(armed, project)
+    assert trained == [(0, ("regularise=0.2",)), (1, ("regularise=0.2",))]
+    assert list(told[0][0]) == ["teacher", "kd", "regularise=0.2"] and told[0][2] == ["regularise=0.2"]
+    other = armed.model_copy(update={"shadow": params.shadow.model_copy(update={"arms": ["regularise=0.3"]})})
+    trained.clear()
+    shadow.make_shadows(other, project)
+    assert trained == [(0, ("regularise=0.3",)), (1, ("regularise=0.3",))]
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("erly_stop=1", "shadow.arms: 'erly_stop' is no defence of a teacher's training; did you mean 'early_stop'"),
+        ("top_k=8", "shadow.arms: 'top_k' is no defence of a teacher's training"),
+        ("regularise=2", r"shadow.arms, regularise=2: defence.label_smoothing"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused(project, arm, message):
+    with pytest.raises(KdleakError, match=message):
+        of_arm(arm, load_params(project.params))
 
 
 def test_the_no_kd_control_alone_needs_no_teacher(project, trained):

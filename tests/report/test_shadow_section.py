@@ -35,6 +35,18 @@ def test_attacks_and_transfer_are_shown_with_their_intervals():
     assert "of other settings than the rest of the page: defence dp_sgd" in str(other.blocks[0])
 
 
+def test_students_stand_beside_control_arms_as_useful_as_they():
+    student, teacher, inside = simulated(0, pairs=4, n=80)
+    arm = simulated(5, pairs=4, n=80)[0] + 0.1
+    models = {"teacher": teacher, "kd": student, "early_stop=1": arm}
+    scores = {name: {"loss": each, "ez": 1 / (1 + np.exp(-each))} for name, each in models.items()}
+    said = settings_of(params_of()) | shadow_report(scores, inside, ["early_stop=1"])
+    shown = content(json.loads(json_text(said, digits=6)))
+    arms, students = [block for block in shown.blocks if hasattr(block, "rows")][-2:]
+    assert [row[0] for row in arms.rows] == ["teacher", "early_stop, 1"] and students.rows[0][0] == "KD"
+    assert "early_stop" in students.header[-1] and "[" in students.rows[0][-1]
+
+
 def test_without_shadow_models_the_command_is_named():
     for nothing in (None, {"models": 0}):
         assert "shadow.models=16" in str(content(nothing).blocks[0])

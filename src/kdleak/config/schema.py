@@ -164,10 +164,12 @@ class Shadow(Section):
     """Teachers on halves of the records, and their students.
 
     models: how many teachers, an even number; 0: none. methods: what each is distilled by; `sft`: the no-KD control.
+    arms: further teachers on the same halves, each under a defence of its own, `name=strength`.
     """
 
     models: Annotated[int, Field(ge=0, le=MOST)]
     methods: Annotated[list[Method], Field(min_length=1)]
+    arms: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*=\d+(\.\d+)?$")]]
 
     @model_validator(mode="after")
     def _pairs(self) -> Shadow:

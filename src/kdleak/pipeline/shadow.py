@@ -26,6 +26,7 @@ from kdleak.defend.choice import acting
 from kdleak.defend.registry import Acts
 from kdleak.models.model_files import content_hash
 from kdleak.pipeline.passes import audited_records
+from kdleak.pipeline.shadow_arms import is_arm, of_arm
 from kdleak.pipeline.shadow_models import shadow_model
 from kdleak.pipeline.validate import DEFENCES_PACKAGE, METHODS_PACKAGE, PLUMBING, corpus_content
 from kdleak.shadow.halves import halves
@@ -58,7 +59,8 @@ def make_shadows(params: Params, project: Project) -> None:
     make = partial(_make, inside, params, project.root.resolve())
     origins = {name: _origin(name, records, params, project) for name in _names(params)}
     _discard_what_no_longer_holds(store, make, origins, params, project)
-    lacking = {k: _lacking(store, k, params.shadow.methods) for k in range(params.shadow.models)}
+    asked = [*params.shadow.methods, *params.shadow.arms]
+    lacking = {k: _lacking(store, k, asked) for k in range(params.shadow.models)}
     tasks = [(k, tuple(methods)) for k, methods in lacking.items() if methods]
     with progress("shadow models", len(tasks)) as advance:
         for (number, _), scores in run_tasks(make, tasks, params.compute.workers):
@@ -70,15 +72,15 @@ def make_shadows(params: Params, project: Project) -> None:
 
 def _names(params: Params) -> list[str]:
     """The models whose scores are kept; no teacher where nobody learns from one."""
-    methods = params.shadow.methods
-    return list(methods) if set(methods) == {BASELINE} else [TEACHER, *methods]
+    methods, arms = params.shadow.methods, params.shadow.arms
+    return [*methods, *arms] if set(methods) == {BASELINE} else [TEACHER, *methods, *arms]
 
 
 def _report(store: ShadowStore, inside: np.ndarray, params: Params) -> dict[str, Any]:
     """What the models of params.yaml say; those beyond shadow.models are kept, and left out."""
     models = params.shadow.models
     scores = {name: {each: store.values(name, each, models) for each in STATISTICS} for name in _names(params)}
-    return settings_of(params) | shadow_report(scores, inside)
+    return settings_of(params) | shadow_report(scores, inside, params.shadow.arms)
 
 
 def _make(inside: np.ndarray, params: Params, root: Path, number: int, methods: tuple[str, ...]) -> dict[str, dict]:
@@ -86,7 +88,7 @@ def _make(inside: np.ndarray, params: Params, root: Path, number: int, methods: 
 
 
 def _lacking(store: ShadowStore, number: int, methods: Iterable[str]) -> list[str]:
-    """The methods by which model `number` is still to be distilled."""
+    """The methods by which model `number` is still to be distilled, and the arms that it lacks."""
     return [name for name in methods if number not in store.numbers(name)]
 
 
@@ -115,7 +117,7 @@ def _make_one_again(recoded: list[str], store: ShadowStore, make: partial, param
     """Of models whose code has changed make one again; where its scores are not what was kept, discard the others."""
     number = min(set.intersection(*(store.numbers(name) for name in recoded)), default=0)
     methods = [name for name in recoded if name != TEACHER]
-    if TEACHER in recoded and set(methods) <= {BASELINE}:
+    if TEACHER in recoded and all(is_arm(name) or name == BASELINE for name in methods):
         methods.append(next(name for name in params.shadow.methods if name != BASELINE))
     _, scores = next(run_tasks(make, [(number, tuple(methods))], 1))
     changed = [name for name in recoded if number not in store.numbers(name) or _differs(store, name, number, scores)]
@@ -133,13 +135,15 @@ def _differs(store: ShadowStore, name: str, number: int, scores: dict[str, dict[
 def _origin(name: str, records: pd.DataFrame, params: Params, project: Project) -> dict[str, str]:
     """of: digest of what determines the models of that name beside the code; code: of the code that trains and scores
     them, a student's with its teacher's."""
+    if is_arm(name):
+        params = of_arm(name, params)
     said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher", "defence"})
     models = [project.base_teacher, project.base_student]
-    if name != TEACHER:
+    if name != TEACHER and not is_arm(name):
         said |= params.model_dump(mode="json", include={"generation", "checks"})
         said["kd"] = params.kd.model_dump(mode="json", exclude={"method", "recipes"})
         said["recipe"], said["corpus"] = params.kd.recipes.get(name), corpus_content(params, project)
-    if name not in (TEACHER, BASELINE):
+    if name not in (TEACHER, BASELINE) and not is_arm(name):
         models.append(project.model(BASELINE))  # which a student may start from
     said["files"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (project.records, project.canaries)]
     said["models"] = [content_hash(folder) for folder in models]

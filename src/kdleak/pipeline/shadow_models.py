@@ -20,6 +20,7 @@ from kdleak.core.seeds import derive
 from kdleak.core.variants import Variant
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.passes import audited_records, subject_of
+from kdleak.pipeline.shadow_arms import is_arm, of_arm
 from kdleak.pipeline.teacher import fine_tune_teacher
 from kdleak.pipeline.text import write_training_text
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 def shadow_model(
     number: int, inside: np.ndarray, methods: Sequence[str], params: Params, root: Path
 ) -> dict[str, dict]:
-    """Train teacher `number` on the records that are `inside` and distil it by each of `methods`.
+    """Train teacher `number` on the records that are `inside` and distil it by each of `methods`; of those that name a
+    control arm, train the arm's teacher.
 
     Returns model -> statistic -> (n,) float32, the records in the order of `audited_records`. inside: (n,) bool. The
     recipe is that of params.yaml, with a seed of its own; an interrupted training goes on where it was. `sft` is
@@ -43,10 +45,14 @@ def shadow_model(
     settings = params.model_copy(update={"seed": derive(params.seed, f"shadow/{number}")})
     project = _furnish(place, origin, inside)
     scores = {}
-    if set(methods) != {BASELINE}:
+    students = [name for name in methods if not is_arm(name)]
+    for name in (name for name in methods if is_arm(name)):
+        fine_tune_teacher(of_arm(name, settings), project)
+        scores[name] = _scores(project.model(TEACHER), TEACHER, params, origin)
+    if set(students) - {BASELINE}:
         fine_tune_teacher(settings, project)
         scores[TEACHER] = _scores(project.model(TEACHER), TEACHER, params, origin)
-    for method in sorted(methods, key=lambda name: name == BASELINE):  # the others start from the project's baseline
+    for method in sorted(students, key=lambda name: name == BASELINE):  # the others start from the project's baseline
         if method != BASELINE:
             write_training_text(method, settings, project)
         else:

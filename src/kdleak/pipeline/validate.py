@@ -23,6 +23,7 @@ from kdleak.defend.registry import Acts
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
+from kdleak.pipeline.shadow_arms import of_arm
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -100,8 +101,15 @@ def validate(params: Params, project: Project) -> None:
                 path = fresh / stage / f"{method}.txt" if method else fresh / f"{stage}.txt"
                 path.parent.mkdir(exist_ok=True)
                 defence = acting(params, *(() if method == BASELINE else DEFENDED.get(stage, ())))
-                path.write_text(fingerprint(source, stage, method, defence), encoding="utf-8")
+                acting_on = [defence, *(_arms(params) if stage == "shadow" else ())]
+                lines = [fingerprint(source, stage, method, each) for each in acting_on]
+                path.write_text("".join(lines), encoding="utf-8")
         (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
+
+
+def _arms(params: Params) -> list[Defence]:
+    """The defences that the control arms' teachers are trained under."""
+    return [acting(of_arm(name, params), Acts.TEACHER) for name in params.shadow.arms]
 
 
 def check_environment(params: Params, project: Project) -> None:
@@ -112,6 +120,8 @@ def check_environment(params: Params, project: Project) -> None:
     for name in params.shadow.methods:
         if name not in METHODS:
             raise KdleakError(f"{project.params}: shadow.methods: unknown method '{name}'; {nearest(name, METHODS)}")
+    for name in params.shadow.arms:
+        of_arm(name, params)
     if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
         headline = params.report.headline
         raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logit
 
 from kdleak.shadow import attacks
+from kdleak.shadow.barrier import LEAK, barrier, usefulness
 from kdleak.shadow.clustered import FEWEST_FALSE_POSITIVES, area, curve, jackknife, mean_area
 from kdleak.shadow.transfer import RATES, gains, processing, transfer
 
@@ -31,9 +32,12 @@ def settings_of(params: Params) -> dict[str, Any]:
     return said | {"protocol": kd.protocol, "grid": kd.grid, "source": params.data.source}
 
 
-def shadow_report(scores: Mapping[str, Mapping[str, np.ndarray]], inside: np.ndarray) -> dict[str, Any]:
-    """scores: `teacher` or a method -> statistic -> (models, n), of which inside (models, n) says what each was trained
-    on. At least four pairs: with one left out, each model is to have two shadows a side."""
+def shadow_report(
+    scores: Mapping[str, Mapping[str, np.ndarray]], inside: np.ndarray, arms: Collection[str] = ()
+) -> dict[str, Any]:
+    """scores: `teacher`, a method or an arm -> statistic -> (models, n), of which inside (models, n) says what each was
+    trained on. arms: which of the names are teachers of control arms, `kind=strength`. At least four pairs: with one
+    left out, each model is to have two shadows a side."""
     statistics = {name: _scaled(each) for name, each in scores.items()}
     measured = {name: measure(each, inside) for name, each in statistics.items()}
     behind = (RATES * (~inside).sum()).astype(int)
@@ -48,14 +52,33 @@ def shadow_report(scores: Mapping[str, Mapping[str, np.ndarray]], inside: np.nda
         return report
     of_teacher = np.stack([each[:, 1:] for each in measured["teacher"].values()])
     report["transfer"], report["processing"] = {}, {}
-    for name in (name for name in scores if name != "teacher"):
+    for name in (name for name in scores if name != "teacher" and name not in arms):
         report["transfer"][name] = {
             statistic: _transfer(values, statistics["teacher"][statistic], inside)
             for statistic, values in statistics[name].items()
         }
         best = max(measured[name].values(), key=lambda each: each[0, 0])
         report["processing"][name] = processing(best[:, 1:], of_teacher, behind)
+    if arms:
+        report["barrier"] = _barriers(statistics, measured, inside, arms)
     return report
+
+
+def _barriers(
+    statistics: Mapping[str, Mapping[str, np.ndarray]],
+    measured: Mapping[str, Mapping[str, np.ndarray]],
+    inside: np.ndarray,
+    arms: Collection[str],
+) -> dict[str, Any]:
+    """Of each student Δ_net against the arms of each kind; the undefended teacher ends every kind's line."""
+    useful = {name: usefulness(each["loss"], inside) for name, each in statistics.items()}
+    leak = {name: each[LEAK][:, 0] for name, each in measured.items()}
+    kinds: dict[str, list[str]] = {}
+    for name in arms:
+        kinds.setdefault(name.partition("=")[0], ["teacher"]).append(name)
+    students = [name for name in statistics if name != "teacher" and name not in arms]
+    told = {name: {"usefulness": useful[name][0], "leak": leak[name][0]} for name in ("teacher", *arms)}
+    return {"arms": told, "students": {name: barrier(name, kinds, useful, leak) for name in students}}
 
 
 def measure(statistics: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def by_many_trainings(report: Report) -> Content:
         )
         columns = ("technique", "τ by log-likelihood", "τ by ez", "records correlate", "student under its teacher")
         blocks += [Paragraph(words), Table(columns, passed)]
+    if found.get("barrier"):
+        blocks += _barrier(found["barrier"])
     return Content(blocks, lead=_lead(found))
 
 
@@ -62,6 +65,45 @@ def _passed(name: str, found: Mapping[str, Any]) -> list[str]:
         f"{by['loss']['correlation']:.2f}" if by["loss"]["correlation"] is not None else "",
         found["processing"][name]["state"],
     ]
+
+
+def _barrier(found: Mapping[str, Any]) -> list[Block]:
+    """Students beside teachers that were stopped early or regularised, and are as useful."""
+    words = (
+        "Barrier or regulariser: Δ is the AUC (online LiRA on log-likelihood) of the control teacher that leaks least "
+        "of those at least as useful as the student, less the student's. Above zero distillation keeps back what no "
+        "such teacher does; below zero such a teacher is the better choice. Usefulness is perplexity on records that a "
+        "model was not trained on, of the mean record."
+    )
+    kinds = list(next(iter(found["students"].values()))["against"])
+    told = sorted(found["arms"].items(), key=lambda each: -each[1]["usefulness"])
+    arms = [[_arm(name), f"{_perplexity(each['usefulness']):.1f}", f"{each['leak']:.3f}"[1:]] for name, each in told]
+    rows = [
+        [
+            label(name),
+            f"{_perplexity(each['usefulness']['value']):.1f}",
+            f"{each['leak']['value']:.3f}"[1:],
+            *(_net(each["against"][kind]) for kind in kinds),
+        ]
+        for name, each in found["students"].items()
+    ]
+    return [
+        Paragraph(words),
+        Table(("teacher", "perplexity", "AUC"), arms),
+        Table(("student", "perplexity", "AUC", *(f"Δ against {kind}" for kind in kinds)), rows),
+    ]
+
+
+def _arm(name: str) -> str:
+    return label(name) if "=" not in name else name.replace("=", ", ")
+
+
+def _perplexity(usefulness: float) -> float:
+    return math.exp(-usefulness)
+
+
+def _net(against: Mapping[str, Any] | None) -> str:
+    return "none is as useful" if against is None else f"{_interval(against['net'])} ({_arm(against['arm'])})"
 
 
 def _lead(found: Mapping[str, Any]) -> str:
