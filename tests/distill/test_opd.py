@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from kdleak.core.errors import KdleakError
 from kdleak.distill.divergences import reverse_kl
-from kdleak.distill.methods.opd import sampled_reverse_kl
+from kdleak.distill.methods.opd import WrittenAhead, sampled_reverse_kl
 from kdleak.distill.recipes import recipe
-from tests.support.distillation import made, params, untrained
+from kdleak.distill.rollouts import Rollouts
+from kdleak.inference.generation import Sampling
+from kdleak.models.checkpoints import load_model
+from kdleak.training.batch_sources import FixedBatches
+from tests.support.distillation import encoded, made, params, untrained
 from tests.support.trl import against_trl, every_case, trl_case
 
 TOKEN = {"kd.recipes.opd.estimator": "token"}
@@ -70,3 +76,40 @@ def test_the_token_alone_is_trained_without_dropout():
 def test_the_token_alone_is_refused_at_a_temperature_that_draws_from_another_distribution(tmp_path):
     with pytest.raises(KdleakError, match=r"generation\.temperature: 'opd' with estimator token takes 1 alone"):
         made("opd", untrained(tmp_path), **TOKEN, **{"generation.temperature": 0.7})
+
+
+def test_texts_written_ahead_are_of_their_age_and_survive_a_stop(tmp_path):
+    """Three steps an epoch, two of them written at once: the third is written anew, as is the next epoch's first."""
+    project = untrained(tmp_path)
+    model, records = load_model(project.model("sft")), encoded(project, "public")
+    rollouts = Rollouts(Sampling(max_new_tokens=6, temperature=1.0), eos_id=0, seed=1)
+
+    def source(ahead: int = 2) -> WrittenAhead:
+        return WrittenAhead(FixedBatches(records, 4, seed=1), rollouts, 6, ahead)
+
+    whole = source()
+    batches, ages = [], []
+    for step in range(6):
+        batches.append(whole.batch(model, step))
+        ages.append(whole.realised()["rollout_age_steps"])
+        if step == 0:
+            saved = json.loads(json.dumps(whole.state()))
+    assert ages == [0, 1, 1, 1, 1, 1] and whole.realised()["rollout_rounds"] == 4
+    assert whole.realised()["student_token_share"] == 1 and whole.realised()["replayed_share"] == 1 / 3
+    again = source()
+    again.restore(saved)
+    for step in range(1, 6):
+        assert torch.equal(again.batch(model, step).input_ids, batches[step].input_ids)
+    assert again.realised() == whole.realised()
+    fresh = source(1)
+    assert torch.equal(fresh.batch(model, 0).input_ids, batches[0].input_ids)
+
+
+def test_a_run_that_writes_ahead_says_how_old_its_texts_were(tmp_path):
+    record = made("opd", untrained(tmp_path), **{"kd.recipes.opd.rollout_steps": 3})
+    assert record["realised"]["rollout_age_steps"] == 2 and record["realised"]["rollout_rounds"] == 2
+
+
+def test_the_token_alone_is_refused_on_text_written_ahead():
+    with pytest.raises(KdleakError, match=r"kd\.recipes\.opd.*rollout_steps: estimator token learns from fresh text"):
+        recipe("opd", params(**TOKEN, **{"kd.recipes.opd.rollout_steps": 2}).kd)

@@ -38,6 +38,7 @@ def test_they_are_their_formulas(name, k):
         kl = kl + rest * (rest / (1 - q_k.sum(-1))).log()
     stored = likeliest(case.teacher, k=k)
     torch.testing.assert_close(bucket(case.student.detach(), stored), kl)
+    assert (kl <= (p * (p / q).log()).sum(-1) + 1e-12).all()
     p_k, both = p_k / p_k.sum(-1, keepdim=True), q_k / q_k.sum(-1, keepdim=True)
     torch.testing.assert_close(dropped(case.student.detach(), stored), (p_k * (p_k / q_k).log()).sum(-1))
     torch.testing.assert_close(renormalised(case.student.detach(), stored), (p_k * (p_k / both).log()).sum(-1))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 
+from kdleak.config.schema import Count
 from kdleak.core.errors import KdleakError
 from kdleak.distill.divergences import LOG_ZERO, reverse_kl
 from kdleak.distill.matching import matching_objective
 from kdleak.distill.registry import Method, Run, Text, method
-from kdleak.distill.rollouts import ConstantShare, RolloutBatches
+from kdleak.distill.rollouts import ConstantShare, Origin, RolloutBatches, Rollouts, from_row, to_row
 from kdleak.inference.forward import hidden_states
 from kdleak.models.output_head import output_head
 from kdleak.training.batch_sources import FixedBatches
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kdleak.data.batching import Batch
+    from kdleak.data.encoding import EncodedRecord
     from kdleak.distill.context import Context
     from kdleak.distill.teacher_signal import TeacherSignal
     from kdleak.training.loop import Objective
@@ -35,10 +38,19 @@ class OPD(Method):
     default because no chance enters it. Or "token", log q − log p of the drawn token alone (`sampled_reverse_kl`), for
     which the teacher gives one number a position. That trains without dropout and at a temperature of 1: its tokens
     must be drawn from the q that is updated.
+    rollout_steps: steps whose texts are written at once, which fills the batches of generation; no text is older than
+    rollout_steps − 1 steps, by default 0, which is on-policy in the strict sense.
     """
 
     loss = "rkl"
     estimator: Literal["vocabulary", "token"] = "vocabulary"
+    rollout_steps: Count = 1
+
+    @model_validator(mode="after")
+    def _drawn_from_the_student(self) -> OPD:
+        if self.estimator == "token" and self.rollout_steps > 1:
+            raise ValueError("rollout_steps: estimator token learns from fresh text alone; set it to 1")
+        return self
 
     @property
     def text(self) -> Text:
@@ -57,10 +69,38 @@ class OPD(Method):
         records = context.references()
         fixed = FixedBatches(records, self.batch_size, context.seed)
         steps = self.total_steps(fixed.steps_per_epoch)
-        batches = RolloutBatches(fixed, ConstantShare(1.0), context.rollouts(), steps)
+        batches = WrittenAhead(fixed, context.rollouts(), steps, self.rollout_steps)
         signal = context.signal()
         by_token = self.estimator == "token"
         return Run(sampled_objective(signal) if by_token else matching_objective(signal, reverse_kl), batches, records)
+
+
+class WrittenAhead(RolloutBatches):
+    """Batches that the student alone writes, those of `ahead` steps at once; of fewer where an epoch ends."""
+
+    def __init__(self, fixed: FixedBatches, rollouts: Rollouts, steps: int, ahead: int):
+        super().__init__(fixed, ConstantShare(1.0), rollouts, steps)
+        self._ahead = ahead
+        self._waiting: list[tuple[int, EncodedRecord]] = []
+
+    def _student_text(
+        self, origin: Origin, model: PreTrainedModel, records: Sequence[EncodedRecord], step: int
+    ) -> list[tuple[int, EncodedRecord]]:
+        if not self._waiting:
+            left = min(self.steps_per_epoch - step % self.steps_per_epoch, self._steps - step)
+            coming = [i for later in range(min(self._ahead, left)) for i in self.fixed.indices(step + later)]
+            written = self.rollouts.write(model, [self.fixed.records[i] for i in coming], step)
+            self._waiting = [(step, record) for record in written]
+            self._tally.rounds += 1
+        texts, self._waiting = self._waiting[: len(records)], self._waiting[len(records) :]
+        return texts
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"waiting": [[step, to_row(record)] for step, record in self._waiting]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._waiting = [(step, from_row(row)) for step, row in state["waiting"]]
 
 
 def sampled_objective(signal: TeacherSignal) -> Objective:
