@@ -144,7 +144,7 @@ def test_in_the_controlled_grid_start_steps_and_corpus_are_the_same_for_all():
 
 def test_in_the_papers_grid_each_has_its_own():
     paper = {m: run(m, **{"kd.grid": "paper"}) for m in METHODS}
-    assert {m for m, r in paper.items() if r.starts_from == "sft"} == {"imitkd", "gkd", "distillm", "minillm"}
+    assert {m for m, r in paper.items() if r.starts_from == "sft"} == {"imitkd", "gkd", "distillm", "minillm", "opd"}
     assert {m for m, r in paper.items() if r.lm_weight} == {"distillm", "minillm"}
 
 

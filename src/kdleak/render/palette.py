@@ -50,6 +50,8 @@ STYLES = MappingProxyType(
         "srkl": Style(PURPLE, "^", True, "skew reverse KL"),
         "tvd": Style(BLACK, "v", True, "total variation"),
         "akl": Style(ORANGE, "h", True, "adaptive KL"),
+        "opd": Style(BLUE, "p", True, "on-policy (OPD)"),
+        "topk": Style(GREY, "d", True, "top-k"),
     }
 )
 #: An audited student, which is no technique of the study.
