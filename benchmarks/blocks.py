@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from scoring import MAX_TOKENS, SHAPES, make_model, make_records, peak_mib
 
-from kdleak.attacks.perturbation import Noise, block_mope, perturbed, record_log_probs, shifts
+from kdleak.attacks.block_perturbation import block_mope
+from kdleak.attacks.perturbation import Noise, perturbed, record_log_probs, shifts
 from kdleak.data.batching import collate, scoring_batches
 from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.forward import hidden_states

@@ -130,7 +130,8 @@ def peak_mib(shape: str, n: int, task: str = "token_statistics(model, records, m
     """Memory that `task` on `n` records adds at its peak, measured in a process of its own (Linux)."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[3]); from scoring import *\n"
-        "from kdleak.attacks.perturbation import Noise, block_mope\n"
+        "from kdleak.attacks.block_perturbation import block_mope\n"
+        "from kdleak.attacks.perturbation import Noise\n"
         "shape, n = sys.argv[1], int(sys.argv[2]); model = make_model(shape, 0)\n"
         "records = make_records(n, SHAPES[shape]['vocab_size'])\n"
         "status = lambda key: int(open('/proc/self/status').read().split(key + ':')[1].split()[0])\n"

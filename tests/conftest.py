@@ -5,7 +5,10 @@ import logging
 
 import pytest
 
-LONGEST_FIRST = ("test_pipeline", "test_bad_input", "test_launch", "test_processes", "test_howto", "test_shared_cache")
+LONGEST_FIRST = (
+    "test_pipeline", "test_howto", "test_bad_input", "test_tracking", "test_engine", "test_audit_stage",
+    "test_processes", "test_private_trace", "test_launch", "test_shared_cache",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -98,7 +98,6 @@ def test_storage_in_float32_is_what_the_score_is_made_of(name):
         target=wide(inputs.target),
         references={k: wide(v) for k, v in inputs.references.items()},
         variants={k: wide(v) for k, v in inputs.variants.items()},
-        population={k: wide(v) for k, v in inputs.population.items()},
     )
     np.testing.assert_allclose(ATTACKS[name].score(widened), ATTACKS[name].score(inputs), rtol=1e-6, atol=1e-9)
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from kdleak.attacks import mope
+from kdleak.attacks.block_perturbation import block_mope
 from kdleak.attacks.mope import PERTURBED_BLOCKS, sampled
-from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope
+from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.attacks.registry import PassInput
 from kdleak.auditing.blocks import block_report
 from kdleak.data.encoding import EncodedRecord

@@ -1,16 +1,20 @@
 """Claims on MoPe: its definition, weights untouched, blocks equal to full passes, bounded memory, an honest error."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from kdleak.attacks import perturbation
+from kdleak.attacks import block_perturbation, perturbation
+from kdleak.attacks.block_perturbation import block_mope
 from kdleak.attacks.likelihood import mean_log_prob
-from kdleak.attacks.perturbation import Noise, PerturbationScores, block_mope, mope, perturbed, shifts
+from kdleak.attacks.perturbation import Noise, PerturbationScores, mope, perturbed, shifts
 from kdleak.core.errors import KdleakError
 from kdleak.inference.block_forward import transformer_blocks
 from kdleak.inference.scoring import token_statistics
 from kdleak.stats import auc
+from tests.support.architectures import model_of
 from tests.support.tiny_models import FAMILIES, random_records, tiny_model
 
 RECORDS = random_records(9)
@@ -40,12 +44,25 @@ def test_mope_equals_a_plain_loop_over_perturbed_copies(family):
         np.testing.assert_allclose(found.drops[draw], np.mean(falls, 0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def templated(records):
+    """The same behind two templates of twenty tokens, but for the first."""
+    templates = [tuple(range(k, k + 20)) for k in (1, 30)]
+    return [r if not i else replace(r, prompt=templates[i % 2] + r.prompt) for i, r in enumerate(records)]
+
+
+@pytest.mark.parametrize("architecture", [*FAMILIES, "mistral", "qwen3_moe", "mamba"])
 @pytest.mark.parametrize("antithetic", [True, False])
-def test_block_scores_equal_full_passes_with_that_block_perturbed(family, antithetic):
-    model, noise = tiny_model(family), Noise(sigma=0.3, draws=2, antithetic=antithetic, seed=1)
-    found = block_mope(model, RECORDS, noise, max_tokens=150)
-    clean = mean_log_prob(token_statistics(model, RECORDS))
+def test_block_scores_equal_full_passes_with_that_block_perturbed(architecture, antithetic):
+    """Whether prompts share a template or not, and where a layer keeps no key of it for ever (mistral's window)."""
+    model = tiny_model(architecture) if architecture in FAMILIES else model_of(architecture)
+    noise = Noise(sigma=0.3, draws=2, antithetic=antithetic, seed=1)
+    for records in (RECORDS, templated(RECORDS)):
+        check_blocks(model, records, noise)
+
+
+def check_blocks(model, records, noise):
+    found = block_mope(model, records, noise, max_tokens=150)
+    clean = mean_log_prob(token_statistics(model, records))
     assert len(found) == len(transformer_blocks(model)) == 3
     for index, block in enumerate(transformer_blocks(model)):
         weights = [(f"block.{index}.{name}", p) for name, p in block.named_parameters()]
@@ -53,7 +70,7 @@ def test_block_scores_equal_full_passes_with_that_block_perturbed(family, antith
             falls = []
             for sign in noise.signs:
                 with perturbed(weights, shifts(weights, noise, draw), sign):
-                    falls.append(clean - mean_log_prob(token_statistics(model, RECORDS)))
+                    falls.append(clean - mean_log_prob(token_statistics(model, records)))
             np.testing.assert_allclose(found[index].drops[draw], np.mean(falls, 0), rtol=1e-4, atol=1e-5)
 
 
@@ -84,10 +101,10 @@ def test_scores_do_not_depend_on_batches_shards_or_known_likelihoods():
 
 def test_the_cache_of_hidden_states_keeps_its_bound():
     records = random_records(40)
-    for shard in perturbation._shards(records, 200, 500):
+    for shard in block_perturbation._shards(records, 200, 500):
         sizes = [len(b) * max(len(records[i].prompt) + len(records[i].response) for i in b) for b in shard]
         assert sum(sizes) <= 500
-    covered = [i for shard in perturbation._shards(records, 200, 500) for b in shard for i in b]
+    covered = [i for shard in block_perturbation._shards(records, 200, 500) for b in shard for i in b]
     assert sorted(covered) == list(range(40))
 
 

@@ -11,15 +11,15 @@ from kdleak.attacks import ATTACKS
 from kdleak.attacks.registry import Tuning
 from kdleak.attacks.rmia import GRID, A, beaten_shares, ratios, signals, tuned_a
 from kdleak.stats import operating_point, spearman
-from tests.support.attack_inputs import attack_input
+from tests.support.attack_inputs import attack_input, population
 
 ATTACK = ATTACKS["rmia"]
 
 
 def shares(inputs, a=A):
     of_records = ratios(signals(inputs.target), signals(inputs.references["pretrained"]), a)
-    population = (signals(inputs.population[name]) for name in ("target", "pretrained"))
-    return beaten_shares(of_records, ratios(*population, a))
+    target, reference = map(signals, population(0))
+    return beaten_shares(of_records, ratios(target, reference, a))
 
 
 def test_it_ranks_as_the_share_of_the_population_beaten_and_breaks_its_ties():

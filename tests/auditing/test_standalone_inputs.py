@@ -10,8 +10,10 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 import kdleak
+from kdleak.auditing import standalone
 from kdleak.auditing.lists import overlapping, read_lists
 from kdleak.auditing.passes import make_subjects
+from kdleak.auditing.settings import Limits
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
 from kdleak.data.templates import choose_template
@@ -157,6 +159,18 @@ def test_a_long_prompt_keeps_its_end_and_a_cut_response_is_cut_for_every_model(t
     for a, b, text in zip(records["a"], records["b"], frame["response"], strict=True):
         said = [t.decode(r.response[: r.n_scored]) for t, r in ((tight, a), (wide, b))]
         assert said[0] == said[1] and text.startswith(said[0])
+
+
+def test_by_default_texts_are_as_long_as_the_model_of_the_fewest_positions_reads(tokenizer, tmp_path):
+    """Room for a continuation aside; a limit that is given lowers it and never raises it."""
+    folders = [tmp_path / str(positions) for positions in (128, 96)]
+    for folder in folders:
+        model = tiny_model(layers=1, vocabulary=len(tokenizer), positions=int(folder.name))
+        save_checkpoint(model, tokenizer, folder)
+    within = standalone._within
+    assert within(Limits(), folders[:1]) == (128 - standalone.CONTINUED, 128)
+    assert within(Limits(), folders) == within(Limits(4096, 4096), folders) == (96 - standalone.CONTINUED, 96)
+    assert within(Limits(20, 64), folders) == (20, 64)
 
 
 def test_pickle_weights_alone_and_absent_folders_are_refused_in_one_line(tokenizer, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdleak.attacks.perturbation import Noise, block_mope, mope
+from kdleak.attacks.block_perturbation import block_mope
+from kdleak.attacks.perturbation import Noise, mope
 from kdleak.core import distributed
 from kdleak.core.files import read_json, replacing_folder, write_json
 from kdleak.core.paths import Project

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertLMHeadModel
 
-from kdleak.attacks.perturbation import Noise, block_mope, mope
+from kdleak.attacks.block_perturbation import block_mope
+from kdleak.attacks.perturbation import Noise, mope
 from kdleak.core.errors import KdleakError
 from kdleak.data.batching import collate
 from kdleak.data.encoding import EncodedRecord

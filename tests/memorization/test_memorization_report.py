@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import json_text
@@ -92,8 +93,28 @@ def test_the_inheritance_curve_counts_what_the_teacher_knows_better_than_each_th
     assert (first["n"], first["student_accuracy"], first["teacher_accuracy"]) == (20, 0.75, pytest.approx(0.8875))
     assert (second["n"], second["student_accuracy"]) == (15, pytest.approx(2.5 / 3))
     assert (last["n"], last["no_kd_accuracy"]) == (15, pytest.approx(2 / 3))
-    assert first["nonmembers"] == {"n": 10, "student_accuracy": 0.5, "teacher_accuracy": 0.75, "no_kd_accuracy": 0.5}
+    accuracies = {"n": 10, "student_accuracy": 0.5, "teacher_accuracy": 0.75, "no_kd_accuracy": 0.5}
+    assert {key: first["nonmembers"][key] for key in accuracies} == accuracies
     assert last["nonmembers"]["n"] == 0 and last["nonmembers"]["student_accuracy"] is None
+
+
+def test_every_point_of_the_inheritance_curve_has_intervals_and_the_excess_is_paired(report):
+    """By scipy's t, records being groups of their own; and a table written twice under one group id says no more."""
+    first = report["inheritance"][0]
+    for name, values in {"student": STUDENT[:N], "no_kd": NO_KD[:N]}.items():
+        expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        found = first[f"{name}_accuracy_ci95"]
+        assert found == pytest.approx([max(0, expected.low), min(1, expected.high)])
+    difference = STUDENT[:N] - NO_KD[:N]
+    expected = scipy.stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    assert first["excess"]["difference"] == pytest.approx(difference.mean())
+    assert first["excess"]["ci95"] == pytest.approx([expected.low, expected.high])
+    pairs = {"group_id": [f"g{i // 2:02d}" for i in range(2 * N)]}
+    tables = [Memorization(table(np.repeat(a[::2], 2), **pairs)) for a in (STUDENT, TEACHER, NO_KD)]
+    grouped = memorization_report(tables[0], teacher=tables[1], no_kd=tables[2])["inheritance"][0]
+    low, high = grouped["student_accuracy_ci95"]
+    alone = memorization_report(*[Memorization(table(np.repeat(STUDENT[::2], 2)))], teacher=tables[1])["inheritance"][0]
+    assert high - low > 1.3 * np.diff(alone["student_accuracy_ci95"])[0] and "excess" not in alone
 
 
 def test_inherited_is_what_teacher_and_student_give_back_and_the_other_student_does_not(report):

@@ -21,6 +21,7 @@ from kdleak.pipeline.validate import ATTACKS_PACKAGE, DEFENCES_PACKAGE, IDLE, ME
 from tests.docs.test_measures import FILES, without_entry
 from tests.support.declared import declared
 from tests.support.pipeline_project import ROOT, SMOKE, PipelineProject
+from tests.support.stage_server import address, sockets_of
 
 RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "results/teacher/membership.json")
 
@@ -28,7 +29,7 @@ RESULTS = ("results/metrics.json", "results/students/kd/membership.json", "resul
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> PipelineProject:
     """A project in which the headline chain has run once."""
-    made = PipelineProject(tmp_path_factory.mktemp("pipeline"))
+    made = PipelineProject(tmp_path_factory.mktemp("pipeline"), forked=True)
     done = made.experiment()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made.shown = done.stdout + done.stderr
@@ -392,7 +393,7 @@ def test_no_private_text_leaves_data_and_models(project):
 
 def test_no_stage_opens_a_socket_to_listen_on(project):
     watch = "import socket; socket.socket().bind(('127.0.0.1', 0))"
-    assert not project.sockets.exists()
+    assert not project.sockets.exists() and not sockets_of(address()).exists()
     assert project.run(sys.executable, "-c", watch).returncode == 0
     assert "127.0.0.1" in project.sockets.read_text()  # the watch itself works
     project.sockets.unlink()

@@ -10,10 +10,12 @@ import torch
 from kdleak.core.files import read_json
 from kdleak.core.paths import Project
 from kdleak.core.variants import Variant
+from kdleak.data.records import read_role
 from kdleak.models.checkpoints import load_model, load_tokenizer
 from kdleak.pipeline.measure import measure_base, measure_run
 from kdleak.pipeline.passes import write_passes
-from kdleak.pipeline.utility import judge_utility
+from kdleak.pipeline.utility import judge_utility, rouge_l
+from kdleak.stats import mean_interval
 from tests.support.distillation import SIZES, encoded, params, untrained
 
 
@@ -34,6 +36,10 @@ def test_utility_is_measured_on_other_records_than_membership(project):
     assert figures["records"] == SIZES["population"] == len(passes.responses)
     low, high = figures["rouge_l_ci95"]
     assert 0 <= low <= figures["rouge_l"] <= high <= 1
+    population = read_role(project.records, "population")
+    scores = rouge_l(load_tokenizer(project.model("sft")), passes.responses, list(population["response"]))
+    owners = population["group_id"].to_numpy()
+    assert [low, high] == pytest.approx(mean_interval(scores, owners)[1:], abs=1e-6)
     for name, folder in (("perplexity", project.model("sft")), ("perplexity_of_base", project.base_student)):
         assert figures[name] == pytest.approx(perplexity(folder, encoded(project, "population")), abs=1e-3)
 

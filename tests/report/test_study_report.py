@@ -110,6 +110,9 @@ def test_controls_stand_with_their_state_and_a_blind_scorer_is_called_what_it_is
 def test_overlaps_and_canaries_stand_beside_the_no_kd_students_with_intervals(report):
     exposed = sections(report)[anchor("What students inherit")]
     assert "The most exposed members" in exposed and "the no-KD student" in exposed and "beyond it" in exposed
+    beyond = exposed.split("beyond the no-KD student</th>")[1]
+    row = re.search(r"<tr><td class=\"word\">KD.*?</tr>", beyond, re.DOTALL)[0]
+    assert len(re.findall(r"\[[^\]]+, [^\]]+\]", row)) == 2  # the thresholds that a member passes here
     canaries = sections(report)[anchor("Verbatim memorization")]
     assert "beyond no-KD student, 16 ×" in canaries and "exposure, 1 ×" in canaries
     row = re.search(r"<tr><td class=\"word\">KD.*?</tr>", canaries.split("exposure, 1 ×")[1], re.DOTALL)[0]

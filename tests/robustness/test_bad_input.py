@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,7 @@ THROUGH_DVC = ("an unknown method", "an empty file", "a near-duplicate")
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> PipelineProject:
     """A project with earlier results, which no failure may touch."""
-    made = PipelineProject(tmp_path_factory.mktemp("bad"))
+    made = PipelineProject(tmp_path_factory.mktemp("bad"), forked=True)
     for name in ("results/metrics.json", "results/students/kd/membership.json"):
         (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (made.folder / name).write_text('{"earlier": "result"}\n')
@@ -153,7 +154,7 @@ def test_a_clean_split_of_ones_own_passes_the_gate(project, kdleak):
 
 def test_a_hub_that_cannot_be_reached_is_one_line(project):
     configure(project, None, {"data.source": "hub"})
-    run = project.run("env", "HF_ENDPOINT=http://127.0.0.1:9", "kdleak", "data")
+    run = project.run("env", "HF_ENDPOINT=http://127.0.0.1:9", sys.executable, "-m", "kdleak", "data")
     assert run.returncode == 1
     assert run.stderr.strip().splitlines()[-1].startswith("kdleak: error: data.hub: ")
     assert "download it and use data.source=file" in run.stderr

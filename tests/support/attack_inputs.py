@@ -39,17 +39,9 @@ def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarra
         "pretrained": model(0.0, -0.5),
         "external": model(0.0, -0.3),
     }
-    sizes = generator.integers(1, 40, 60)
-    others = np.concatenate([[0], np.cumsum(sizes)])
-    population = {
-        name: _statistics(np.array([f"p{i}" for i in range(60)]), others, -hard, generator)
-        for name, hard in zip(
-            ("target", *references), generator.gamma(2.0, 1.5, (1 + len(references), others[-1])), strict=True
-        )
-    }
     # The prefix and the lower case cost a member what it has memorised.
     variants = {"lowercase": model(0.0, -0.2), "prefixed": model(0.0, -0.2)}
-    drop = leak * member + generator.normal(size=n)
+    drop = leak * member + np.random.default_rng([seed, 1]).normal(size=n)
     drop[lengths == 0] = np.nan
     return (
         AttackInput(
@@ -58,11 +50,19 @@ def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarra
             texts=[f"{'text ' * (i % 4)}number {i * 7919}" for i in generator.permutation(n)],
             argmax_texts=[f"choice {i * 31 % 77}" for i in generator.permutation(n)],
             variants=variants,
-            population=population,
             computed={PERTURBED.name: drop[None]},
         ),
         member,
     )
+
+
+def population(seed: int, n: int = 60) -> tuple[TokenStatistics, TokenStatistics]:
+    """Other records, that no model was trained on, under an audited model and under a reference."""
+    generator = np.random.default_rng(seed)
+    ids = np.array([f"p{i}" for i in range(n)])
+    offsets = np.concatenate([[0], np.cumsum(generator.integers(1, 40, n))])
+    target, reference = (-generator.gamma(2.0, 1.5, offsets[-1]) for _ in range(2))
+    return _statistics(ids, offsets, target, generator), _statistics(ids, offsets, reference, generator)
 
 
 def _statistics(

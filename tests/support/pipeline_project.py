@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from kdleak.distill.methods import METHODS
+from tests.support.stage_server import CLIENT, WATCHED, address
 
 ROOT = Path(__file__).resolve().parents[2]
-WATCHED = Path(__file__).parent / "watched"
 #: Parameters that make the whole pipeline a matter of seconds. Reached by `-S` alone.
 SMOKE = {
     "model.family": "gpt2-smoke",
@@ -35,13 +35,16 @@ SMOKE = {
 class PipelineProject:
     """A temporary copy of the project, with git and DVC as a user would have them.
 
+    forked: its `kdleak` is a fork of a process that has imported the libraries (`tests.support.stage_server`), for
+    tests that end no process and set no variable that a library reads as it is imported.
     shown: what a run has printed, for tests to keep. sockets: a line for every socket that a process has bound.
     stages: a file for every process of a stage, what it has read.
     """
 
     shown = ""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, forked: bool = False):
+        self._forked = {"STAGE_SERVER": address()} if forked else {}
         self.folder = folder / "project"
         self.home = folder / "home"
         self.sockets = folder / "sockets.log"
@@ -79,20 +82,25 @@ class PipelineProject:
 
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "KDLEAK_"))}
-        return kept | {
-            "HOME": str(self.home),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
-            "COLUMNS": "120",
-            "WATCHED_SOCKETS": str(self.sockets),
-            "WATCHED_STAGES": str(self.stages),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "GX_ANALYTICS_ENABLED": "false",
-            "GIT_AUTHOR_NAME": "t",
-            "GIT_AUTHOR_EMAIL": "t@example.org",
-            "GIT_COMMITTER_NAME": "t",
-            "GIT_COMMITTER_EMAIL": "t@example.org",
-        }
+        clients = [str(CLIENT)] if self._forked else []
+        return (
+            kept
+            | self._forked
+            | {
+                "HOME": str(self.home),
+                "PATH": os.pathsep.join([*clients, str(Path(sys.executable).parent), os.environ["PATH"]]),
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")])),
+                "COLUMNS": "120",
+                "WATCHED_SOCKETS": str(self.sockets),
+                "WATCHED_STAGES": str(self.stages),
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "GX_ANALYTICS_ENABLED": "false",
+                "GIT_AUTHOR_NAME": "t",
+                "GIT_AUTHOR_EMAIL": "t@example.org",
+                "GIT_COMMITTER_NAME": "t",
+                "GIT_COMMITTER_EMAIL": "t@example.org",
+            }
+        )
 
     def _git(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)

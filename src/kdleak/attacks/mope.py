@@ -53,7 +53,7 @@ def sampled(record_ids: Sequence[str]) -> np.ndarray:
 def _block_drops(
     model: PreTrainedModel, inputs: PassInput, settings: tuple[Noise, int], max_tokens: int, label: str
 ) -> np.ndarray:
-    from kdleak.attacks.perturbation import block_mope
+    from kdleak.attacks.block_perturbation import block_mope
     from kdleak.inference.block_forward import transformer_blocks
 
     chosen = sampled([r.record_id for r in inputs.records])

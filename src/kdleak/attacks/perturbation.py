@@ -1,4 +1,4 @@
-"""The forward passes of MoPe: log-probs under perturbed weights, of the whole model or one block at a time.
+"""The forward passes of MoPe: log-probs under perturbed weights.
 
 Model perturbation (Li et al. 2023, arXiv 2310.14369): score = log p_theta(x) - mean_k log p_(theta + eps_k)(x), per
 token, eps_k Gaussian; in expectation sigma^2 / 2 times the trace of the loss's Hessian, larger where the model has
@@ -6,8 +6,7 @@ settled on x. An antithetic pair takes the mean over +eps and -eps: the gradient
 most of the variance, cancels exactly. All records share the same noise, so that what noise does to every record alike
 moves no rank.
 
-Perturbing block l leaves the blocks below it as they are: their output is computed once for a shard of the records,
-held in bounded memory, and every perturbed pass starts from it.
+One block at a time: `kdleak.attacks.block_perturbation`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ import torch
 
 from kdleak.core import distributed
 from kdleak.core.progress import Advance
-from kdleak.data.batching import Batch, collate, scoring_batches
+from kdleak.data.batching import Batch
 from kdleak.data.encoding import EncodedRecord
-from kdleak.inference.block_forward import block_output, hidden_states_from_block, transformer_blocks
-from kdleak.inference.scoring import evaluating, read_responses, scored_only, target_log_probs
+from kdleak.inference.block_forward import transformer_blocks
+from kdleak.inference.scoring import evaluating, read_responses, target_log_probs
 from kdleak.stats import placements
 
 if TYPE_CHECKING:
@@ -134,68 +133,6 @@ def mope(
     return PerturbationScores(drops)
 
 
-def block_mope(
-    model: PreTrainedModel,
-    records: Sequence[EncodedRecord],
-    noise: Noise,
-    *,
-    clean: np.ndarray | None = None,
-    max_tokens: int = 4096,
-    cache_bytes: int = 256 * 2**20,
-    progress: Advance | None = None,
-) -> list[PerturbationScores]:
-    """MoPe of every record with one block perturbed at a time, bottom block first.
-
-    cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
-    progress: advanced by the records of a shard at each block: len(records) times blocks in all.
-    Several processes share the records, and each of them returns the scores of all.
-    """
-    shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
-    known = None if clean is None else clean[shard]
-    drops = _block_drops(model, [records[i] for i in shard], noise, known, max_tokens, cache_bytes, progress)
-    gathered = np.zeros((*drops.shape[:2], len(records)))
-    gathered[:, :, shard] = drops
-    distributed.all_reduce_sum_(gathered)
-    return [PerturbationScores(gathered[block]) for block in range(len(gathered))]
-
-
-def _block_drops(
-    model: PreTrainedModel,
-    records: Sequence[EncodedRecord],
-    noise: Noise,
-    clean: np.ndarray | None,
-    max_tokens: int,
-    cache_bytes: int,
-    progress: Advance | None,
-) -> np.ndarray:
-    """(blocks, draws, n): the falls of `block_mope`."""
-    blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
-    likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
-    reference = np.empty(len(records)) if clean is None else clean
-    with evaluating(model):
-        for shard in _shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)):
-            batches = [_batch(model, records, indices) for indices in shard]
-            inputs: list[torch.Tensor | None] = [None] * len(batches)
-            for index, weights in enumerate(blocks):
-                if index:
-                    inputs = [block_output(model, b, index - 1, s) for b, s in zip(batches, inputs, strict=True)]
-                for draw in range(noise.draws):
-                    both = list(shifts(weights, noise, draw))
-                    for sign in noise.signs:
-                        with perturbed(weights, both, sign):
-                            for batch, states in zip(batches, inputs, strict=True):
-                                states_after = hidden_states_from_block(model, batch, index, states)
-                                log_probs = record_log_probs(model, batch, states_after)
-                                likelihoods[index, draw, list(batch.indices)] += log_probs / len(noise.signs)
-                if progress is not None:
-                    progress(sum(len(batch.indices) for batch in batches))
-            if clean is None:  # what the topmost block makes of its cached input
-                for batch, states in zip(batches, inputs, strict=True):
-                    hidden = hidden_states_from_block(model, batch, len(blocks) - 1, states)
-                    reference[list(batch.indices)] = record_log_probs(model, batch, hidden)
-    return reference - likelihoods
-
-
 @contextlib.contextmanager
 def perturbed(weights: Weights, by: Iterable[torch.Tensor], sign: int) -> Iterator[None]:
     """`weights` plus `sign` times the shifts `by` inside; bit for bit what they were outside.
@@ -236,12 +173,12 @@ def record_log_probs(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor)
 
 def _groups(model: PreTrainedModel) -> list[Weights]:
     """Every parameter once: one group for each block, one for the rest (embeddings, final norm, head)."""
-    blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
+    blocks = [named_weights(index, block) for index, block in enumerate(transformer_blocks(model))]
     inside = {id(p) for group in blocks for _, p in group}
     return [*blocks, [(name, p) for name, p in model.named_parameters() if id(p) not in inside]]
 
 
-def _named(index: int, block: torch.nn.Module) -> Weights:
+def named_weights(index: int, block: torch.nn.Module) -> Weights:
     """The weights of block `index`, under names that are theirs in the whole model and in every family."""
     return [(f"block.{index}.{name}", p) for name, p in block.named_parameters()]
 
@@ -255,25 +192,6 @@ def _scale(weights: Weights) -> float:
 
 def _passes(noise: Noise) -> list[tuple[int, int]]:
     return [(draw, sign) for draw in range(noise.draws) for sign in noise.signs]
-
-
-def _batch(model: PreTrainedModel, records: Sequence[EncodedRecord], indices: Sequence[int]) -> Batch:
-    return scored_only(collate(records, indices)).to(next(model.parameters()).device)
-
-
-def _shards(records: Sequence[EncodedRecord], max_tokens: int, shard_tokens: int) -> Iterator[list[list[int]]]:
-    """Batches in groups of at most `shard_tokens` padded tokens, at least one batch each."""
-    shard: list[list[int]] = []
-    held = 0
-    for indices in scoring_batches(records, min(max_tokens, max(1, shard_tokens))):
-        size = len(indices) * max(len(records[i].prompt) + len(records[i].response) for i in indices)
-        if shard and held + size > shard_tokens:
-            yield shard
-            shard, held = [], 0
-        shard.append(indices)
-        held += size
-    if shard:
-        yield shard
 
 
 def _seed(seed: int, draw: int, name: str) -> int:

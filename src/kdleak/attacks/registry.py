@@ -101,7 +101,6 @@ class AttackInput:
     argmax_texts: (n,) the texts that the target's greedy choices spell.
     variants:     the target's statistics of the same records encoded otherwise, by the `TextPass` that made them.
     computed:     arrays by the `ModelPass` that computed them.
-    population:   statistics of other records that no audited model was trained on, by model: `target`, and references.
     tuning:       records whose membership in a reference model is known, for attacks with a parameter to tune.
     groups:       (n,) what makes records one draw (a shared context, near-duplicates); None: each is its own.
     """
@@ -111,7 +110,6 @@ class AttackInput:
     texts: Sequence[str] = ()
     argmax_texts: Sequence[str] = ()
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
-    population: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     tuning: Tuning | None = None
     groups: np.ndarray | None = None
@@ -134,7 +132,6 @@ class Needs:
 
     references: tuple[str, ...] = ()
     passes: tuple[ExtraPass, ...] = ()
-    population: tuple[str, ...] = ()
     texts: bool = False
     argmax_texts: bool = False
 
@@ -144,7 +141,6 @@ class Needs:
         lacking += [
             f"pass '{each.name}'" for each in self.passes if each.name not in {*inputs.variants, *inputs.computed}
         ]
-        lacking += [f"population under '{name}'" for name in self.population if name not in inputs.population]
         if self.texts and not inputs.texts and len(inputs):
             lacking.append("response texts")
         if self.argmax_texts and not inputs.argmax_texts and len(inputs):

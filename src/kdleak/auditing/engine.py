@@ -157,10 +157,9 @@ def make_passes(
             continue
         of_target = [each for role, needs in uses if role == TARGET for each in needs.passes]
         extra = tuple(p for p in dict.fromkeys(of_target) if subject.population or not p.needs_population)
-        wanted = any(role in needs.population for role, needs in uses) and bool(subject.population)
         choices = any(ATTACKS[attack].needs.argmax_texts for attack in attacked.get(name, ()))
         results[name] = runner.run(
-            subject, PassRequest(extra, wanted, continued, choices, settings.text_only, settings.published)
+            subject, PassRequest(extra, continued, choices, settings.text_only, settings.published)
         )
     return results
 
@@ -180,8 +179,7 @@ def _role_for(target: str, name: str) -> str | None:
 
 def references_needed(attacks: Sequence[str]) -> set[str]:
     """The models beside the target that the attacks read."""
-    needs = [ATTACKS[name].needs for name in attacks]
-    return {name for need in needs for name in (*need.references, *need.population)} - {TARGET}
+    return {name for attack in attacks for name in ATTACKS[attack].needs.references}
 
 
 def _attack_input(
@@ -195,7 +193,6 @@ def _attack_input(
     results = passes[target]
     roles = {name: _role_for(target, name) for name in passes}
     others = {role: passes[name] for name, role in roles.items() if role}
-    populations = {name: each.population for name, each in {TARGET: results, **others}.items()}
     greedy = any(ATTACKS[name].needs.argmax_texts for name in names)
     return AttackInput(
         results.statistics,
@@ -203,7 +200,6 @@ def _attack_input(
         texts=list(records["response"]),
         argmax_texts=argmax_texts(tokenizers[target], results.statistics) if greedy else (),
         variants=results.variants,
-        population={name: each for name, each in populations.items() if each is not None},
         computed=results.computed,
         tuning=tuning,
         groups=records["group_id"].to_numpy().astype(str) if "group_id" in records else None,

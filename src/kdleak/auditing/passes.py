@@ -61,7 +61,6 @@ class PassRequest:
     """The passes over one model, beside the token statistics of its records.
 
     extra:         passes that attacks declare.
-    population:    whether the population is scored.
     continuations: tokens of a greedy continuation of every prompt; 0: none.
     choices:       whether the greedy choices at the response tokens are kept (token ids).
     text_only:     records have no prompt; their first tokens are continued.
@@ -69,7 +68,6 @@ class PassRequest:
     """
 
     extra: tuple[ExtraPass, ...] = ()
-    population: bool = False
     continuations: int = 0
     choices: bool = False
     text_only: bool = False
@@ -81,7 +79,6 @@ class PassResults:
     """What the passes gave. variants, computed: by name of the extra pass. refused: name -> why it was not made."""
 
     statistics: TokenStatistics
-    population: TokenStatistics | None = None
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     continuations: Continuations | None = None
@@ -100,7 +97,6 @@ class ModelRunner:
     def run(self, subject: Subject, request: PassRequest) -> PassResults:
         """The passes of `request` over `subject`. Several processes share them, and each returns all results."""
         statistics = self.statistics(subject, subject.records, choices=request.choices)
-        population = self.statistics(subject, subject.population, "population") if request.population else None
         variants, computed, refused = {}, {}, {}
         limit = position_limit(subject.folder)
         texts = (self.frame, subject.records, subject.population, subject.encoder, statistics)
@@ -117,7 +113,7 @@ class ModelRunner:
         if request.continuations:
             how = request.text_only, request.published
             continued = self.continuations(subject, statistics, request.continuations, *how)
-        return PassResults(statistics, population, variants, computed, continued, refused)
+        return PassResults(statistics, variants, computed, continued, refused)
 
     def statistics(
         self, subject: Subject, records: Sequence[EncodedRecord], label: str = "records", choices: bool = False

@@ -52,8 +52,6 @@ _REMEDIES = {
     "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
     "reference 'teacher'": "--teacher",
     "reference 'no_kd'": "--baseline",
-    "population under 'target'": _POPULATION,
-    "population under 'pretrained'": _POPULATION,
 }
 #: Tokens of a greedy continuation, and of the shortest response that counts as reproduced.
 CONTINUED, SHORTEST = 32, 8

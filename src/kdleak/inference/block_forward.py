@@ -44,17 +44,20 @@ def hidden_states_from_block(
     """Last hidden states at the response positions (m, hidden_size), computed from block `first` upwards.
 
     states: (n, t, hidden_size), the input of block `first`; None for `first` = 0, which starts at the embeddings.
-    past:   for `first` = 0: keys and values of what every row has read before.
+    past:   keys and values, of all blocks, of what every row has read before.
     """
     with _starting_at(model, first, states), _feed_forward_at(model, batch.positions):
         return hidden_states(model, batch, past)
 
 
-def block_output(model: PreTrainedModel, batch: Batch, block: int, states: torch.Tensor | None) -> torch.Tensor:
-    """(n, t, hidden_size): what `block`, any but the topmost, makes of its input `states` (block 0: None)."""
+def block_output(
+    model: PreTrainedModel, batch: Batch, block: int, states: torch.Tensor | None, past: Cache | None = None
+) -> torch.Tensor:
+    """(n, t, hidden_size): what `block`, any but the topmost, makes of its input `states` (block 0: None). past: as
+    above."""
     sink = _Sink(torch.empty(0), _blocks_give_tuples(model))  # what it is for is what will reach it
     with _starting_at(model, block, states), _stopping_after(model, block, sink):
-        hidden_states(model, batch)
+        hidden_states(model, batch, past)
     return sink.states
 
 

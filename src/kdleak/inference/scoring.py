@@ -76,11 +76,8 @@ def read_responses(
     `indices` of a batch are of `records`; its `input_ids` lack the template.
     """
     device = next(model.parameters()).device
-    one_group = [((), list(range(len(records))))]
-    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else one_group
-    for prefix, members in groups:
+    for prefix, members, rest in without_templates(model, records):
         past = prefix_cache(model, prefix) if prefix else None
-        rest = [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]
         for indices in scoring_batches(rest, max_tokens):
             batch = scored_only(collate(rest, indices)).to(device)
             read = None if past is None else repeated(past, len(indices))
@@ -88,6 +85,17 @@ def read_responses(
                 replace(batch, indices=tuple(members[i] for i in indices)),
                 hidden_states_from_block(model, batch, past=read),
             )
+
+
+def without_templates(
+    model: PreTrainedModel, records: Sequence[EncodedRecord]
+) -> Iterator[tuple[Sequence[int], list[int], list[EncodedRecord]]]:
+    """Records by the template that their prompts share: its tokens, the records' indices, the records without it. One
+    group without a template where keys and values of the past do not say all (`keeps_all_keys`)."""
+    one_group = [((), list(range(len(records))))]
+    groups = shared_prefixes([r.prompt for r in records]) if keeps_all_keys(model) else one_group
+    for prefix, members in groups:
+        yield prefix, members, [replace(records[i], prompt=records[i].prompt[len(prefix) :]) for i in members]
 
 
 def logit_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:

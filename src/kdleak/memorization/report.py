@@ -21,7 +21,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.memorization.canary_report import canary_report
 from kdleak.memorization.extraction import discoverable
-from kdleak.stats.gap import Gap, mean_gap
+from kdleak.stats.gap import Gap, mean_gap, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,13 +221,20 @@ def _inheritance(
 def _accuracies(
     audited: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame | None, rows: np.ndarray
 ) -> dict[str, Any]:
+    """Mean token accuracies of `rows` with their intervals, and the student's `excess` over the no-KD student's on the
+    same records; records of a group are one draw. Null where there are no rows."""
     tables = {"student_accuracy": audited, "teacher_accuracy": teacher, "no_kd_accuracy": no_kd}
-    means = {
-        name: float(table.loc[rows, "token_accuracy"].mean()) if rows.any() else None
-        for name, table in tables.items()
-        if table is not None
-    }
-    return {"n": int(rows.sum()), **means}
+    values = {n: table.loc[rows, "token_accuracy"].to_numpy() for n, table in tables.items() if table is not None}
+    groups = audited.loc[rows, "group_id"].to_numpy()
+    point: dict[str, Any] = {"n": int(rows.sum())}
+    for name, column in values.items():
+        mean, low, high = mean_interval(column, groups)
+        point |= {name: mean if len(groups) else None, f"{name}_ci95": [low, high]}
+    if no_kd is not None:
+        difference = values["student_accuracy"] - values["no_kd_accuracy"]
+        mean, low, high = mean_interval(difference, groups, least=-1.0)
+        point["excess"] = {"difference": mean if len(groups) else None, "ci95": [low, high]}
+    return point
 
 
 def _inherited(audited: pd.DataFrame, teacher: pd.DataFrame, no_kd: pd.DataFrame, member: np.ndarray) -> dict[str, Any]:

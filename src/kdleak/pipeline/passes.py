@@ -96,7 +96,6 @@ def write_passes(passes: ModelPasses, path: Path) -> None:
     audited = passes.audited
     tensors = {
         **_named("records", to_arrays(audited.statistics)),
-        **_named("population", {} if audited.population is None else to_arrays(audited.population)),
         **_named("canaries", {} if passes.canaries is None else to_arrays(passes.canaries)),
         **_named("known", {} if passes.known is None else to_arrays(passes.known)),
         **_named("computed", audited.computed),
@@ -129,7 +128,6 @@ def read_passes(path: Path, records: Sequence[EncodedRecord] = ()) -> ModelPasse
         variants = dict.fromkeys(name.split("/")[1] for name in tensors if name.startswith("variants/"))
         audited = PassResults(
             statistics,
-            _statistics("population", tensors),
             {name: from_arrays(_below(f"variants/{name}", tensors)) for name in variants},
             _below("computed", tensors),
             Continuations(records, statistics, **continued) if continued else None,

@@ -13,8 +13,10 @@ from kdleak.core.files import write_json
 from kdleak.data.records import read_role
 from kdleak.memorization import verbatim
 from kdleak.pipeline.passes import read_passes, reference_files
+from kdleak.stats import mean_interval
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
     from kdleak.core.paths import Project
@@ -26,18 +28,17 @@ def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTo
     """Write results/<name>/utility.json: {perplexity, perplexity_of_base, rouge_l, rouge_l_ci95, records}.
 
     Perplexity is exp of the mean negative log-likelihood per response token, EOS included; the base is what the model
-    was before it saw public or private.
+    was before it saw public or private. Records of a group are one draw of ROUGE-L's interval.
     """
     population = read_role(project.records, "population")
     scores = rouge_l(tokenizer, passes.responses, list(population["response"]))
-    mean = sum(scores) / len(scores)
-    error = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(1, len(scores) - 1) / len(scores))
+    mean, low, high = mean_interval(scores, population["group_id"].to_numpy())
     base = read_passes(reference_files(variant, project)["pretrained"])
     figures = {
         "perplexity": math.exp(passes.nll),
         "perplexity_of_base": math.exp(base.nll),
         "rouge_l": mean,
-        "rouge_l_ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
+        "rouge_l_ci95": [low, high],
         "records": len(population),
     }
     write_json(figures, project.utility(variant), digits=6)
@@ -45,7 +46,7 @@ def judge_utility(variant: Variant, passes: ModelPasses, tokenizer: PreTrainedTo
 
 def rouge_l(
     tokenizer: PreTrainedTokenizerBase, responses: Sequence[Sequence[int]], references: Sequence[str]
-) -> list[float]:
-    """`verbatim.rouge_l` of each response (token ids) against its reference."""
+) -> np.ndarray:
+    """(n,) `verbatim.rouge_l` of each response (token ids) against its reference."""
     texts = tokenizer.batch_decode([list(r) for r in responses], skip_special_tokens=True)
-    return verbatim.rouge_l(texts, references).tolist()
+    return verbatim.rouge_l(texts, references)

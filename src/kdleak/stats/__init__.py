@@ -21,7 +21,7 @@ from kdleak.stats.correlation import (
 )
 from kdleak.stats.delong import Groups, Leak, Scores, effective_sizes, mid_ranks, placements
 from kdleak.stats.epsilon import epsilon_bound, epsilon_lower_bound
-from kdleak.stats.gap import Gap, mean_gap, proportion_gap
+from kdleak.stats.gap import Gap, mean_gap, mean_interval, proportion_gap
 from kdleak.stats.operating_points import (
     FPRS,
     OperatingPoint,
@@ -66,6 +66,7 @@ __all__ = [
     "jaccard_at_top",
     "leaks",
     "mean_gap",
+    "mean_interval",
     "mid_ranks",
     "operating_point",
     "operating_points",

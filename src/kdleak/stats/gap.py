@@ -1,4 +1,4 @@
-"""The gap between two groups' means, with an interval that does not depend on a seed."""
+"""Means and the gap between two groups' means, with intervals that do not depend on a seed."""
 
 from __future__ import annotations
 
@@ -61,6 +61,26 @@ def mean_gap(
         freedom = variance**2 / (a_variance**2 / a_freedom + b_variance**2 / b_freedom)
         half = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5
     return Gap(_mean(a), _mean(b), gap, gap - half, gap + half, len(a), len(b))
+
+
+def mean_interval(
+    values: np.ndarray, groups: np.ndarray | None = None, level: float = 0.95, least: float = 0.0, most: float = 1.0
+) -> tuple[float, float, float]:
+    """(mean, low, high) of `values` (n,) between `least` and `most`; records of a group are one draw, NaN is left out.
+
+    Student's quantile over groups times the cluster-robust error, cut at the bounds; for shares that are all 0 or 1
+    Wilson's interval over the effective number of records. The ends are NaN where there are fewer than two groups.
+    """
+    values = np.asarray(values, np.float64)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    keep = np.isfinite(values)
+    values, groups, mean = values[keep], groups[keep], _mean(values[keep])
+    if least == 0.0 and len(values) and np.isin(values, (0, 1)).all():
+        return mean, *_wilson(mean, _effective(values, groups, level), level)
+    variance, freedom = _variance(values, groups)
+    half = float(stdtrit(freedom, (1 + level) / 2)) * variance**0.5 if freedom else np.nan
+    low, high = np.clip([mean - half, mean + half], least, most)  # NaN stays
+    return mean, float(low), float(high)
 
 
 def proportion_gap(hits: int, n: int, other_hits: int, other_n: int, level: float = 0.95) -> Gap:

@@ -14,6 +14,9 @@ from kdleak.report.study.results import PAPER_TECHNIQUES
 from kdleak.report.study.sections import Content, section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from kdleak.report.study.results import Study
     from kdleak.report.study.sections import Report
 
@@ -86,17 +89,38 @@ def _inheritance_curve(study: Study, names: list[str]) -> list[Block]:
         return [Absent("The teacher memorizes no member above the lowest threshold.")]
     places = list(range(len(first)))
     series = {
-        name: (places, [Estimate(point["student_accuracy"]) for point in curve[: len(first)]])
+        name: (places, [_point(point, "student_accuracy") for point in curve[: len(first)]])
         for name, curve in points.items()
         if name in PAPER_TECHNIQUES
     }
-    series[BASELINE] = (places, [Estimate(point.get("no_kd_accuracy")) for point in first])
-    series[TEACHER] = (places, [Estimate(point["teacher_accuracy"]) for point in first])
+    series[BASELINE] = (places, [_point(point, "no_kd_accuracy") for point in first])
+    series[TEACHER] = (places, [_point(point, "teacher_accuracy") for point in first])
     drawn = charts.curves(
         series, xlabel="members on which the teacher's token accuracy exceeds", ylabel="mean token accuracy",
         categories=[f"{point['threshold']:g}\nn={point['n']}" for point in first],
     )  # fmt: skip
     caption = (
-        "Mean token accuracy on the members that the teacher memorizes better than a threshold; n: how many they are."
+        "Mean token accuracy on the members that the teacher memorizes better than a threshold, with 95 % intervals "
+        "over groups; n: how many they are."
     )
-    return [Heading("On the records that the teacher memorizes"), Chart(drawn, caption)]
+    return [Heading("On the records that the teacher memorizes"), Chart(drawn, caption), *_beyond(points, first)]
+
+
+def _point(point: Mapping[str, Any], key: str) -> Estimate:
+    return Estimate(point.get(key), point.get(f"{key}_ci95"))
+
+
+def _beyond(points: Mapping[str, list], first: list) -> list[Block]:
+    """By how much each student is above the no-KD student on the same members, at three of the thresholds."""
+    chosen = sorted({0, len(first) // 2, len(first) - 1})
+    rows = [
+        [label(name), *(with_interval(e["difference"], e["ci95"], sign=True) for e in excesses)]
+        for name, curve in points.items()
+        if all(excesses := [curve[i].get("excess") for i in chosen])
+    ]
+    if not rows:
+        return []
+    header = ["beyond the no-KD student", *(f"above {first[i]['threshold']:g} (n={first[i]['n']})" for i in chosen)]
+    words = "The student's token accuracy less the no-KD student's on the same members, by the teacher's accuracy on "
+    words += "them: what both say of a record that is easy to guess cancels."
+    return [Table(header, rows), Paragraph(words)]
