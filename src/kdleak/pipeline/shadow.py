@@ -133,7 +133,10 @@ def _differs(store: ShadowStore, name: str, number: int, scores: dict[str, dict[
 def _origin(name: str, records: pd.DataFrame, params: Params, project: Project) -> dict[str, str]:
     """of: digest of what determines the models of that name beside the code; code: of the code that trains and scores
     them, a student's with its teacher's."""
-    said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher", "defence"})
+    said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher"})
+    said["defence"] = params.defence.model_dump(
+        mode="json", exclude={"grid", "seeds", "methods", "on_policy", "shadows"}
+    )
     models = [project.base_teacher, project.base_student]
     if name != TEACHER:
         said |= params.model_dump(mode="json", include={"generation", "checks"})

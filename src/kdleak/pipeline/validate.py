@@ -19,6 +19,7 @@ from kdleak.core.variants import BASELINE, CONTROL
 from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.defend.choice import acting, check_defence
+from kdleak.defend.grid import check_grid
 from kdleak.defend.registry import Acts
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
@@ -43,6 +44,7 @@ ENTRIES = {
     "judge": "kdleak.pipeline.judge",
     "trial": "kdleak.pipeline.trial",
     "shadow": "kdleak.pipeline.shadow",
+    "defences": "kdleak.pipeline.defences",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
@@ -54,11 +56,11 @@ MADE_OF = {"control": {"teacher": None, "distill": CONTROL.method, "measure": No
 METHODS_PACKAGE = "kdleak.distill.methods"
 #: Where defences register; a stage runs the one that acts there.
 DEFENCES_PACKAGE = "kdleak.defend.defences"
-_STUDENT = (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT)
+_STUDENT = (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT, Acts.ENSEMBLE)
 #: The stages that a defence may act on, by where it acts.
 DEFENDED = {
-    "teacher": (Acts.TEACHER,),
-    "text": (Acts.SIGNAL, Acts.TRANSFER_SET),
+    "teacher": (Acts.TEACHER, Acts.ENSEMBLE),
+    "text": (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.ENSEMBLE),
     "distill": _STUDENT,
     "trial": _STUDENT,
     "control": (Acts.TEACHER, *_STUDENT),
@@ -91,6 +93,7 @@ def validate(params: Params, project: Project) -> None:
     .code/lm_corpus.txt."""
     check_methods(params, str(project.params))
     check_defence(params, str(project.params))
+    check_grid(params, str(project.params))
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
     methods = dict.fromkeys([BASELINE, *params.study.methods])
@@ -146,6 +149,8 @@ def _modules(source: SourceTree, stage: str, method: str | None, defence: Defenc
     if stage in MADE_OF:
         parts = [module for part, its in MADE_OF[stage].items() for module in _modules(source, part, its, defence)]
         return [source.modules[ENTRIES[stage]], *parts]
+    if stage == "defences":  # all of them, with all methods
+        return source.closure(ENTRIES[stage], PLUMBING)
     entries = [Entries(DEFENCES_PACKAGE, "defence", "none" if defence is None else defence.name)]
     if method:
         entries.append(Entries(METHODS_PACKAGE, "method", method))
