@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdleak.config.schema import Defence as Section
-from kdleak.core.errors import KdleakError
+from kdleak.core.errors import KdleakError, nearest, shown
 from kdleak.core.variants import Variant
 from kdleak.defend.choice import chosen
 from kdleak.defend.defences import DEFENCES
@@ -79,6 +79,10 @@ def default_grid() -> list[Defence]:
 def check_grid(params: Params, origin: str = "params.yaml") -> None:
     """Refuse a grid that names what there is not, or what contradicts other sections."""
     try:
+        for key in ("methods", "on_policy"):
+            for name in getattr(params.defence, key):
+                if name not in params.kd.recipes:
+                    raise KdleakError(f"defence.{key}: '{shown(name)}' is unknown; {nearest(name, params.kd.recipes)}")
         grid_of(params)
     except KdleakError as error:
         raise KdleakError(f"{origin}: {error}") from None

@@ -19,7 +19,7 @@ from kdleak.core.variants import BASELINE, CONTROL
 from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.defend.choice import acting, check_defence
-from kdleak.defend.grid import check_grid
+from kdleak.defend.grid import check_grid, grid_of
 from kdleak.defend.registry import Acts
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
@@ -104,6 +104,7 @@ def validate(params: Params, project: Project) -> None:
                 path.parent.mkdir(exist_ok=True)
                 defence = acting(params, *(() if method == BASELINE else DEFENDED.get(stage, ())))
                 path.write_text(fingerprint(source, stage, method, defence), encoding="utf-8")
+        (fresh / "defences.txt").write_text(grid_code(source, params), encoding="utf-8")
         (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
 
 
@@ -136,6 +137,16 @@ def corpus_content(params: Params, project: Project) -> str:
     return "no file\n" if path is None else f"{file_digest(project.root / path)}\n"
 
 
+def grid_code(source: SourceTree, params: Params) -> str:
+    """What the code of the stage `defences` is, with the modules of the defences in defence.grid."""
+    names = dict.fromkeys(["none", *(point.defence.name for point in grid_of(params))])
+    closures = (
+        source.closure(ENTRIES["defences"], PLUMBING, [Entries(DEFENCES_PACKAGE, "defence", name)]) for name in names
+    )
+    modules = {module.name: module for closure in closures for module in closure}
+    return source.fingerprint([modules[name] for name in sorted(modules)])
+
+
 def fingerprint(source: SourceTree, stage: str, method: str | None = None, defence: Defence | None = None) -> str:
     """What the code of `stage` is, a line a module; of a stage that runs one method, with that method's module; where a
     defence acts on it, with that defence's module and a line of its knobs."""
@@ -149,8 +160,6 @@ def _modules(source: SourceTree, stage: str, method: str | None, defence: Defenc
     if stage in MADE_OF:
         parts = [module for part, its in MADE_OF[stage].items() for module in _modules(source, part, its, defence)]
         return [source.modules[ENTRIES[stage]], *parts]
-    if stage == "defences":  # all of them, with all methods
-        return source.closure(ENTRIES[stage], PLUMBING)
     entries = [Entries(DEFENCES_PACKAGE, "defence", "none" if defence is None else defence.name)]
     if method:
         entries.append(Entries(METHODS_PACKAGE, "method", method))

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdleak.render.charts import legend_below
-from kdleak.render.palette import BLACK, GREY, SOFT, VERMILION, cycle
+from kdleak.render.charts import Estimate, legend_below
+from kdleak.render.palette import BLACK, GREY, SOFT, cycle
 from kdleak.render.svg import drawing, settings
 
 #: The points that every other one is seen against.
 UNDEFENDED, NO_KD, PRIVATE = "none", "no-KD", "dp_sgd"
 
 Rows = Sequence[Mapping[str, Any]]
+Ends = Sequence[float | None]
 
 
 def frontier_figure(found: Mapping[str, Any], method: str | None = None) -> str:
@@ -42,7 +43,8 @@ def frontier_figure(found: Mapping[str, Any], method: str | None = None) -> str:
             if row["exposure"] is not None:
                 _point(worst, row, row["exposure"], row["exposure_ci95"], looks, named=False)
         _no_kd(average, worst, found)
-        _epsilons(average, [row for row in rows if row["defence"] == PRIVATE])
+        if PRIVATE in looks:
+            _epsilons(average, [row for row in rows if row["defence"] == PRIVATE], looks[PRIVATE].colour)
         average.set(xlabel="held-out perplexity (left is better)", ylabel=f"|AUC − ½| + ½ of {found['attack']}")
         worst.set(xlabel="held-out perplexity (left is better)", ylabel="exposure of the most planted canaries, bits")
         average.set_title(f"average record, {method}")
@@ -59,16 +61,16 @@ def _lines(axes: Any, compared: Rows, attack: str) -> None:
     axes.plot(*zip(*line, strict=True), color=GREY, lw=4, alpha=0.35, label="controls", zorder=0)
 
 
-def _point(
-    axes: Any, row: Mapping[str, Any], value: float, ends: Sequence[float], looks: Any, named: bool = True
-) -> None:
+def _point(axes: Any, row: Mapping[str, Any], value: float, ends: Ends, looks: Any, named: bool = True) -> None:
+    """One training, with its interval where there is one (that of a single canary has none)."""
     if row["defence"] == UNDEFENDED:
         colour, marker, name = BLACK, "*", "undefended"
     else:
         look = looks[row["defence"]]
         colour, marker, name = look.colour, "s" if row["control"] else "D" if look.hollow else "o", look.label
-    arms = np.reshape([max(0.0, value - ends[0]), max(0.0, ends[1] - value)], (2, 1))
-    axes.errorbar(row["perplexity"], value, arms, color=colour, fmt="none", lw=0.9, alpha=0.55)
+    arms = Estimate(value, ends).arms
+    if arms:
+        axes.errorbar(row["perplexity"], value, np.reshape(arms, (2, 1)), color=colour, fmt="none", lw=0.9, alpha=0.55)
     face = "white" if row["dominated"] else colour
     shown = name if named and name not in axes.get_legend_handles_labels()[1] else None
     axes.plot(row["perplexity"], value, color=colour, marker=marker, mfc=face, ls="", label=shown)
@@ -82,13 +84,11 @@ def _no_kd(average: Any, worst: Any, found: Mapping[str, Any]) -> None:
         worst.plot(own["perplexity"], own["exposure"], color=GREY, marker="X", ls="")
 
 
-def _epsilons(axes: Any, rows: Rows) -> None:
+def _epsilons(axes: Any, rows: Rows, colour: str) -> None:
     """The DP line: points of DP-SGD in order of their noise, ε beside each."""
     order = sorted(rows, key=lambda row: row["strength"])
-    if order:
-        axes.plot(
-            [r["perplexity"] for r in order], [r["auc"] for r in order], color=VERMILION, lw=0.8, label="DP-SGD, ε"
-        )
+    where = [[row[key] for row in order] for key in ("perplexity", "auc")]
+    axes.plot(*where, color=colour, lw=0.8, label="DP-SGD, ε")
     for row in order:
         said = "no ε" if row["epsilon"] is None else f"ε {row['epsilon']:.3g}"
         axes.annotate(said, (row["perplexity"], row["auc"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
