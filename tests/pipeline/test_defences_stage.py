@@ -8,7 +8,7 @@ import pytest
 
 from kdleak.core.files import read_csv, read_json, read_parquet, write_json
 from kdleak.pipeline import defences, defended
-from kdleak.pipeline.defended import KEPT
+from kdleak.pipeline.defended import KEPT, TEACHERS_TRAINING
 from tests.docs.test_measures import without_entry
 from tests.support.frontier import GRID, audited_project, in_this_process, settings
 
@@ -48,7 +48,7 @@ def test_every_point_is_trained_with_its_defence_and_audited(project, made):
     assert made == [(POINTS[1], "teacher"), *students]  # top_k's students learn from the project's own teacher
     for name in POINTS:
         folder = project.defended / name / "kd"
-        assert {f.name for f in folder.iterdir()} == {*KEPT, "origin.json"}
+        assert {f.name for f in folder.iterdir()} == {*KEPT, TEACHERS_TRAINING, "origin.json"}
         assert set(read_json(folder / "membership.json")["attacks"]) == {"loss", "ez", "ref_no_kd"}
     assert not (project.root / ".kdleak" / "defences").exists()
 
@@ -99,6 +99,20 @@ def test_a_defence_that_a_method_excludes_is_told_and_left_out(project, made):
     left_out = read_json(project.frontier)["left_out"]
     assert list(left_out) == ["dp_student-sigma-1.0-seed-0 imitkd"] and "cannot train 'imitkd'" in left_out.popitem()[1]
     assert made == [("none-seed-0", "imitkd")]
+
+
+def test_epsilon_is_that_of_the_training_that_spent_it_and_says_whose_records_it_covers(project, made):
+    pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
+    grid = [{"name": "dp_sgd", "sigma": 1.0}, {"name": "dp_student", "sigma": 2.0}]
+    defences.make_grid(settings(**{"defence.grid": grid}), project)
+    _, of_teacher, of_student = read_json(project.frontier)["points"]
+    spent = read_json(project.defended / "dp_sgd-sigma-1.0-seed-0" / "kd" / TEACHERS_TRAINING)["defence"]
+    assert (
+        of_teacher["epsilon"] == pytest.approx(spent["epsilon"], rel=1e-4) and of_teacher["epsilon_covers"] == "private"
+    )
+    assert of_teacher["epsilon_of_groups"].keys() == {"near-duplicates", "planted canaries"}
+    assert of_student["epsilon"] < of_teacher["epsilon"] and of_student["epsilon_covers"] == "public"
+    assert f"ε {of_teacher['epsilon']:.3g}<" in project.frontier_figure.read_text()
 
 
 def test_the_text_of_a_teacher_is_that_of_its_defence(project, made, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from kdleak.core.files import read_parquet, write_parquet
+from kdleak.core.files import read_parquet, write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.core.variants import CONTROL, Variant
 from kdleak.data.canaries import write_canaries
@@ -39,6 +39,7 @@ def audited_project(folder: Path) -> Project:
         passes = measure_base(made.base_model(part), small, made, known=part == "student")
         write_passes(passes, made.base_passes(part))
     write_passes(measure_base(made.model("sft"), small, made), made.passes(CONTROL))
+    write_json({"history": []}, made.training("teacher"))
     for name in ("sft", "teacher"):
         defended.audit(Variant(name), small, made)
     return made

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 KEPT = ("training.json", "membership.json", "memorization.json", "utility.json",
         "scores.parquet", "memorization.parquet", "canaries.parquet")  # fmt: skip
 
+#: training.json of the student's teacher, which says what its training spent, as it stands beside those.
+TEACHERS_TRAINING = "teacher.json"
+
 
 def make_teacher(place: Path, params: Params, root: Path) -> None:
     """Fine-tune and audit the teacher of `params` in the project `place`; an interrupted training goes on.
@@ -63,6 +66,7 @@ def make_defended_student(
     with replacing_folder(results) as fresh:
         for name in KEPT:
             shutil.copy2(project.results(variant) / name, fresh / name)
+        shutil.copy2(source.training(TEACHER), fresh / TEACHERS_TRAINING)
     shutil.rmtree(place)
 
 

@@ -16,6 +16,7 @@ from kdleak.core.paths import BASELINE, Project
 from kdleak.core.variants import Variant
 from kdleak.defend.frontier import Adaptive, Measured, Verdict, compared, controls_line, dominated, folded, hull
 from kdleak.defend.grid import UNDEFENDED, GridPoint
+from kdleak.pipeline.defended import TEACHERS_TRAINING
 from kdleak.render.frontier import frontier_figure
 from kdleak.render.svg import by_itself
 from kdleak.stats.contrasts import leaks
@@ -88,7 +89,8 @@ def _write(found: dict[str, Any], project: Project) -> None:
 def _row(point: GridPoint, variant: Variant, project: Project) -> dict[str, Any]:
     """One training: what it was, what it is worth, what it leaks, and ε with whose records it covers."""
     folder = project.defended / point.name / str(variant)
-    spent = read_json(folder / "training.json").get("defence") or {}
+    own, teachers = (read_json(folder / name).get("defence") or {} for name in ("training.json", TEACHERS_TRAINING))
+    spent = own if "epsilon" in own else teachers
     return {
         "name": _name(point),
         "defence": point.defence.name,

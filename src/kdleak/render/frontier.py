@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdleak.render.charts import Estimate, legend_below
+from kdleak.render.charts import Estimate, legend_below, logarithmic
 from kdleak.render.palette import BLACK, GREY, SOFT, cycle
 from kdleak.render.svg import drawing, settings
 
@@ -47,6 +47,8 @@ def frontier_figure(found: Mapping[str, Any], method: str | None = None) -> str:
             _epsilons(average, [row for row in rows if row["defence"] == PRIVATE], looks[PRIVATE].colour)
         average.set(xlabel="held-out perplexity (left is better)", ylabel=f"|AUC − ½| + ½ of {found['attack']}")
         worst.set(xlabel="held-out perplexity (left is better)", ylabel="exposure of the most planted canaries, bits")
+        for axes in (average, worst):
+            logarithmic(axes)
         average.set_title(f"average record, {method}")
         worst.set_title("worst case: canaries")
         legend_below(figure, average)
