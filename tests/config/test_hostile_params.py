@@ -16,6 +16,7 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.defend.choice import check_defence
 from kdleak.defend.defences import DEFENCES
+from kdleak.defend.grid import check_grid
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
 from kdleak.pipeline.validate import check_environment
@@ -56,6 +57,7 @@ def accepted(key: str, value: object) -> bool:
         params = parse_params(changed(key, value, WITH_RATES))
         check_methods(params)
         check_defence(params)
+        check_grid(params)
     except KdleakError as error:
         said = str(error)
         assert said.startswith("params.yaml: ") and said.isprintable() and len(said) < 400, said

@@ -24,6 +24,7 @@ HOOKS = {
     Acts.SIGNAL: {"release"},
     Acts.TRANSFER_SET: {"transfer_set"},
     Acts.STUDENT: {"student", "method"},
+    Acts.ENSEMBLE: {"shards", "release", "student"},
     None: set(),
 }
 every_defence = pytest.mark.parametrize("name", list(DEFENCES))
@@ -75,14 +76,17 @@ def test_its_defaults_are_valid_and_a_wrong_knob_is_refused(name):
 def test_it_acts_where_it_says_and_leaves_the_other_stage_its_bytes(name, project, undefended, tmp_path):
     needs_accountant(name)
     own = defended_project(tmp_path / name)
-    method = "kd"
+    method, acts_on = "kd", DEFENCES[name].acts_on
+    on_teacher, on_student = acts_on in (Acts.TEACHER, Acts.ENSEMBLE), acts_on is not Acts.TEACHER
+    if acts_on is Acts.ENSEMBLE:  # there is a signal once there are its teachers
+        teacher, of_teacher = teacher_of(own, name)
     student, record = student_of(own, name, method)
-    teacher, of_teacher = teacher_of(own, name)
-    on_teacher = DEFENCES[name].acts_on is Acts.TEACHER
+    if acts_on is not Acts.ENSEMBLE:
+        teacher, of_teacher = teacher_of(own, name)
     assert (teacher != undefended["teacher"]) is on_teacher
-    assert (student != undefended["student"]) is not on_teacher
-    for where, found in (("teacher", of_teacher), ("student", record)):
-        assert ("defence" in found) is (on_teacher is (where == "teacher"))
+    assert (student != undefended["student"]) is on_student
+    for there, found in ((on_teacher, of_teacher), (on_student, record)):
+        assert ("defence" in found) is there
     described = (of_teacher if on_teacher else record)["defence"]
     assert (described["name"], described["acts_on"]) == (name, DEFENCES[name].acts_on)
     assert described["knobs"].keys() == DEFENCES[name].model_fields.keys()
@@ -90,7 +94,7 @@ def test_it_acts_where_it_says_and_leaves_the_other_stage_its_bytes(name, projec
 
 @every_other
 def test_the_baseline_learns_from_no_teacher_and_has_no_defence(name, project):
-    if DEFENCES[name].acts_on is Acts.TEACHER:
+    if DEFENCES[name].acts_on in (Acts.TEACHER, Acts.ENSEMBLE):
         pytest.skip("it acts on the teacher")
     plain = student_of(project, "none", "sft")
     assert student_of(project, name, "sft") == plain
@@ -113,7 +117,7 @@ def test_without_a_defence_the_teacher_is_fine_tuned_as_it_always_was(project, t
 def test_none_gives_everything_out_and_leaves_nothing_out(project):
     none = DEFENCES["none"]()
     public = read_role(project.records, "public")
-    assert none.release(project.base_teacher) is identity
+    assert none.release(project.base_teacher, project.model("teacher")) is identity
     assert none.transfer_set(public, lambda: public) is public
     assert none.described({}) == {}
     assert acting(settings("top_k"), Acts.TEACHER) == none

@@ -13,13 +13,13 @@ from kdleak.defend import defences
 from kdleak.defend.choice import acting, chosen
 from kdleak.defend.defences import DEFENCES
 from kdleak.defend.registry import Acts
-from kdleak.pipeline.validate import BY_METHOD, DEFENDED, ENTRIES, fingerprint, validate
+from kdleak.pipeline.validate import BY_METHOD, DEFENDED, ENTRIES, fingerprint, grid_code, validate
 from tests.support.defending import defended_project, settings, student_of, teacher_of
 from tests.support.pipeline_project import ROOT
 
 SOURCE = SourceTree(ROOT / "src")
 #: Another value of the knob of a defence that counts.
-OTHER = {"early_stop": 1, "lora": 2, "goldfish": 3, "top_k": 2}
+OTHER = {"early_stop": 1, "lora": 2, "goldfish": 3, "top_k": 2, "split_teachers": 3}
 TOY = '''
 """Everything uniform."""
 
@@ -36,7 +36,7 @@ class Toy(Defence):
     does_not_protect = "utility"
     flatness: Share = 1.0
 
-    def release(self, public_base):
+    def release(self, public_base, teacher):
         return lambda logits: logits * (1 - self.flatness)
 '''
 
@@ -86,6 +86,7 @@ def test_a_defence_and_its_knob_are_a_dependency_of_the_stages_that_it_acts_on(n
             Acts.SIGNAL: students | {"text/kd"},
             Acts.TRANSFER_SET: students | {"text/kd"},
             Acts.STUDENT: students,
+            Acts.ENSEMBLE: students | {"teacher", "text/kd"},
         }[DEFENCES[name].acts_on]
     )
     module = DEFENCES[name].__module__
@@ -105,6 +106,14 @@ def test_a_new_defence_file_is_no_dependency_of_any_stage(tmp_path):
     other = tmp_path / "kdleak" / "defend" / "defences" / "lora.py"
     other.write_text(other.read_text().replace("rank: Count = 4", "rank: Count = 5"))
     assert codes(SourceTree(tmp_path), settings("dp_sgd")) == before
+
+
+def test_the_grid_depends_on_the_files_of_its_defences_alone():
+    grid = [{"name": "top_k", "k": 2}, {"name": "lora", "rank": 2}]
+    code = grid_code(SOURCE, settings(**{"defence.grid": grid}))
+    named = {name for name, each in DEFENCES.items() if f" {each.__module__}\n" in code}
+    assert named == {"none", "top_k", "lora"}
+    assert grid_code(SOURCE, settings()) == fingerprint(SOURCE, "defences")
 
 
 def test_what_accounts_for_privacy_is_read_by_private_trainings_alone():

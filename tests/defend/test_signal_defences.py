@@ -30,7 +30,7 @@ def softmax(logits: torch.Tensor) -> np.ndarray:
 
 def released(name: str, *logits: torch.Tensor, **knobs: object) -> np.ndarray:
     """Probabilities."""
-    return softmax(DEFENCES[name](**knobs).release(None)(*logits))
+    return softmax(DEFENCES[name](**knobs).release(None, None)(*logits))
 
 
 @pytest.mark.parametrize("k", [1, 3, 23, 99])
@@ -64,7 +64,7 @@ def project(tmp_path_factory):
 
 
 def blend(project, **knobs: object):
-    return DEFENCES["blend"](**knobs).release(project.base_teacher)
+    return DEFENCES["blend"](**knobs).release(project.base_teacher, project.model("teacher"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

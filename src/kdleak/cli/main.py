@@ -1,7 +1,7 @@
 """The command line: `kdleak audit` anywhere, the other commands in a project. What fails is one line.
 
 kdleak audit --student DIR --members FILE --nonmembers FILE    anywhere: no project, no DVC   (cli/audit.py)
-kdleak results | compare | verify | sync | family              a project's figures            (cli/results.py)
+kdleak results | compare | advise | verify | sync | family     a project's figures            (cli/results.py)
 kdleak params | data | checks | base | teacher | distill ...   the pipeline, run by DVC       (cli/pipeline.py)
 """
 

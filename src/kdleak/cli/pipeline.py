@@ -174,6 +174,17 @@ def shadow() -> None:
 
 
 @stage
+def defences() -> None:
+    """Train and audit the models of defence.grid, and draw utility against leak of all of them."""
+    settings = read_settings()
+    from kdleak.models.device import CHOSEN_DEVICE
+    from kdleak.pipeline.defences import make_grid
+
+    os.environ[CHOSEN_DEVICE] = settings.compute.device  # of the workers too
+    make_grid(settings, PROJECT)
+
+
+@stage
 def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdleak.cli.project import PROJECT, enter_project, read_settings
+from kdleak.core.files import json_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,6 +59,29 @@ def compare(
             print_comparison(found)
     if out is not None:
         write_table(found.table, out)
+
+
+@command
+def advise(
+    max_utility_loss: Annotated[
+        float, typer.Option(help="What may be lost of held-out perplexity, as a share: 0.05 accepts a twentieth.")
+    ],
+    method: Annotated[
+        str | None, typer.Option(help="The student, as frontier.json names it; by default its first.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Name the defences that no other one beats within a loss of utility, and what each does not protect."""
+    enter_project()
+    from kdleak.report.frontier import advise as advice
+    from kdleak.report.frontier import print_advice, read_frontier
+
+    found = read_frontier(PROJECT)
+    kept = advice(found, max_utility_loss, method)
+    if json:
+        typer.echo(json_text([vars(each) for each in kept], sort_keys=False).rstrip("\n"))
+    else:
+        print_advice(found, kept, max_utility_loss)
 
 
 @command

@@ -65,11 +65,35 @@ class Defence(Section):
     """What keeps the teacher's data private: the name of a defence, and its knobs.
 
     Which knobs there are, and their bounds, is for `kdleak.defend` to know; one that is None is left to its default.
+
+    grid:      defences and strengths that are compared with each other: `default`, or a list of {name, knob}; []: none.
+    seeds:     further ones of teacher and student, each of which has the grid again.
+    methods:   what each defended teacher is distilled by.
+    on_policy: divergences that learn from the student's own text.
+    shadows:   teachers on halves of the records for each point of the grid, to attack it by; 0: none.
     """
 
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, Field(min_length=1)]
+    grid: Literal["default"] | list[dict[str, Any]]
+    seeds: list[Seed]
+    methods: Annotated[list[Method], Field(min_length=1)]
+    on_policy: list[Method]
+    shadows: Annotated[int, Field(ge=0, le=MOST)]
+
+    @model_validator(mode="after")
+    def _grid(self) -> Defence:
+        if self.grid and self.name != "none":
+            raise ValueError(
+                f"grid: beside '{self.name}' there is no undefended model to compare with; set name to none"
+            )
+        for key in ("seeds", "methods", "on_policy"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key}: a value stands twice in the list")
+        if self.shadows % 2 or 0 < self.shadows < 8:
+            raise ValueError("shadows: pairs of teachers, four at least: 0, or an even number from 8 on")
+        return self
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -243,6 +267,8 @@ class Params(Section):
             raise ValueError(f"report.headline: '{headline}' is not in audit.attacks; {hint}")
         if self.seed in self.study.seeds:
             raise ValueError(f"study.seeds: {self.seed} is 'seed' itself, which always runs; leave it out")
+        if self.seed in self.defence.seeds:
+            raise ValueError(f"defence.seeds: {self.seed} is 'seed' itself, which always runs; leave it out")
         if self.study.grids and (self.kd.grid != "controlled" or self.kd.protocol != "corrected"):
             raise ValueError("study.grids: 'paper' stands beside kd.grid controlled, protocol corrected; set these")
         if self.study.lm_weights and self.kd.lm_weight:

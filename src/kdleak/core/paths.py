@@ -87,6 +87,24 @@ class Project:
         return self.shadow / "report.json"
 
     @property
+    def defended(self) -> Path:
+        """Figures of the models of the frontier, a folder for each point: ids and numbers only."""
+        return self.root / "results" / "defences" / "points"
+
+    @property
+    def frontier(self) -> Path:
+        """Utility against leak of every defence and strength, and what may be said of them."""
+        return self.root / "results" / "defences" / "frontier.json"
+
+    @property
+    def frontier_table(self) -> Path:
+        return self.root / "results" / "defences" / "frontier.csv"
+
+    @property
+    def frontier_figure(self) -> Path:
+        return self.root / "results" / "defences" / "frontier.svg"
+
+    @property
     def report(self) -> Path:
         """The study's report, one self-contained page."""
         return self.root / "results" / "report.html"

@@ -28,6 +28,7 @@ class PrivateTraining(Defence):
     """
 
     knob = "sigma"
+    strengths = (0.1, 0.2, 0.4, 0.8, 1.3)
     sigma: Annotated[float, Field(ge=0, le=1000)] = 0.8
     clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
 

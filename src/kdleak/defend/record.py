@@ -17,7 +17,7 @@ def defence_of(method: str, project: Project) -> Mapping[str, Any] | None:
 
     None where there was none, and for the no-KD student, which has no teacher. Files that are not there say nothing.
     """
-    for name in (method,) if method == BASELINE else (TEACHER, method):
+    for name in (method,) if method == BASELINE else (method, TEACHER):
         path = project.training(name)
         if path.is_file() and (defence := read_json(path).get("defence")):
             return defence

@@ -39,6 +39,7 @@ class Acts(StrEnum):
     SIGNAL = "signal"  # on what it gives out of its distribution
     TRANSFER_SET = "transfer set"  # on the public records that it is asked about
     STUDENT = "student"  # on the student's training
+    ENSEMBLE = "teacher and signal"  # on who is fine-tuned on what, and on what all of them give out
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Defence(BaseModel):
 
     name, source, acts_on: what `@defence` was given.
     knob:             the option that is its strength; "" where it has none.
+    strengths:        values of the knob in the default grid, the weakest first.
+    control:          whether it is no defence but what defences are compared with.
     protects:         what it claims to protect, in words for docs/defences.md.
     does_not_protect: and what not.
     """
@@ -86,6 +89,8 @@ class Defence(BaseModel):
     source: ClassVar[str]
     acts_on: ClassVar[Acts | None]
     knob: ClassVar[str] = ""
+    strengths: ClassVar[tuple[float | int, ...]] = ()
+    control: ClassVar[bool] = False
     protects: ClassVar[str]
     does_not_protect: ClassVar[str]
 
@@ -96,8 +101,13 @@ class Defence(BaseModel):
         """The teacher's fine-tuning on private."""
         return fitting
 
-    def release(self, public_base: Path) -> Release:
-        """What the teacher gives out. public_base: the checkpoint that it was fine-tuned from."""
+    def shards(self, owners: Sequence[str]) -> Sequence[int]:
+        """Which teacher is fine-tuned on each record, 0 to K − 1: (n,). owners: of each record, what stays together
+        (near-duplicates, the repetitions of a canary). Teacher 0 is the checkpoint; `shard_folder` has the others."""
+        return [0] * len(owners)
+
+    def release(self, public_base: Path, teacher: Path) -> Release:
+        """What the teacher gives out. public_base: the checkpoint that it was fine-tuned from; teacher: its own."""
         return identity
 
     def transfer_set(self, public: pd.DataFrame, private: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -117,6 +127,11 @@ class Defence(BaseModel):
         if self.acts_on is None:
             return {}
         return {"defence": {"name": self.name, "acts_on": self.acts_on.value, "knobs": self.model_dump(), **spent}}
+
+
+def shard_folder(teacher: Path, number: int) -> Path:
+    """Where teacher `number` of several stands, in the folder of the first one."""
+    return teacher / "shards" / str(number) if number else teacher
 
 
 #: The registered defences by name; complete once `kdleak.defend.defences` has been imported.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from kdleak.core.files import write_json
 from kdleak.core.seeds import derive
 from kdleak.core.variants import BASELINE, Variant
-from kdleak.data.records import read_role
 from kdleak.defend.choice import acting
 from kdleak.defend.registry import Acts, Fitting
 from kdleak.distill.context import Context
@@ -17,6 +16,7 @@ from kdleak.distill.recipes import run_options
 from kdleak.inference.release import Release, release_name
 from kdleak.models.checkpoints import load_model, save_checkpoint
 from kdleak.models.lora import merged, read_lora, with_lora
+from kdleak.pipeline.taught import taught_rows
 from kdleak.training.run import run_training
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ def make_student(name: str | Variant, params: Params, project: Project, release:
     release: what the teacher gives out; None: as the defence of params.yaml has it. The baseline has none.
     """
     variant = Variant.of(name)
-    places = () if variant.method == BASELINE else (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT)
+    places = () if variant.method == BASELINE else (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT, Acts.ENSEMBLE)
     defence = acting(params, *places)
     options = defence.method(run_options(variant.method, params.kd))
-    release = defence.release(project.base_teacher) if release is None else release
+    release = defence.release(project.base_teacher, project.model(variant.teacher)) if release is None else release
     start = project.model(variant.baseline) if options.starts_from == BASELINE else project.base_student
     student = with_lora(load_model(start), read_lora(project.base_student), derive(params.seed, "lora/student"))
 
     def transfer_set(public: pd.DataFrame) -> pd.DataFrame:
-        return defence.transfer_set(public, lambda: read_role(project.records, "private"))
+        return defence.transfer_set(public, lambda: taught_rows(variant, project))
 
     context = Context(variant, params, project, student, release, transfer_set)
     run = options.training(context)

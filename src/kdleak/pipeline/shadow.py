@@ -137,7 +137,10 @@ def _origin(name: str, records: pd.DataFrame, params: Params, project: Project) 
     them, a student's with its teacher's."""
     if is_arm(name):
         params = of_arm(name, params)
-    said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher", "defence"})
+    said = params.model_dump(mode="json", include={"seed", "model", "optimizer", "teacher"})
+    said["defence"] = params.defence.model_dump(
+        mode="json", exclude={"grid", "seeds", "methods", "on_policy", "shadows"}
+    )
     models = [project.base_teacher, project.base_student]
     if name != TEACHER and not is_arm(name):
         said |= params.model_dump(mode="json", include={"generation", "checks"})

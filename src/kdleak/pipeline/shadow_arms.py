@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdleak.config.schema import Defence
 from kdleak.core.errors import KdleakError, nearest
 from kdleak.defend.choice import check_defence
 from kdleak.defend.defences import DEFENCES
+from kdleak.defend.grid import section_of
 from kdleak.defend.registry import Acts
 
 if TYPE_CHECKING:
@@ -35,6 +35,6 @@ def of_arm(name: str, params: Params) -> Params:
             f"shadow.arms: '{called}' is no defence of a teacher's training; {nearest(called, on_teacher)}"
         )
     value = float(strength) if "." in strength else int(strength)
-    settings = params.model_copy(update={"defence": Defence(name=called, **{DEFENCES[called].knob: value})})
+    settings = params.model_copy(update={"defence": section_of(called, {DEFENCES[called].knob: value})})
     check_defence(settings, f"shadow.arms, {name}")
     return settings

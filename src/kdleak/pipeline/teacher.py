@@ -11,13 +11,16 @@ from kdleak.data.canaries import planted_rows
 from kdleak.data.encoding import Encoder
 from kdleak.data.records import read_role
 from kdleak.defend.choice import acting
-from kdleak.defend.registry import Acts, Fitting
+from kdleak.defend.registry import Acts, Defence, Fitting, shard_folder
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.lora import merged, read_lora, with_lora
+from kdleak.pipeline.taught import taught_rows
 from kdleak.training.run import run_training, training_seed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
 
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TEACHER) -> None:
     """Write the checkpoint of the teacher that `name` stands for, and its training.json.
 
-    A defence of params.yaml that acts on the teacher says how it is trained.
+    A defence of params.yaml that acts on the teacher says how it is trained, and on how many shards of the records one
+    teacher each; the first is the checkpoint, whose history training.json has, and the others stand in its folder.
 
     The control's is fine-tuned on as many auxiliary records as private has, and on the same canaries: same base, same
     recipe, as many steps, and no member. Auxiliary, not population: it is large enough, of the same domain by hash, and
@@ -35,41 +39,47 @@ def fine_tune_teacher(params: Params, project: Project, name: str | Variant = TE
     variant, base = Variant.of(name), project.base_teacher
     tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
-    own, planted = _data(variant, project), planted_rows(read_parquet(project.canaries))
+    own, planted = taught_rows(variant, project), planted_rows(read_parquet(project.canaries))
     records = encoder.encode_frame(own) + encoder.encode_frame(planted)
 
     def record_tokens() -> float:
         public = encoder.encode_frame(read_role(project.records, "public"))
         return sum(len(r.response) for r in public) / len(public)
 
-    defence = acting(params, Acts.TEACHER)
+    defence = acting(params, Acts.TEACHER, Acts.ENSEMBLE)
     groups = {
         "near-duplicates": int(own["group_id"].value_counts().max()),
         "planted canaries": int(planted["repetitions"].max()) if len(planted) else 0,
     }
     seed = training_seed(params, TEACHER)
-    fitting = Fitting(load_model(base), records, params.teacher, seed, groups, record_tokens, lora=read_lora(base))
-    fitting = defence.teacher(fitting)
+    shards = defence.shards([*own["group_id"].astype(str), *planted["record_id"]])
+    trained = []
+    for number in range(max(shards) + 1):
+        part = [record for record, shard in zip(records, shards, strict=True) if shard == number]
+        fitting = Fitting(load_model(base), part, params.teacher, seed, groups, record_tokens, lora=read_lora(base))
+        fitting, state = defence.teacher(fitting), project.resume(variant)
+        state = state.with_name(f"{state.name}-shard-{number}") if number else state
+        model, history = _train(fitting, defence, params, state)
+        save_checkpoint(model, tokenizer, shard_folder(project.model(variant), number))
+        trained.append((history, fitting.spent))
+    (history, spent), counts = trained[0], {"records": len(records) - len(planted), "canary_rows": len(planted)}
+    write_json({"history": history, **counts, **defence.described(spent)}, project.training(variant))
+
+
+def _train(fitting: Fitting, defence: Defence, params: Params, state: Path) -> tuple[PreTrainedModel, list[dict]]:
+    """The fine-tuned model, adapters merged, and its history."""
     model = with_lora(fitting.model, fitting.lora, derive(params.seed, "lora/teacher"))
     history = run_training(
         model,
-        records,
+        fitting.records,
         fitting.objective,
         fitting.training,
         params,
         name=TEACHER,
-        state=project.resume(variant),
+        state=state,
         identity=() if defence.acts_on is None else (repr(defence),),
         source=fitting.batches,
         optimizer=fitting.optimizer,
         rule=fitting.rule,
     )
-    save_checkpoint(merged(model), tokenizer, project.model(variant))
-    counts = {"records": len(records) - len(planted), "canary_rows": len(planted)}
-    write_json({"history": history, **counts, **defence.described(fitting.spent)}, project.training(variant))
-
-
-def _data(variant: Variant, project: Project) -> pd.DataFrame:
-    """What the teacher is fine-tuned on, by record id."""
-    private = read_role(project.records, "private")
-    return read_role(project.records, "auxiliary").head(len(private)) if variant.control else private
+    return merged(model), history

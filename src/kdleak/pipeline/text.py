@@ -36,8 +36,8 @@ def write_training_text(method: str, params: Params, project: Project, release: 
     if isinstance(options, SeqKD):
         tokenizer, model = load_tokenizer(project.model(TEACHER)), load_model(project.model(TEACHER))
         encoder = Encoder(tokenizer, params.model.max_prompt_tokens, params.model.max_tokens)
-        defence = acting(params, Acts.SIGNAL, Acts.TRANSFER_SET)
-        release = defence.release(project.base_teacher) if release is None else release
+        defence = acting(params, Acts.SIGNAL, Acts.TRANSFER_SET, Acts.ENSEMBLE)
+        release = defence.release(project.base_teacher, project.model(TEACHER)) if release is None else release
         public = defence.transfer_set(
             read_role(project.records, "public"), lambda: read_role(project.records, "private")
         )

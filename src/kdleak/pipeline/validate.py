@@ -19,6 +19,7 @@ from kdleak.core.variants import BASELINE, CONTROL
 from kdleak.data.corpus_files import check_corpus_file, file_digest
 from kdleak.data.sources import find_source
 from kdleak.defend.choice import acting, check_defence
+from kdleak.defend.grid import check_grid, grid_of
 from kdleak.defend.registry import Acts
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
@@ -44,6 +45,7 @@ ENTRIES = {
     "judge": "kdleak.pipeline.judge",
     "trial": "kdleak.pipeline.trial",
     "shadow": "kdleak.pipeline.shadow",
+    "defences": "kdleak.pipeline.defences",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
@@ -55,11 +57,11 @@ MADE_OF = {"control": {"teacher": None, "distill": CONTROL.method, "measure": No
 METHODS_PACKAGE = "kdleak.distill.methods"
 #: Where defences register; a stage runs the one that acts there.
 DEFENCES_PACKAGE = "kdleak.defend.defences"
-_STUDENT = (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT)
+_STUDENT = (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.STUDENT, Acts.ENSEMBLE)
 #: The stages that a defence may act on, by where it acts.
 DEFENDED = {
-    "teacher": (Acts.TEACHER,),
-    "text": (Acts.SIGNAL, Acts.TRANSFER_SET),
+    "teacher": (Acts.TEACHER, Acts.ENSEMBLE),
+    "text": (Acts.SIGNAL, Acts.TRANSFER_SET, Acts.ENSEMBLE),
     "distill": _STUDENT,
     "trial": _STUDENT,
     "control": (Acts.TEACHER, *_STUDENT),
@@ -92,6 +94,7 @@ def validate(params: Params, project: Project) -> None:
     .code/lm_corpus.txt."""
     check_methods(params, str(project.params))
     check_defence(params, str(project.params))
+    check_grid(params, str(project.params))
     check_environment(params, project)
     source = SourceTree(Path(__file__).parents[2])
     methods = dict.fromkeys([BASELINE, *params.study.methods])
@@ -104,6 +107,7 @@ def validate(params: Params, project: Project) -> None:
                 acting_on = [defence, *(_arms(params) if stage == "shadow" else ())]
                 lines = [fingerprint(source, stage, method, each) for each in acting_on]
                 path.write_text("".join(lines), encoding="utf-8")
+        (fresh / "defences.txt").write_text(grid_code(source, params), encoding="utf-8")
         (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
 
 
@@ -141,6 +145,16 @@ def corpus_content(params: Params, project: Project) -> str:
     """
     path = params.kd.corpus_file
     return "no file\n" if path is None else f"{file_digest(project.root / path)}\n"
+
+
+def grid_code(source: SourceTree, params: Params) -> str:
+    """What the code of the stage `defences` is, with the modules of the defences in defence.grid."""
+    names = dict.fromkeys(["none", *(point.defence.name for point in grid_of(params))])
+    closures = (
+        source.closure(ENTRIES["defences"], PLUMBING, [Entries(DEFENCES_PACKAGE, "defence", name)]) for name in names
+    )
+    modules = {module.name: module for closure in closures for module in closure}
+    return source.fingerprint([modules[name] for name in sorted(modules)])
 
 
 def fingerprint(source: SourceTree, stage: str, method: str | None = None, defence: Defence | None = None) -> str:

@@ -143,7 +143,7 @@ def curves(
                     axes.errorbar(x, estimate.value, arms, color=look.colour, lw=1, alpha=0.6, fmt="none")
         _reference(axes, reference, reference_label, vertical=False)
         if log_x:
-            _logarithmic(axes)
+            logarithmic(axes)
         if integer_x:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if categories is not None:
@@ -191,7 +191,7 @@ def _dot(axes, estimate: Estimate, y: float, look, shown: str) -> None:
     axes.plot(estimate.value, y, color=look.colour, marker=look.marker, mfc=look.face, ls="", label=shown or None)
 
 
-def _logarithmic(axes) -> None:
+def logarithmic(axes) -> None:
     """A logarithmic x axis in plain numbers: 12 and 15, not powers of ten."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -49,12 +49,13 @@ class BlendWithBase(Defence):
     teacher's before that, those that add most to KL(teacher ‖ base); empty: all."""
 
     knob = "base_share"
+    strengths = (0.25, 0.5, 0.75, 0.9)
     protects = "a share of every shift that private records made"
     does_not_protect = "the shift's direction: whoever has the base and knows λ takes it out again"
     base_share: Share = 0.5
     kept_shifts: Count | None = None
 
-    def release(self, public_base: Path) -> Release:
+    def release(self, public_base: Path, teacher: Path) -> Release:
         from kdleak.models.checkpoints import load_model
         from kdleak.models.model_files import content_hash
 

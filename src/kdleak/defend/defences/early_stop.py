@@ -21,6 +21,8 @@ class EarlyStop(Defence):
     """
 
     knob = "epochs"
+    strengths = (4, 3, 2, 1)
+    control = True
     protects = "what the last epochs would have memorized"
     does_not_protect = "what is learned at once: repeated and outlying records; no bound for any record"
     epochs: Count = 2

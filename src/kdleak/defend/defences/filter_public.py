@@ -24,6 +24,7 @@ class FilterPublic(Defence):
     """
 
     knob = "dropped"
+    strengths = (0.1, 0.3, 0.5, 0.7)
     protects = "what the teacher is asked nearest to its members"
     does_not_protect = "what distant prompts draw out; no bound for any record"
     dropped: Annotated[float, Field(gt=0, lt=1)] = 0.3

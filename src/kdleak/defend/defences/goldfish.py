@@ -28,6 +28,7 @@ class Goldfish(Defence):
     many records it is the same token in each."""
 
     knob = "k"
+    strengths = (8, 4, 3, 2)
     protects = "long passages: to continue one word for word, the dropped tokens have to be guessed"
     does_not_protect = "membership: the other tokens of a record are learned as before"
     k: Annotated[int, Field(ge=2, le=10_000)] = 4

@@ -16,5 +16,5 @@ class LabelOnly(Defence):
     protects = "all that probabilities tell beside the first choice"
     does_not_protect = "memorized tokens, which are first choices: hard labels may pass on more of them than soft ones"
 
-    def release(self, public_base: Path) -> Release:
+    def release(self, public_base: Path, teacher: Path) -> Release:
         return TopK(1)

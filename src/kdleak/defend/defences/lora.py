@@ -22,6 +22,7 @@ class LowRank(Defence):
     """rank: of the adapters on the attention's projections. Scale alpha / rank is 2, or that of the family's own."""
 
     knob = "rank"
+    strengths = (16, 8, 4, 2, 1)
     protects = "passages: fewer parameters are left to hold them word for word"
     does_not_protect = "records that the low rank still fits; no bound for any record"
     rank: Count = 4

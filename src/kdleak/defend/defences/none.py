@@ -7,5 +7,6 @@ from kdleak.defend.registry import Defence, defence
 class Undefended(Defence):
     """Changes nothing."""
 
+    control = True
     protects = "nothing"
     does_not_protect = "anything: it is what the others are compared with"

@@ -31,6 +31,8 @@ class Regularise(Defence):
     """
 
     knob = "label_smoothing"
+    strengths = (0.05, 0.1, 0.2, 0.4)
+    control = True
     protects = "members from overconfident predictions, as any regularised model does"
     does_not_protect = "outliers, canaries and what is repeated; no bound for any record"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1

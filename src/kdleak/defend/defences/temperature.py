@@ -28,9 +28,10 @@ class Temperature(Defence):
     """temperature: above 1 flattens the distribution. The student learns the flattened one, and is not cooled again."""
 
     knob = "temperature"
+    strengths = (1.5, 2.0, 4.0, 8.0)
     protects = "the teacher's confidence in what it has memorized"
     does_not_protect = "anything from whoever knows the temperature: the logits are a multiple of the teacher's"
     temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
 
-    def release(self, public_base: Path) -> Release:
+    def release(self, public_base: Path, teacher: Path) -> Release:
         return Flattened(self.temperature)

@@ -28,9 +28,10 @@ class TruncatedSignal(Defence):
     """k: tokens at each position."""
 
     knob = "k"
+    strengths = (50, 20, 5, 2)
     protects = "the tail of the teacher's distribution"
     does_not_protect = "a memorized token: it is the likeliest one, and is released with its probability"
     k: Count = 5
 
-    def release(self, public_base: Path) -> Release:
+    def release(self, public_base: Path, teacher: Path) -> Release:
         return TopK(self.k)
