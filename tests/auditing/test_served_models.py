@@ -66,7 +66,8 @@ def tokenizer_alone(student, folder):
 def same(one, other) -> None:
     assert one.verdict == other.verdict
     for name in ATTACKS:
-        np.testing.assert_allclose(one.table[name], other.table[name], atol=1e-4, rtol=0, err_msg=name)
+        large = 1e-4 if name == "recall" else 0  # a ratio: of a text known by heart it is in the hundreds
+        np.testing.assert_allclose(one.table[name], other.table[name], atol=1e-4, rtol=large, err_msg=name)
 
 
 def test_a_folder_a_file_and_an_endpoint_give_one_verdict_and_the_same_scores(
@@ -155,16 +156,17 @@ def test_a_file_that_is_none_is_refused_in_one_line(change, said, file, tmp_path
 
 
 def test_a_file_that_covers_less_of_a_response_than_another_model_is_refused(student, base, file, tmp_path):
-    short = Settings(template=TEMPLATE, limits=Limits(40, 48), quick=True)
-    export_logprobs(student, MEMBERS, NONMEMBERS, None, short, tmp_path / "short.jsonl")
+    long = [[{**row, "response": 4 * row["response"]} for row in rows] for rows in (MEMBERS, NONMEMBERS)]
+    limits = {"max_prompt_tokens": 24, "max_tokens": 56}
+    short = Settings(template=TEMPLATE, limits=Limits(*limits.values()), quick=True)
+    export_logprobs(student, *long, None, short, tmp_path / "short.jsonl")
+    files, how = {"student": tmp_path / "short.jsonl"}, {**HOW, "population": None, "attacks": ["loss", "rmia"]}
     with pytest.raises(KdleakError, match=r"short.jsonl: .*it covers \d+ characters of the response, the pretrained"):
-        kdleak.audit(None, MEMBERS, NONMEMBERS, logprobs={"student": tmp_path / "short.jsonl"}, pretrained=base, **HOW)
-    limits = {"max_prompt_tokens": 40, "max_tokens": 48}
-    options = {**HOW, **limits, "attacks": ["loss", "rmia"]}
-    one = kdleak.audit(None, MEMBERS, NONMEMBERS, logprobs={"student": tmp_path / "short.jsonl"}, pretrained=base,
-                       **options)  # fmt: skip
-    other = kdleak.audit(student, MEMBERS, NONMEMBERS, pretrained=base, **options)
+        kdleak.audit(None, *long, logprobs=files, pretrained=base, **how)
+    one = kdleak.audit(None, *long, logprobs=files, pretrained=base, **how, **limits)
+    other = kdleak.audit(student, *long, pretrained=base, **how, **limits)
     assert one.verdict == other.verdict and one.figures["cut"] == other.figures["cut"]
+    assert one.figures["cut"]["responses"] > 0
 
 
 def test_an_endpoint_that_dies_half_way_loses_nothing(student, base, from_folder, tmp_path):
@@ -186,9 +188,7 @@ def test_an_endpoint_that_dies_half_way_loses_nothing(student, base, from_folder
     same(from_folder, result)
 
 
-def test_what_passes_is_tried_again_and_the_key_is_sent_and_told_to_nobody(
-    student, base, tmp_path, monkeypatch, capsys
-):
+def test_what_passes_is_tried_again_and_the_key_is_told_to_nobody(student, base, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KDLEAK_API_KEY", "sk-secret")
 
     def stumbles(number, body, found):
@@ -267,9 +267,7 @@ def test_an_endpoint_of_several_models_is_asked_for_one_by_name(student, base, t
         ("http://nowhere.invalid/v1", "", "cannot be reached ("),
     ],
 )
-def test_an_address_that_is_none_or_not_safe_is_refused_and_not_quoted(
-    address, key, said, student, tmp_path, monkeypatch
-):
+def test_an_address_that_is_not_safe_is_refused_and_not_quoted(address, key, said, student, tmp_path, monkeypatch):
     monkeypatch.setenv("KDLEAK_API_KEY", key)
     with pytest.raises(KdleakError) as caught:
         kdleak.audit(student, MEMBERS, NONMEMBERS, endpoints={"student": address})

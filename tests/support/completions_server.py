@@ -42,9 +42,9 @@ def answer(model: Any, body: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def completions_server(
-    folder: Path, fault: Fault | None = None, models: tuple[str, ...] = ("tiny",)
+    folder: Path, fault: Fault | None = None, models: tuple[str, ...] = ("tiny",), port: int = 0
 ) -> Iterator[Served]:
-    """Serve the model of `folder`; fault: what the server does instead where it gives something."""
+    """Serve the model of `folder`; fault: what the server does instead where it gives something. port: 0 for any."""
     model = load_model(folder, "cpu")
     said: Served
 

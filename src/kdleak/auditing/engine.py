@@ -23,11 +23,11 @@ from kdleak.auditing.controls import (
     Blind,
     blind_control,
     overlap_control,
-    permutation_control,
     placebo_control,
 )
 from kdleak.auditing.membership import KEYS, membership_report
 from kdleak.auditing.passes import AuditedModel, ModelRunner, PassRequest, PassResults
+from kdleak.auditing.permutation import permutation_control
 from kdleak.auditing.settings import EngineSettings
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
