@@ -8,10 +8,15 @@ import pytest
 
 import kdleak
 from kdleak.auditing.export import export_logprobs
+from kdleak.auditing.served import _answers
 from kdleak.auditing.settings import Limits, Settings
+from kdleak.auditing.sources import by_role
+from kdleak.auditing.standalone import ROLES
 from kdleak.core.errors import KdleakError
 from kdleak.inference import http_client
+from kdleak.inference.answer_store import AnswerStore
 from tests.support.completions_server import completions_server
+from tests.support.small_project import CommandLine
 from tests.support.standalone_models import model_that_knows, people, tokenizer_of
 
 N = 24
@@ -289,3 +294,42 @@ def test_where_a_model_is_must_be_said_once(student, file):
         "org/name", endpoints={"student": "http://127.0.0.1/v1"}
     )
     assert "requests a second are more than 0" in refused(student, rate=0.0)
+
+
+def test_options_name_a_model_each_once_and_answers_that_cannot_be_kept_are_one_line(tmp_path, monkeypatch):
+    assert by_role(["student=a=b", "teacher=c"], "--logprobs", ROLES) == {"student": "a=b", "teacher": "c"}
+    with pytest.raises(KdleakError, match="--logprobs: it names no model; did you mean 'student'"):
+        by_role(["studnt=a"], "--logprobs", ROLES)
+    with pytest.raises(KdleakError, match="--endpoint: the student is named twice; name it once"):
+        by_role(["student=a", "student=b"], "--endpoint", ROLES)
+    (tmp_path / "endpoint-answers.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(KdleakError, match=r"endpoint-answers.sqlite: cannot be used \(.*\); free the disk, or delete"):
+        AnswerStore(tmp_path, "m")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(KdleakError, match="an endpoint is asked by one process; run the audit without torchrun"):
+        next(_answers(None, [], None))
+
+
+def test_an_answer_is_found_again_by_model_and_text_alone(tmp_path):
+    store, other = AnswerStore(tmp_path, "m"), AnswerStore(tmp_path, "n")
+    values, missed = np.array([-0.5, -2.25], np.float32), np.array([True, False])
+    store.put([(1, 2, 3), (4, 5, 6)], [(values, missed), (values, None)])
+    found = store.get((1, 2, 3))
+    assert (found[0] == values).all() and (found[1] == missed).all() and store.get((4, 5, 6))[1] is None
+    assert store.get((1, 2)) is None and other.get((1, 2, 3)) is None
+
+
+def test_the_command_line_writes_a_file_and_audits_it(student, tmp_path, monkeypatch, capsys):
+    lists = []
+    for name, rows in (("members", MEMBERS), ("nonmembers", NONMEMBERS)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        lists += [f"--{name}", f"{name}.jsonl"]
+    kdleak_ = CommandLine(monkeypatch, capsys)
+    write = ("logprobs", "--model", str(student), *lists, "--template", TEMPLATE, "--quick")
+    assert kdleak_(tmp_path, *write, "--out", "s.txt") == (
+        1, "kdleak: error: --out s.txt: a log-prob file's name ends in .jsonl; name it so\n",
+    )  # fmt: skip
+    assert kdleak_(tmp_path, *write, "--out", "s.jsonl")[0] == 0
+    assert "logprobs: 48 records -> s.jsonl" in kdleak_.printed
+    assert kdleak_(tmp_path, "audit", *lists, "--logprobs", "student=s.jsonl", "--attacks", "loss,minkpp")[0] == 0
+    assert "kdleak-audit/audit.json" in kdleak_.printed

@@ -95,7 +95,7 @@ def test_a_gguf_file_is_the_model_that_it_was_made_of(tmp_path):
 @needs_gguf
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
-    with pytest.raises(KdleakError, match="cannot be read as GGUF .*; fetch it again, or convert it to safetensors"):
+    with pytest.raises(KdleakError, match=r"cannot be read as GGUF .*; fetch it again, or convert it to safetensors"):
         unpacked(tmp_path / "broken.gguf", tmp_path / "store")
 
 

@@ -97,7 +97,7 @@ def find_sources(
 
 
 def _tokenizer_folder(name: str, option: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if not folder.is_dir():
         raise KdleakError(f"--{option} {name}: no folder here; a model behind an endpoint needs that of its tokenizer")
     return folder

@@ -18,7 +18,10 @@ SUFFIX = ".gguf"
 
 def gguf_of(name: str) -> Path | None:
     """The GGUF file that `name` is, or that is the one model in the folder `name`; None where it is neither."""
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # ~nobody: said where folders are looked for
+        return None
     if path.suffix == SUFFIX and path.is_file():
         return path
     if not path.is_dir() or any(path.glob("*.safetensors")) or not (found := sorted(path.glob(f"*{SUFFIX}"))):
@@ -48,6 +51,9 @@ def unpacked(path: Path, store: Path) -> Path:
             raise KdleakError(
                 f"{path}: cannot be read as GGUF ({brief(error)}); fetch it again, or convert it to safetensors"
             ) from None
+    model.hf_quantizer = None  # its weights are plain numbers by now, and are saved as such
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     save_checkpoint(model, tokenizer, folder)
     return folder
 
