@@ -201,7 +201,7 @@ def test_what_passes_is_tried_again_and_the_key_is_told_to_nobody(student, base,
             1: (429, {"Retry-After": "0.01"}, b"{}"),
             2: (503, {}, b"busy"),
             4: (0, {}, b""),
-            5: (200, {"Content-Length": "100000"}, b"{"),
+            5: (200, {"Content-Length": "100000", "Connection": "close"}, b"{"),
         }.get(number)
 
     options = {"attacks": ["loss"], "rate": 1000.0, "out": tmp_path / "out"}
@@ -211,6 +211,16 @@ def test_what_passes_is_tried_again_and_the_key_is_told_to_nobody(student, base,
     written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     said = capsys.readouterr()
     assert b"sk-secret" not in written and "sk-secret" not in said.out + said.err
+
+
+def test_an_endpoint_that_never_finishes_an_answer_is_left(student, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(http_client, "TIMEOUT", 3.0)
+    monkeypatch.setattr(http_client, "TRIES", 1)
+    with (
+        completions_server(student, lambda number, body, found: (200, {"Content-Length": "100000"}, b"{")) as served,
+        pytest.raises(KdleakError, match="no answer in 1 tries"),
+    ):
+        endpoint(served.url, student, base, tmp_path, attacks=["loss"])
 
 
 def changed(found, **fields):

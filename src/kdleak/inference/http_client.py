@@ -100,10 +100,10 @@ class HttpClient:
             while size <= max_bytes and (piece := response.read(_PIECE)):
                 pieces.append(piece)
                 size += len(piece)
+            if size <= max_bytes and (response.length or 0) > 0:
+                raise http.client.IncompleteRead(b"")
             if size > max_bytes or response.will_close:
                 self.close()
-            elif (length := response.length) is not None and length > 0:
-                raise http.client.IncompleteRead(b"")
             return response.status, _seconds(response.headers.get("Retry-After")), b"".join(pieces)
         finally:
             clock.cancel()
