@@ -218,6 +218,7 @@ def test_labels_are_shuffled_in_parts_with_the_figures_of_all_at_once(monkeypatc
     table = scores(0)
     whole = permutation_control(table, permutations=90)
     monkeypatch.setattr(permutation, "_CELLS", 40 * len(table))
+    monkeypatch.setattr(permutation, "_INTERVAL_CELLS", 15 * len(table))
     parts = permutation_control(table, permutations=90)
     assert parts["best"] == whole["best"]
     for name, null in whole["attacks"].items():

@@ -22,6 +22,8 @@ TOO_OFTEN = 2 * (1.0 - LEVEL)
 _CHECKED = 400
 #: Labels (relabellings times records) that are held at once.
 _CELLS = 2**23
+#: The same of those whose intervals are made, for which a dozen numbers stand beside each label.
+_INTERVAL_CELLS = 2**20
 
 
 def permutation_control(
@@ -91,9 +93,11 @@ def _relabelled(
         kept = ((drawn > 0) & (drawn < n))[:, 0]
         labels, drawn = labels[kept], drawn[kept]
         null.append((labels @ ranks - drawn * (drawn + 1) / 2.0) / (drawn * (n - drawn)))
-        if some := min(len(labels), _CHECKED - sum(checked)):
-            checked.append(some)
-            shares.append([stats.excluded_share(c, labels[:some], owners, LEVEL) for c in columns.values()])
+        some = min(len(labels), _CHECKED - sum(checked))
+        few = max(1, _INTERVAL_CELLS // n)
+        for part in (labels[start : min(start + few, some)] for start in range(0, some, few)):
+            checked.append(len(part))
+            shares.append([stats.excluded_share(c, part, owners, LEVEL) for c in columns.values()])
     means = np.average(shares, axis=0, weights=checked) if checked else np.full(len(columns), np.nan)
     nothing = np.zeros((0, len(columns)))
     return np.concatenate([nothing, *null]), dict(zip(columns, means.tolist(), strict=True))
