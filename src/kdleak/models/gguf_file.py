@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import make_private
@@ -46,7 +47,7 @@ def unpacked(path: Path, store: Path) -> Path:
         options = {"gguf_file": "model.gguf", "local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, **options)
-            model = AutoModelForCausalLM.from_pretrained(alone, dtype="float32", **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(alone, dtype="float32", **options)
         except Exception as error:  # a damaged file, or an architecture that Transformers does not read
             raise KdleakError(
                 f"{path}: cannot be read as GGUF ({brief(error)}); fetch it again, or convert it to safetensors"
