@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    student: str | Path,
+    student: str | Path | None,
     members: Records,
     nonmembers: Records,
     *,
@@ -34,11 +34,18 @@ def audit(
     device: str = "auto",
     seed: int = 0,
     cache: str | Path | None = None,
+    logprobs: Mapping[str, str | Path] | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    rate: float | None = None,
+    dtype: str = "fp32",
+    device_map: str | None = None,
+    bits: int | None = None,
     out: str | Path | None = None,
 ) -> AuditResult:
     """How much of its teacher's private training data a student gives away.
 
-    student:    the model to audit: a folder as `save_pretrained` writes it (a LoRA adapter too), or a hub id.
+    student:    the model to audit: a folder as `save_pretrained` writes it (a LoRA adapter too), a GGUF file, or a hub
+                id; None where `logprobs` has it.
     members:    records of the private data; nonmembers: records like them that no model has seen. A file (JSONL,
                 Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
                 messages (a chat, whose last assistant turn is the response), or text.
@@ -51,6 +58,10 @@ def audit(
     fpr:        the share of non-members that an attacker may accuse falsely, in the verdict.
     quick:      leave out the attacks that cost forward passes of their own (mope, recall, lowercase).
     cache:      a folder that keeps what forward passes gave, so that a second audit costs none.
+    logprobs:   log-prob files of models that are not here (`kdleak logprobs` writes one), by name: {"student": file}.
+    endpoints:  addresses of completions endpoints, by name: {"student": "http://host:8000/v1"}; the model named beside
+                them is then the folder of its tokenizer. rate: requests a second, at most.
+    dtype, device_map, bits: precision (fp32, bf16, fp16, auto), auto to spread a model over GPUs, 8 or 4 bits.
     out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
     Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
@@ -60,6 +71,7 @@ def audit(
     from kdleak.auditing.result import check_out
     from kdleak.auditing.settings import Limits, Settings
     from kdleak.auditing.standalone import run_audit
+    from kdleak.models.loading import Loading
 
     settings = Settings(
         template=template,
@@ -73,6 +85,8 @@ def audit(
         device=device,
         seed=seed,
         cache=None if cache is None else Path(cache),
+        loading=Loading(dtype, device_map, bits),
+        rate=rate,
     )
     models = {
         "student": student,
@@ -85,7 +99,7 @@ def audit(
     if out is not None:
         check_out(Path(out))
     try:
-        result = run_audit(models, members, nonmembers, population, settings)
+        result = run_audit(models, members, nonmembers, population, settings, logprobs, endpoints)
     except OverlapError as error:
         raise (error if out is None else error.save(Path(out))) from None
     if out is not None:

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdleak.auditing import controls, permutation
 from kdleak.auditing.comparisons import between_techniques, exposed_overlap, inherited, paired_differences
-from kdleak.auditing.controls import blind_control, overlap_control, permutation_control, placebo_control
+from kdleak.auditing.controls import blind_control, overlap_control, placebo_control
+from kdleak.auditing.permutation import permutation_control
 from kdleak.core.errors import KdleakError
 from kdleak.inference.cache import ArrayCache
 from kdleak.stats import auc, auc_difference, inheritance
@@ -210,3 +212,24 @@ def test_a_placebo_has_three_states():
     noise = generator.normal(size=200)
     states = [placebo_control(s, member)["state"] for s in (noise, noise + 3 * member, np.full(200, np.nan))]
     assert states == ["passed", "failed", "could not run"]
+
+
+def test_labels_are_shuffled_in_parts_with_the_figures_of_all_at_once(monkeypatch):
+    table = scores(0)
+    whole = permutation_control(table, permutations=90)
+    monkeypatch.setattr(permutation, "_CELLS", 40 * len(table))
+    monkeypatch.setattr(permutation, "_INTERVAL_CELLS", 15 * len(table))
+    parts = permutation_control(table, permutations=90)
+    assert parts["best"] == whole["best"]
+    for name, null in whole["attacks"].items():
+        assert parts["attacks"][name]["range95"] == null["range95"]
+        assert parts["attacks"][name]["excluded"] == pytest.approx(null["excluded"])
+
+
+def test_the_blind_battery_looks_at_a_sample_of_very_many_records(monkeypatch):
+    records = pd.DataFrame({"record_id": [f"{i * 7919 % 1000:04d}" for i in range(200)], "task": "qa"})
+    records["role"] = ["member", "nonmember"] * 100
+    records = records.assign(group_id=records["record_id"], instruction="a", context="", response=records["record_id"])
+    monkeypatch.setattr(controls, "LARGEST", 80)
+    looked = np.isfinite(blind_control(records).scores)
+    assert looked.sum() == 80 and set(records["record_id"][looked]) == set(sorted(records["record_id"])[:80])

@@ -15,9 +15,10 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from kdleak.auditing.controls import blind_control, permutation_control
+from kdleak.auditing.controls import blind_control
 from kdleak.auditing.judgement import Judgement, judge
 from kdleak.auditing.lists import read_lists
+from kdleak.auditing.permutation import permutation_control
 from kdleak.data.synthetic import generate
 from kdleak.inference.cache import ArrayCache
 

@@ -12,8 +12,9 @@ import yaml
 
 from kdleak.auditing.blocks import block_report
 from kdleak.auditing.comparisons import against_baseline, exposed_overlap, inherited
-from kdleak.auditing.controls import overlap_control, permutation_control, placebo_control
+from kdleak.auditing.controls import overlap_control, placebo_control
 from kdleak.auditing.membership import membership_report
+from kdleak.auditing.permutation import permutation_control
 from kdleak.config.load import parse_params
 from kdleak.config.schema import Params
 from kdleak.core.files import write_json, write_parquet

@@ -9,9 +9,9 @@ what it is compared with. Records are members or nonmembers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kdleak.attacks import ATTACKS, AttackInput
 from kdleak.attacks.likelihood import mean_log_prob
@@ -23,11 +23,11 @@ from kdleak.auditing.controls import (
     Blind,
     blind_control,
     overlap_control,
-    permutation_control,
     placebo_control,
 )
 from kdleak.auditing.membership import KEYS, membership_report
-from kdleak.auditing.passes import ModelRunner, PassRequest, PassResults, Subject
+from kdleak.auditing.passes import AuditedModel, ModelRunner, PassRequest, PassResults
+from kdleak.auditing.permutation import permutation_control
 from kdleak.auditing.settings import EngineSettings
 from kdleak.core.distributed import is_main
 from kdleak.core.errors import KdleakError
@@ -52,6 +52,10 @@ CONTROL = "control"
 COMPARED = ("teacher", "no_kd", "pretrained")
 
 
+#: Makes the passes of a request over a model.
+Ask = Callable[[Any, PassRequest], PassResults]
+
+
 @dataclass(frozen=True)
 class ModelAudit:
     """What the audit of one model gave.
@@ -74,21 +78,27 @@ class ModelAudit:
     groups: dict[str, str]
 
 
-def run(subjects: Mapping[str, Subject], records: pd.DataFrame, settings: EngineSettings) -> ModelAudit | None:
+def run(
+    subjects: Mapping[str, AuditedModel],
+    records: pd.DataFrame,
+    settings: EngineSettings,
+    ask: Ask | None = None,
+) -> ModelAudit | None:
     """Audit `subjects["target"]`; None in a process that is not the main one, which shares the passes alone.
 
     records: record_id, role (member or nonmember), task, group_id and the text, in the order in which the subjects
-    encoded them. Raises KdleakError where no attack can run.
+    encoded them. ask: who makes the passes; by default a `ModelRunner`, for which each subject is a `Subject`. Raises
+    KdleakError where no attack can run.
     """
-    passes = make_passes(subjects, records, _attacked(subjects, settings), settings)
+    passes = make_passes(subjects, records, _attacked(subjects, settings), settings, ask)
     if not is_main():
         return None
-    return judge(passes, {name: subject.encoder.tokenizer for name, subject in subjects.items()}, records, settings)
+    return judge(passes, {name: subject.tokenizer for name, subject in subjects.items()}, records, settings)
 
 
 def judge(
     passes: Mapping[str, PassResults],
-    tokenizers: Mapping[str, PreTrainedTokenizerBase],
+    tokenizers: Mapping[str, PreTrainedTokenizerBase | None],
     records: pd.DataFrame,
     settings: EngineSettings,
     tuning: Tuning | None = None,
@@ -137,13 +147,14 @@ def _attacked(present: Collection[str], settings: EngineSettings) -> dict[str, l
 
 
 def make_passes(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, AuditedModel],
     records: pd.DataFrame,
     attacked: Mapping[str, Sequence[str]],
     settings: EngineSettings,
+    ask: Ask | None = None,
 ) -> dict[str, PassResults]:
     """The passes that the attacks on each model need, by the model that they are made over, and no pass more."""
-    runner = ModelRunner(records, settings)
+    answers = ask or cast("Ask", ModelRunner(records, settings).run)
     results = {}
     for name, subject in subjects.items():
         uses = [
@@ -158,9 +169,7 @@ def make_passes(
         of_target = [each for role, needs in uses if role == TARGET for each in needs.passes]
         extra = tuple(p for p in dict.fromkeys(of_target) if subject.population or not p.needs_population)
         choices = any(ATTACKS[attack].needs.argmax_texts for attack in attacked.get(name, ()))
-        results[name] = runner.run(
-            subject, PassRequest(extra, continued, choices, settings.text_only, settings.published)
-        )
+        results[name] = answers(subject, PassRequest(extra, continued, choices, settings.text_only, settings.published))
     return results
 
 
@@ -184,7 +193,7 @@ def references_needed(attacks: Sequence[str]) -> set[str]:
 
 def _attack_input(
     target: str,
-    tokenizers: Mapping[str, PreTrainedTokenizerBase],
+    tokenizers: Mapping[str, PreTrainedTokenizerBase | None],
     passes: Mapping[str, PassResults],
     records: pd.DataFrame,
     names: Sequence[str],
@@ -193,12 +202,13 @@ def _attack_input(
     results = passes[target]
     roles = {name: _role_for(target, name) for name in passes}
     others = {role: passes[name] for name, role in roles.items() if role}
+    tokenizer = tokenizers[target]
     greedy = any(ATTACKS[name].needs.argmax_texts for name in names)
     return AttackInput(
         results.statistics,
         {name: each.statistics for name, each in others.items()},
         texts=list(records["response"]),
-        argmax_texts=argmax_texts(tokenizers[target], results.statistics) if greedy else (),
+        argmax_texts=argmax_texts(tokenizer, results.statistics) if greedy and tokenizer is not None else (),
         variants=results.variants,
         computed=results.computed,
         tuning=tuning,

@@ -187,18 +187,19 @@ def _inputs(figures: Mapping[str, Any]) -> Section:
     models = [
         [
             who,
+            model["source"],
             model["name"],
             Code(model["sha256"][:12]),
-            model["template"],
-            "its own" if model["own_tokenizer"] else "the student's",
-            "yes" if model["starts_with_bos"] else "no",
-            model["words"],
+            model["template"] or "",
+            {True: "its own", False: "the student's", None: ""}[model["own_tokenizer"]],
+            {True: "yes", False: "no", None: ""}[model["starts_with_bos"]],
+            model["words"] or "",
         ]
         for who, model in inputs["models"].items()
     ]
-    header = ["model", "name", "sha256", "template", "tokenizer", "BOS first", "vocabulary size"]
+    header = ["model", "from", "name", "sha256", "template", "tokenizer", "BOS first", "vocabulary size"]
     settings = [[name, value] for name, value in {**inputs["records"], **inputs["settings"]}.items()]
-    blocks = [Table(header, models, words=6), Details("Records and settings", Table(["", ""], settings))]
+    blocks = [Table(header, models, words=7), Details("Records and settings", Table(["", ""], settings))]
     return Section("What was audited", blocks)
 
 

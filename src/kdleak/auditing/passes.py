@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,9 +29,23 @@ from kdleak.models.model_files import content_hash
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kdleak.inference.token_statistics import TokenStatistics
+
+
+class AuditedModel(Protocol):
+    """What the engine asks of a model, whoever computes it.
+
+    population: records that no model was trained on; may be empty. tokenizer: the model's own; None where it is not
+    here and its token ids are never turned into text.
+    """
+
+    @property
+    def population(self) -> Sequence[Any]: ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,10 +64,23 @@ class Subject:
     def records(self) -> list[EncodedRecord]:
         return self.encoded.records
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.encoder.tokenizer
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence, in tokens, that the model reads."""
+        return position_limit(self.folder)
+
     @cached_property
     def digest(self) -> str:
         """sha256 of the model's content."""
         return content_hash(self.folder)
+
+    def load(self, device: str | None) -> PreTrainedModel:
+        """The model itself."""
+        return load_model(self.folder, device)
 
 
 @dataclass(frozen=True)
@@ -98,9 +125,8 @@ class ModelRunner:
         """The passes of `request` over `subject`. Several processes share them, and each returns all results."""
         statistics = self.statistics(subject, subject.records, choices=request.choices)
         variants, computed, refused = {}, {}, {}
-        limit = position_limit(subject.folder)
         texts = (self.frame, subject.records, subject.population, subject.encoder, statistics)
-        inputs = PassInput(*texts, limit, self.settings.options, self.settings.seed)
+        inputs = PassInput(*texts, subject.positions, self.settings.options, self.settings.seed)
         for extra in request.extra:
             try:
                 if isinstance(extra, TextPass):
@@ -140,8 +166,9 @@ class ModelRunner:
         k: int,
         text_only: bool = False,
         published: bool = True,
-    ) -> Continuations:
-        """Greedy continuations of k tokens of every record of `subject`; statistics: of the same records."""
+    ) -> Continuations | None:
+        """Greedy continuations of k tokens of every record of `subject`; statistics: of the same records. None where
+        the model cannot be asked for any."""
         records, decodings = subject.records, {"plain": PLAIN} | ({"published": AS_PUBLISHED} if published else {})
         if text_only:
             records, statistics = continued_texts(records, statistics)
@@ -189,7 +216,7 @@ class ModelRunner:
         """The subject's model, loaded when it is first needed; the one before it is let go."""
         if self._loaded is None or self._loaded[0] != subject.folder:
             self._loaded = None
-            self._loaded = subject.folder, load_model(subject.folder, self.settings.device)
+            self._loaded = subject.folder, subject.load(self.settings.device)
         return self._loaded[1]
 
 

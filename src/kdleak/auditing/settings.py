@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdleak.attacks import ATTACKS
 from kdleak.core.errors import KdleakError, nearest
+
+if TYPE_CHECKING:
+    from kdleak.models.loading import Loading
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `kdleak.api.audit` takes beside models and records, under the same names."""
+    """What `kdleak.api.audit` takes beside models and records, under the same names.
+
+    loading: how models are loaded; None: as in the pipeline. rate: requests a second to an endpoint, at most.
+    """
 
     template: str = "auto"
     attacks: Sequence[str] | None = None
@@ -69,8 +75,12 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     cache: Path | None = None
+    loading: Loading | None = None
+    rate: float | None = None
 
     def __post_init__(self) -> None:
+        if self.rate is not None and not 0.0 < self.rate < float("inf"):
+            raise KdleakError(f"--rate {self.rate:g}: requests a second are more than 0; leave it out for no limit")
         if not 0.0 <= self.fpr < 1.0:
             raise KdleakError(f"--fpr {self.fpr}: a false-positive rate lies between 0 and 1; 0.01 is usual")
         for name in self.attacks or ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,19 @@ from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, ex
 from kdleak.auditing.engine import ModelAudit
 from kdleak.auditing.judgement import judge
 from kdleak.auditing.lists import Lists, read_lists, read_population
+from kdleak.auditing.logprob_file import Answers
 from kdleak.auditing.membership import KEYS
 from kdleak.auditing.page import report_page
-from kdleak.auditing.passes import Subject, make_encoders, make_subjects
+from kdleak.auditing.passes import Subject
 from kdleak.auditing.result import SCHEMA_VERSION, AuditResult
-from kdleak.auditing.settings import EngineSettings, Limits, Settings
+from kdleak.auditing.served import AnyRunner
+from kdleak.auditing.settings import EngineSettings, Settings
+from kdleak.auditing.sources import described, find_sources, read_models
 from kdleak.auditing.verdict import verdict
-from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
-from kdleak.data.templates import choose_template
 from kdleak.memorization.report import Memorization, memorization_report
 from kdleak.memorization.tables import record_table
-from kdleak.models.checkpoints import load_tokenizer, position_limit
 from kdleak.models.device import resolve_device
-from kdleak.models.hub import model_folder
-from kdleak.models.model_files import check_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,23 +63,23 @@ def run_audit(
     nonmembers: Records,
     population: Records | None,
     settings: Settings,
+    logprobs: Mapping[str, str | Path] | None = None,
+    endpoints: Mapping[str, str] | None = None,
 ) -> AuditResult:
-    """Audit `models["student"]`; models: folder or hub id by option (`ROLES`), None where it is not given.
+    """Audit the student; models: folder or hub id by option (`ROLES`), None where it is not given.
 
-    Raises KdleakError for a folder that is no safe model, for records that cannot be read and for lists that overlap.
+    logprobs: log-prob files of models that are not here, by option. endpoints: addresses of models whose tokenizer
+    alone is here. Raises KdleakError for a folder that is no safe model, for records that cannot be read and for lists
+    that overlap.
     """
-    folders = {option: model_folder(str(name)) for option, name in models.items() if name is not None}
-    for folder in folders.values():
-        check_folder(folder)
+    sources = find_sources(models, logprobs or {}, endpoints or {}, settings)
     lists = read_lists(members, nonmembers, settings.drop_overlap)
     others = None if population is None else read_population(population, lists)
-    prompt, total = _within(settings.limits, folders.values())
-    template = choose_template(settings.template, lists.shape, load_tokenizer(folders["student"]))
-    encoders = make_encoders(folders, prompt, total, template)
-    subjects, cut = make_subjects(folders, encoders, lists.frame, others)
-    audit = engine.run(
-        {ROLES[option]: s for option, s in subjects.items()}, lists.frame, _engine(settings, lists.shape)
-    )
+    of_all = read_models(sources, lists.frame, others, lists.shape, settings, CONTINUED)
+    subjects, cut = of_all.subjects, of_all.cut
+    how = _engine(settings, lists.shape)
+    ask = AnyRunner(lists.frame, how).answer
+    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, ask)
     assert audit is not None  # one process runs it
 
     membership = audit.report | _compared(audit)
@@ -109,7 +107,7 @@ def run_audit(
         "left_out": left_out,
         "cut": cut,
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
-        "inputs": _described(subjects, lists, replace(settings, limits=Limits(prompt, total))),
+        "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits)),
     }
     table = audit.scores.assign(place=lists.frame["place"])
     table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
@@ -162,13 +160,14 @@ def _compared(audit: ModelAudit) -> dict[str, Any]:
 
 
 def _memorization(
-    audit: ModelAudit, subjects: Mapping[str, Subject], lists: Lists
+    audit: ModelAudit, subjects: Mapping[str, Subject | Answers], lists: Lists
 ) -> tuple[dict[str, Any] | None, dict[str, pd.DataFrame]]:
     """What memorization.json holds of a model of the pipeline, facts and canaries aside; and the tables by option."""
     tables = {
-        option: record_table(lists.frame, continued, subjects[option].encoder.tokenizer, SHORTEST)
-        for option in subjects
+        option: record_table(lists.frame, continued, tokenizer, SHORTEST)
+        for option, subject in subjects.items()
         if (passes := audit.passes.get(ROLES[option])) and (continued := passes.continuations) is not None
+        if (tokenizer := subject.tokenizer) is not None
     }
     if "student" not in tables:
         return None, tables
@@ -203,22 +202,11 @@ def most_exposed(
     ]
 
 
-def _described(subjects: Mapping[str, Subject], lists: Lists, settings: Settings) -> dict[str, Any]:
+def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings) -> dict[str, Any]:
     """What was audited: enough to know it again, and no text."""
     roles = lists.frame["role"].value_counts()
-    vocabulary = subjects["student"].encoder.tokenizer.get_vocab()
     return {
-        "models": {
-            option: {
-                "name": subject.folder.name,
-                "sha256": subject.digest,
-                "words": len(subject.encoder.tokenizer),
-                "template": subject.encoder.template,
-                "starts_with_bos": subject.encoder.starts_with_bos,
-                "own_tokenizer": subject.encoder.tokenizer.get_vocab() != vocabulary,
-            }
-            for option, subject in subjects.items()
-        },
+        "models": described(subjects),
         "records": {
             "members": int(roles[MEMBER]),
             "nonmembers": int(roles[NONMEMBER]),
@@ -234,15 +222,3 @@ def _described(subjects: Mapping[str, Subject], lists: Lists, settings: Settings
             "seed": settings.seed,
         },
     }
-
-
-def _within(limits: Limits, folders: Iterable[Path]) -> tuple[int, int]:
-    """(tokens of a prompt, tokens in all): `limits`, lowered to what every model has positions for, which is the
-    default of both."""
-    longest = min(position_limit(folder) for folder in folders)
-    total = longest if limits.total is None else min(limits.total, longest)
-    room = total - CONTINUED  # a continuation follows the prompt
-    prompt = room if limits.prompt is None else min(limits.prompt, room)
-    if prompt < 1:
-        raise KdleakError(f"a model with {total} positions has no room for a prompt and {CONTINUED} tokens after it")
-    return prompt, total

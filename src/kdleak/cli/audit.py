@@ -9,9 +9,11 @@ import typer
 
 
 def audit(
-    student: Annotated[str, typer.Option(help="The model to audit: a folder (safetensors) or a hub id\\[@revision].")],
     members: Annotated[Path, typer.Option(help="Records of the private data: JSONL, Parquet or CSV.")],
     nonmembers: Annotated[Path, typer.Option(help="Records like them that no model has seen.")],
+    student: Annotated[
+        str | None, typer.Option(help="The model to audit: a folder (safetensors), a GGUF file, a hub id\\[@revision].")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="The teacher, to say what the student inherited.")] = None,
     reference: Annotated[str | None, typer.Option(help="Another architecture that saw neither list.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The student trained without the teacher.")] = None,
@@ -36,6 +38,17 @@ def audit(
     ] = None,
     batch_tokens: Annotated[int, typer.Option(help="Tokens in one forward pass.")] = 4096,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Models' precision: fp32, bf16, fp16, or auto as stored.")] = "fp32",
+    device_map: Annotated[str | None, typer.Option(help="auto spreads a model over the GPUs here.")] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 4: quantised by bitsandbytes.")] = None,
+    logprobs: Annotated[
+        list[str] | None, typer.Option(help="student=FILE (or another model's), what `kdleak logprobs` wrote of it.")
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="student=http://host:8000/v1, completions with echo; --student then names its tokenizer."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests a second to an endpoint, at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps forward passes for a second audit.")] = None,
     model_card: Annotated[Path | None, typer.Option(help="File for a model card's section, in Markdown.")] = None,
@@ -50,9 +63,13 @@ def audit(
     from kdleak import api
     from kdleak.auditing.gate import exit_code, read_limits
     from kdleak.auditing.result import check_out
+    from kdleak.auditing.sources import by_role
+    from kdleak.auditing.standalone import ROLES
     from kdleak.core.files import replacing_file
 
     failing = read_limits(fail_above or [])
+    files = by_role(logprobs or [], "--logprobs", ROLES)
+    served = {"endpoints": by_role(endpoint or [], "--endpoint", ROLES), "rate": rate, "logprobs": files}
     if model_card is not None:
         check_out(model_card.absolute().parent)
     models = {"teacher": teacher, "reference": reference, "baseline": baseline, "pretrained": pretrained}
@@ -60,7 +77,8 @@ def audit(
     chosen = attacks.split(",") if attacks else None
     limits = {"max_prompt_tokens": max_prompt_tokens, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
     options = {"template": template, "attacks": chosen, "fpr": fpr, "quick": quick, "drop_overlap": drop_overlap}
-    options |= {"device": device, "seed": seed, "cache": cache, "out": out, **limits}
+    options |= {"device": device, "seed": seed, "cache": cache, "out": out, **limits, **served}
+    options |= {"dtype": dtype, "device_map": device_map, "bits": bits}
     result = api.audit(student, members, nonmembers, population=population, **models, **options)
     typer.echo(result.verdict)
     typer.echo(f"audit: {out / 'report.html'}, {out / 'audit.json'}, {out / 'scores.parquet'}")
