@@ -202,12 +202,18 @@ def _attack_input(
         {name: each.statistics for name, each in others.items()},
         texts=list(records["response"]),
         argmax_texts=argmax_texts(tokenizers[target], results.statistics) if greedy else (),
+        continued=_continued(results, tokenizers[target]) if any(ATTACKS[n].needs.continued for n in names) else (),
         variants=results.variants,
         population={name: each for name, each in populations.items() if each is not None},
         computed=results.computed,
         tuning=tuning,
         groups=records["group_id"].to_numpy().astype(str) if "group_id" in records else None,
     )
+
+
+def _continued(results: PassResults, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """The greedy continuation of each prompt beside the record's own words; none where these were not made."""
+    return [] if results.continuations is None else list(zip(*results.continuations.texts(tokenizer), strict=True))
 
 
 def _score_table(

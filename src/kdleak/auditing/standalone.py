@@ -52,6 +52,8 @@ _REMEDIES = {
     "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
     "reference 'teacher'": "--teacher",
     "reference 'no_kd'": "--baseline",
+    "records whose membership in the no-KD student is known": "records that the baseline was trained on (in the study)",
+    "continuations of the prompts": "the memorization of this audit",
     "population under 'target'": _POPULATION,
     "population under 'pretrained'": _POPULATION,
 }
