@@ -75,7 +75,6 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
         population=lists["population"],
         template="alpaca",
         attacks=params.audit.attacks,
-        memorization=False,
         max_prompt_tokens=params.model.max_prompt_tokens,
         max_tokens=params.model.max_tokens,
         **models,
@@ -83,7 +82,8 @@ def test_the_pipeline_and_kdleak_audit_give_one_student_the_same_scores(project)
     standalone = result.table.set_index("record_id").sort_index()
     assert list(standalone.index) == list(pipeline.index)
     names = [name for name in params.audit.attacks if name in standalone]
-    assert set(ATTACKS) - set(names) <= {"teacher_aware"}  # left out where its placebo succeeds
+    assert "learned" not in names and "learned" in pipeline  # which records the baseline saw, no list says
+    assert set(ATTACKS) - set(names) - {"learned"} <= {"teacher_aware"}  # left out where its placebo succeeds
     assert set(result.figures["left_out"]) == set(ATTACKS) - set(names)
     signal = {"loss": np.exp(standalone["loss"])}
     signal["ref_pretrained"] = np.exp(standalone["loss"] - standalone["ref_pretrained"])

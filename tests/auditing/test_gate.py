@@ -17,6 +17,7 @@ FIGURES = {
         "power": {"noticeable_auc": 0.62},
         "excess": {"attacks": {"loss": {"at_least": -0.01}, "ez": {"at_least": 0.08}}},
     },
+    "list": {"kind": "no_evidence", "p_value": 0.02, "headline": "Nothing can be said.", "why": "Too few groups."},
     "membership": {"controls": {"permutation": {"best": {"p_value": 0.004}}}},
 }
 
@@ -30,6 +31,8 @@ FIGURES = {
         (["tpr=.03"], 0),
         (["p=.01"], ABOVE),
         (["p=.004"], 0),
+        (["list_p=.05"], ABOVE),
+        (["list_p=.01"], 0),
         (["excess_auc=.2", "p=.01"], ABOVE),
         ([], 0),
     ],
@@ -45,6 +48,15 @@ def test_a_limit_finer_than_the_power_is_said_to_be():
         "--fail-above excess_auc=0.1: the excess AUC is at least 0.08, not shown beyond the limit; an excess below "
         "0.12 may have gone unnoticed"
     ]
+
+
+def test_a_limit_on_the_list_cannot_be_judged_where_nothing_is_told_of_it():
+    untold = FIGURES | {"list": FIGURES["list"] | {"kind": "cannot_tell"}}
+    assert exit_code(untold, {"list_p": 0.01}) == (
+        CANNOT_SAY,
+        ["--fail-above: Nothing can be said. Too few groups."],
+    )
+    assert exit_code(untold, {"tpr": 0.02})[0] == ABOVE
 
 
 @pytest.mark.parametrize("kind", ["lists_differ", "cannot_tell", "swapped"])

@@ -40,6 +40,18 @@ FIGURES = {
         "strongest": {"attack": "loss", "auc": 0.8, "nonmembers": N},
         "power": {"noticeable_auc": 0.6, "probability": 0.95, "sufficient": True},
     },
+    "list": {
+        "kind": "learned",
+        "headline": "The student learned from this list.",
+        "sentences": ["All attacks together show it."],
+        "p_value": 0.0005,
+        "alpha": 0.01,
+        **AREA,
+        "noticeable_auc": 0.56,
+        "shares": {"0.6": None, "0.9": 0.12},
+        "own_share": 0.3,
+        "placebo": {"baseline": 0.4},
+    },
     "membership": {
         "attacks": {"zlib": ZLIB, "loss": LOSS},
         "beside": {"no_kd": {"loss": {"auc": 0.5, "auc_ci95": [0.4, 0.6]}}},
@@ -62,6 +74,7 @@ FIGURES = {
             "score": -0.1,
             "nonmembers_above": 0,
             "reproduced": None,
+            "agreeing": 0.75,
         }
     ],
     "inputs": {
@@ -124,15 +137,22 @@ def test_the_first_screen_says_what_to_do_next(kind, step, scores):
 
 
 @pytest.mark.parametrize(
-    ("sufficient", "attack", "tone"), [(True, "ez", "good"), (False, "ez", "warn"), (True, "loss", "warn")]
+    ("sufficient", "attack", "of_list", "tone"),
+    [
+        (True, "ez", "no_evidence", "good"),
+        (False, "ez", "cannot_tell", "warn"),
+        (True, "loss", "no_evidence", "warn"),
+        (True, "ez", "learned", "bad"),
+    ],
 )
-def test_no_leak_found_is_green_only_with_the_stated_power_and_a_strong_attack(sufficient, attack, tone, scores):
+def test_no_leak_found_is_green_only_with_the_stated_power_and_a_strong_attack(
+    sufficient, attack, of_list, tone, scores
+):
     membership = copy.deepcopy(FIGURES["membership"]) | {"attacks": {attack: LOSS}}
     verdict = FIGURES["verdict"] | {"strongest": {"attack": attack, "auc": 0.8, "nonmembers": N}}
     verdict |= {"power": {"noticeable_auc": 0.62, "probability": 0.95, "sufficient": sufficient}}
-    shown = first_screen(
-        page_of(scores.assign(ez=scores["loss"]), "no_leak_found", membership=membership, verdict=verdict)
-    )
+    changes = {"membership": membership, "verdict": verdict, "list": FIGURES["list"] | {"kind": of_list}}
+    shown = first_screen(page_of(scores.assign(ez=scores["loss"]), "no_leak_found", **changes))
     assert re.search(r'class="[^"]*callout[^"]*"', shown)[0].split()[-1].strip('"') == tone
 
 
@@ -164,6 +184,20 @@ def test_names_are_text_and_one_model_has_one_colour(scores):
     assert "<b>student" not in page and "&lt;b&gt;student" in page and "<script" not in page
     assert STUDENT.colour.lower() in page and STYLES["sft"].colour.lower() in page
     assert "loss" in page and "f" * 16 in page
+
+
+def test_the_list_as_a_whole_stands_on_the_first_screen_and_in_a_section(scores):
+    page = page_of(scores)
+    assert "The student learned from this list." in first_screen(page) and "All attacks together show it." in page
+    rows = ["p-value, one-sided, of a test at level .01", ".0005", "had each attack an AUC of .90", "12 %", "30 %"]
+    assert all(row in page for row in rows) and page.index("The list as a whole") < page.index("Membership")
+
+
+@pytest.mark.parametrize(("kind", "learned"), [("learned", True), ("no_evidence", False), ("cannot_tell", None)])
+def test_a_result_says_in_code_whether_the_list_was_learned_from(kind, learned, scores):
+    figures = copy.deepcopy(FIGURES)
+    figures["list"]["kind"] = kind
+    assert AuditResult(figures, scores, "").learned_from_list is learned
 
 
 @pytest.mark.parametrize(("kind", "leaks"), [("leak", True), ("no_leak_found", False), ("lists_differ", None)])

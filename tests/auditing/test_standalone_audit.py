@@ -9,6 +9,7 @@ import pytest
 
 import kdleak
 from kdleak.auditing.result import SCHEMA_VERSION
+from kdleak.auditing.standalone import most_exposed
 from kdleak.core.errors import KdleakError
 from tests.support.pipeline_project import ROOT
 from tests.support.standalone_models import model_that_knows, people, texts, tokenizer_of
@@ -66,9 +67,10 @@ def test_every_attack_runs_that_has_its_inputs(everything):
     result, _ = everything
     from kdleak.attacks import ATTACKS
 
-    expected = {name for name in ATTACKS if not name.endswith("_published")} - {"teacher_aware"}
+    expected = {name for name in ATTACKS if not name.endswith("_published")} - {"teacher_aware", "learned"}
     assert set(result.figures["membership"]["attacks"]) == expected
-    assert list(result.figures["left_out"]) == ["teacher_aware"]  # token by token, and the teacher has other tokens
+    # teacher_aware goes token by token, and the teacher has other tokens; which records the baseline saw, none said.
+    assert set(result.figures["left_out"]) == {"teacher_aware", "learned"}
     assert set(result.figures["membership"]["beside"]) == {"teacher", "no_kd"}
     assert result.figures["membership"]["beside"]["teacher"]["loss"]["auc"] == 1
     assert result.figures["inputs"]["models"]["teacher"]["own_tokenizer"]
@@ -249,3 +251,25 @@ def test_a_tokenizer_that_is_not_the_models_is_refused_and_both_are_named(tokeni
     save_checkpoint(tiny_model("opt", vocabulary=100), tokenizer, tmp_path / "m")
     with pytest.raises(KdleakError, match=r"its tokenizer \(.*320 tokens\).*OPTForCausalLM\) has a vocabulary of 100"):
         kdleak.audit(tmp_path / "m", MEMBERS, NONMEMBERS, quick=True, **TEMPLATE)
+
+
+def test_the_most_exposed_say_how_many_attacks_agree():
+    """By hand: of three attacks, 20 non-members with scores 0 … 19, so that 19 is the threshold at 5 %.
+    The auditor's attack does not count, nor one that is not defined on the record."""
+    ids, low = [f"r{i:02d}" for i in range(22)], [float(i) for i in range(20)]
+    scores = pd.DataFrame({"record_id": ids, "role": ["member"] * 2 + ["nonmember"] * 20, "task": "t"})
+    scores = scores.assign(loss=[30.0, 25.0, *low], zlib=[19.0, 30.0, *low], mink=[float("nan"), 30.0, *low])
+    scores = scores.assign(teacher_aware=[50.0, -1.0, *low])
+    rows = most_exposed(scores.assign(place="file:1"), scores, "loss", None)
+    assert [(row["record_id"], row["agreeing"]) for row in rows] == [("r00", 0.5), ("r01", 1.0)]
+
+
+def test_the_list_as_a_whole_is_judged_in_every_output(everything):
+    result, out = everything
+    listed = json.loads((out / "audit.json").read_text())["list"]
+    assert listed["kind"] == "learned" and result.learned_from_list and listed["p_value"] <= 0.01
+    assert set(listed["placebo"]) == {"baseline", "pretrained"} and not {"teacher_aware"} & set(listed["attacks"])
+    assert listed["headline"] in result.verdict and listed["headline"] in result.model_card
+    assert "The list as a whole" in result.report
+    ensemble = pd.read_parquet(out / "scores.parquet").groupby("role")["ensemble"].mean()
+    assert ensemble["member"] > ensemble["nonmember"]

@@ -70,10 +70,11 @@ def test_an_audit_is_complete_and_byte_identical_the_second_time(project):
     teacher = json.loads(project.membership("teacher").read_text())
     without_kd = dict.fromkeys(("ref_no_kd", "ez_no_kd", "wbc_no_kd"), "needs reference 'no_kd'")
     assert teacher["not_applicable"] == {
+        "learned": "needs reference 'no_kd'",
         "teacher_aware": "needs reference 'teacher' and reference 'no_kd'",
         **without_kd,
     }
-    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware", *without_kd}
+    assert set(teacher["attacks"]) == set(ATTACKS) - {"teacher_aware", "learned", *without_kd}
     scores = pd.read_parquet(project.scores("kd"))
     assert np.isfinite(scores[["loss", "mope", "rmia", "recall", "ez", "wbc", "ref_no_kd"]]).all(axis=None)
     for path in project.cache.iterdir():

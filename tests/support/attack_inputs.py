@@ -9,6 +9,7 @@ import numpy as np
 
 from kdleak.attacks import AttackInput
 from kdleak.attacks.mope import PERTURBED
+from kdleak.attacks.registry import Tuning
 from kdleak.inference.token_statistics import TokenStatistics
 
 COLUMNS = ("log_prob", "mean", "std", "missed")
@@ -41,6 +42,12 @@ def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarra
     }
     # The prefix and the lower case cost a member what it has memorised.
     variants = {"lowercase": model(0.0, -0.2), "prefixed": model(0.0, -0.2)}
+    # The no-KD student was trained on half of 80 records of its own: the labels that `learned` learns from.
+    known, own = generator.integers(5, 40, 80), np.arange(80) % 2 == 0
+    bounds = np.concatenate([[0], np.cumsum(known)])
+    hard, names = generator.gamma(2.0, 1.5, bounds[-1]), np.array([f"k{i}" for i in range(80)])
+    after = hard * (1 - 0.5 * np.repeat(own, known)) + 0.7 * generator.normal(size=bounds[-1])
+    tuning = Tuning(*(_statistics(names, bounds, -np.abs(x), generator) for x in (after, hard)), own)
     drop = leak * member + np.random.default_rng([seed, 1]).normal(size=n)
     drop[lengths == 0] = np.nan
     return (
@@ -49,6 +56,8 @@ def attack_input(seed: int, leak: float, n: int) -> tuple[AttackInput, np.ndarra
             references,
             texts=[f"{'text ' * (i % 4)}number {i * 7919}" for i in generator.permutation(n)],
             argmax_texts=[f"choice {i * 31 % 77}" for i in generator.permutation(n)],
+            continued=[_continued(each, leak, generator) for each in member],
+            tuning=tuning,
             variants=variants,
             computed={PERTURBED.name: drop[None]},
         ),
@@ -63,6 +72,13 @@ def population(seed: int, n: int = 60) -> tuple[TokenStatistics, TokenStatistics
     offsets = np.concatenate([[0], np.cumsum(generator.integers(1, 40, n))])
     target, reference = (-generator.gamma(2.0, 1.5, offsets[-1]) for _ in range(2))
     return _statistics(ids, offsets, target, generator), _statistics(ids, offsets, reference, generator)
+
+
+def _continued(is_member: bool, leak: float, generator: np.random.Generator) -> tuple[str, str]:
+    """What a student writes, and the record's own 20 words, of which it repeats more where it leaks a member."""
+    own = [f"word{i}" for i in range(20)]
+    made = [word for word in own if generator.random() < 0.3 + 0.5 * leak * is_member]
+    return " ".join(made), " ".join(own)
 
 
 def _statistics(
@@ -91,6 +107,7 @@ def taken(inputs: AttackInput, rows: Sequence[int] | np.ndarray) -> AttackInput:
         variants={name: of(s) for name, s in inputs.variants.items()},
         texts=[inputs.texts[i] for i in rows],
         argmax_texts=[inputs.argmax_texts[i] for i in rows],
+        continued=[inputs.continued[i] for i in rows],
         computed={name: array[..., rows] for name, array in inputs.computed.items()},
     )
 
@@ -109,5 +126,6 @@ def empty_records(inputs: AttackInput, rows: Sequence[int]) -> AttackInput:
         target=of(inputs.target),
         references={name: of(s) for name, s in inputs.references.items()},
         variants={name: of(s) for name, s in inputs.variants.items()},
+        continued=[each if keep else ("", "") for keep, each in zip(kept, inputs.continued, strict=True)],
         computed={name: np.where(kept, array, np.nan) for name, array in inputs.computed.items()},
     )

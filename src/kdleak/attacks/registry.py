@@ -99,6 +99,7 @@ class AttackInput:
                   `no_kd` (the student trained without a teacher). A reference may use a tokenizer of its own.
     texts:        (n,) response texts.
     argmax_texts: (n,) the texts that the target's greedy choices spell.
+    continued:    (n,) the text that the target continues each prompt with, and as many tokens of the record's own.
     variants:     the target's statistics of the same records encoded otherwise, by the `TextPass` that made them.
     computed:     arrays by the `ModelPass` that computed them.
     tuning:       records whose membership in a reference model is known, for attacks with a parameter to tune.
@@ -109,6 +110,7 @@ class AttackInput:
     references: Mapping[str, TokenStatistics] = field(default_factory=dict)
     texts: Sequence[str] = ()
     argmax_texts: Sequence[str] = ()
+    continued: Sequence[tuple[str, str]] = ()
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     tuning: Tuning | None = None
@@ -118,7 +120,7 @@ class AttackInput:
         for name, other in {**self.references, **self.variants}.items():
             if not np.array_equal(other.record_ids, self.target.record_ids):
                 raise KdleakError(f"'{name}' was scored on other records, or in another order, than the target")
-        for texts in (self.texts, self.argmax_texts):
+        for texts in (self.texts, self.argmax_texts, self.continued):
             if texts and len(texts) != len(self.target):
                 raise KdleakError(f"{len(texts)} texts for {len(self.target)} scored records")
 
@@ -134,6 +136,8 @@ class Needs:
     passes: tuple[ExtraPass, ...] = ()
     texts: bool = False
     argmax_texts: bool = False
+    continued: bool = False
+    tuning: bool = False
 
     def missing(self, inputs: AttackInput) -> list[str]:
         """Names of what `inputs` lacks."""
@@ -145,6 +149,10 @@ class Needs:
             lacking.append("response texts")
         if self.argmax_texts and not inputs.argmax_texts and len(inputs):
             lacking.append("argmax texts")
+        if self.continued and not inputs.continued and len(inputs):
+            lacking.append("continuations of the prompts")
+        if self.tuning and inputs.tuning is None:
+            lacking.append("records whose membership in the no-KD student is known")
         return lacking
 
 

@@ -209,10 +209,20 @@ def _attack_input(
         {name: each.statistics for name, each in others.items()},
         texts=list(records["response"]),
         argmax_texts=argmax_texts(tokenizer, results.statistics) if greedy and tokenizer is not None else (),
+        continued=_continued(results, tokenizer) if any(ATTACKS[n].needs.continued for n in names) else (),
         variants=results.variants,
         computed=results.computed,
         tuning=tuning,
         groups=records["group_id"].to_numpy().astype(str) if "group_id" in records else None,
+    )
+
+
+def _continued(results: PassResults, tokenizer: PreTrainedTokenizerBase | None) -> list[tuple[str, str]]:
+    """The greedy continuation of each prompt beside the record's own words; none where these were not made."""
+    return (
+        []
+        if results.continuations is None or tokenizer is None
+        else list(zip(*results.continuations.texts(tokenizer), strict=True))
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdleak.attacks import ATTACKS
 from kdleak.auditing.judgement import CANNOT_TELL, LEAK, LISTS_DIFFER, NONE, SWAPPED, reference_attacks
+from kdleak.auditing.list_verdict import LEARNED
 from kdleak.render.blocks import Block, Bullets, Callout, Code, Heading, Marked, Paragraph, Strong
 from kdleak.render.wording import listed
 
@@ -54,7 +55,7 @@ def first_screen(figures: Mapping[str, Any]) -> list[Block]:
     return [
         Callout(Paragraph(Strong(verdict["headline"])), _tone(figures)),
         Paragraph(Strong(first)),
-        Bullets(others),
+        Bullets([*others, figures["list"]["headline"]]),
         Heading("What the words mean"),
         Bullets(
             [
@@ -70,8 +71,11 @@ def first_screen(figures: Mapping[str, Any]) -> list[Block]:
 
 
 def _tone(figures: Mapping[str, Any]) -> str:
-    """Green only where a leak would have been noticed: with the stated power, and if a strong attack ran."""
+    """Green only where a leak would have been noticed: with the stated power, and if a strong attack ran; never where
+    the list as a whole was learned from."""
     verdict = figures["verdict"]
+    if verdict["kind"] == NONE and figures["list"]["kind"] == LEARNED:
+        return "bad"
     noticed = verdict["power"]["sufficient"] and reference_attacks(list(figures["membership"]["attacks"]))
     return _TONE.get(verdict["kind"], "good" if noticed else "warn")
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdleak.auditing.judgement import LEAK, NONE
+from kdleak.auditing.list_verdict import UNTOLD
 from kdleak.core.errors import KdleakError, nearest
 
 #: Exit codes beside 0 (nothing is shown to be above its limit) and those of errors: a limit is crossed; the audit can
 #: tell nothing (lists that differ or are swapped, a control that did not pass).
 ABOVE, CANNOT_SAY = 3, 4
 #: What may be limited, as the message names it.
-LIMITED = {"excess_auc": "excess AUC", "tpr": "TPR", "p": "p-value"}
+LIMITED = {"excess_auc": "excess AUC", "tpr": "TPR", "p": "p-value", "list_p": "p-value of the list"}
+#: Those of them that cross a limit from above.
+_BELOW = ("p", "list_p")
 
 
 def read_limits(texts: Sequence[str]) -> dict[str, float]:
@@ -35,19 +38,23 @@ def exit_code(figures: Mapping[str, Any], limits: Mapping[str, float]) -> tuple[
     """The exit code of an audit (the content of audit.json) under `limits`, and why, a line each.
 
     A limit is crossed where the figure is *shown* to be beyond it: the lower bound of the largest excess AUC over every
-    model that never met the teacher (for all attacks at once), the lower end of the TPR at the audit's FPR, or, for p,
-    a permutation p-value of the best attack *below* it. A limit finer than what would have been noticed is said to be.
+    model that never met the teacher (for all attacks at once), the lower end of the TPR at the audit's FPR, or *below*
+    it, for p, a permutation p-value of the best attack, for list_p that of the list as a whole. A limit finer than what
+    would have been noticed is said to be.
     """
     verdict = figures["verdict"]
     if limits and verdict["kind"] not in (LEAK, NONE):
         return CANNOT_SAY, [f"--fail-above: {verdict['headline']}"]
+    if "list_p" in limits and (listed := figures["list"])["kind"] == UNTOLD:
+        return CANNOT_SAY, [f"--fail-above: {listed['headline']} {listed['why']}"]
     lines, crossed = [], False
     for name, limit in limits.items():
         value = _figure(figures, name)
-        beyond = value is not None and (value < limit if name == "p" else value > limit)
+        below = name in _BELOW
+        beyond = value is not None and (value < limit if below else value > limit)
         crossed |= beyond
-        shown = "not known" if value is None else f"{value:.3g}" if name == "p" else f"at least {max(0.0, value):.3g}"
-        says = ("below" if name == "p" else "above") if beyond else "not shown beyond"
+        shown = "not known" if value is None else f"{value:.3g}" if below else f"at least {max(0.0, value):.3g}"
+        says = ("below" if below else "above") if beyond else "not shown beyond"
         lines.append(f"--fail-above {name}={limit:g}: the {LIMITED[name]} is {shown}, {says} the limit")
         noticed = verdict["power"]["noticeable_auc"] - 0.5
         if name == "excess_auc" and not beyond and limit < noticed:
@@ -59,6 +66,8 @@ def _figure(figures: Mapping[str, Any], name: str) -> float | None:
     verdict = figures["verdict"]
     if name == "tpr":
         return verdict["strongest"]["tpr_ci"][0]
+    if name == "list_p":
+        return figures["list"]["p_value"]
     if name == "p":
         best = figures["membership"]["controls"]["permutation"]["best"]
         return None if best is None else best["p_value"]

@@ -29,6 +29,8 @@ def model_card(figures: Mapping[str, Any]) -> str:
         "",
         f"**{verdict['headline']}** {verdict['sentences'][0]}",
         "",
+        f"{figures['list']['headline']} {figures['list']['sentences'][0]}",
+        "",
         f"Membership inference on {lists['members']} members and {lists['nonmembers']} non-members "
         f"({lists['groups']['members']} and {lists['groups']['nonmembers']} groups of records), by kdleak "
         f"{__version__}; compared with: {', '.join(others) or 'no other model'}.",

@@ -10,6 +10,7 @@ import numpy as np
 from kdleak.auditing.controls_page import controls_section
 from kdleak.auditing.first_screen import first_screen
 from kdleak.auditing.judgement import SWAPPED
+from kdleak.auditing.list_words import list_section
 from kdleak.auditing.membership import KEYS
 from kdleak.core.version import __version__
 from kdleak.data.sides import MEMBER
@@ -45,6 +46,7 @@ def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mappin
     inputs = figures["inputs"]
     records = inputs["records"]
     sections = [
+        list_section(figures["list"]),
         _attacks(figures, scores, beside),
         _exposed(figures),
         _memorization(figures["memorization"]),
@@ -107,7 +109,7 @@ def _exposed(figures: Mapping[str, Any]) -> Section:
     if figures["verdict"]["kind"] == SWAPPED:
         return Section(title, [Absent("Not shown: the attacks rank the non-members higher.")])
     words = {True: "yes", False: "no", None: UNKNOWN}
-    header = ["", "record", "where", "score", "non-members at or above", "reproduced"]
+    header = ["", "record", "where", "score", "non-members at or above", "reproduced", "attacks that agree"]
     cells = [
         [
             rank,
@@ -116,12 +118,14 @@ def _exposed(figures: Mapping[str, Any]) -> Section:
             f"{row['score']:.4g}",
             f"{row['nonmembers_above']} of {strongest['nonmembers']}",
             words[row["reproduced"]],
+            percent(row["agreeing"], 0),
         ]
         for rank, row in enumerate(rows, start=1)
     ]
     lead = (
         f"The {len(rows)} members that '{strongest['attack']}' ranks highest, and how many non-members an attacker "
-        "would accuse to name each. All records stand in scores.parquet."
+        "would accuse to name each. Attacks that agree rank it above 95 % of the non-members: it is the record that "
+        "stands out, and not one attack's taste; another training may expose others. All stand in scores.parquet."
     )
     return Section(title, [Table(header, cells, words=3), *_shared(figures["membership"], strongest["attack"])], lead)
 

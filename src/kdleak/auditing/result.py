@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from kdleak.auditing.judgement import LEAK, NONE
+from kdleak.auditing.list_verdict import LEARNED, NO_EVIDENCE
 from kdleak.auditing.model_card import model_card
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import json_text, replacing_file
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 #: Of audit.json, whose keys `audit.schema.json` beside this file describes: raised where a key goes or changes meaning.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: What `AuditResult.save` writes.
 FILES = ("audit.json", "report.html", "scores.parquet")
 
@@ -43,7 +44,8 @@ class AuditResult:
     """The result of an audit. No text of a record stands in it.
 
     figures: the content of audit.json.
-    table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member).
+    table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member), and
+             the cross-fitted score of all of them (`ensemble`).
     report:  the HTML page.
     """
 
@@ -53,15 +55,23 @@ class AuditResult:
 
     @property
     def verdict(self) -> str:
-        """The verdict in plain words."""
-        verdict = self.figures["verdict"]
-        return "\n".join([verdict["headline"], *verdict["sentences"]])
+        """The verdict in plain words: on single records, then on the list as a whole."""
+        verdict, listed = self.figures["verdict"], self.figures["list"]
+        return "\n".join(
+            [verdict["headline"], *verdict["sentences"], listed["headline"], *listed["sentences"]],
+        )
 
     @property
     def leaks(self) -> bool | None:
         """Whether a leak was found; False is no proof that there is none. None where the lists cannot tell: they differ
         without any model, are swapped, or no control could run."""
         return {LEAK: True, NONE: False}.get(self.figures["verdict"]["kind"])
+
+    @property
+    def learned_from_list(self) -> bool | None:
+        """Whether the student is shown to have learned from the list as a whole; False is no proof that it did not.
+        None where these lists cannot tell."""
+        return {LEARNED: True, NO_EVIDENCE: False}.get(self.figures["list"]["kind"])
 
     @property
     def model_card(self) -> str:

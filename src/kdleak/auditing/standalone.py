@@ -14,9 +14,11 @@ from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
 from kdleak.auditing.engine import ModelAudit
 from kdleak.auditing.judgement import judge
+from kdleak.auditing.list_verdict import list_verdict
+from kdleak.auditing.list_words import in_words
 from kdleak.auditing.lists import Lists, read_lists, read_population
 from kdleak.auditing.logprob_file import Answers
-from kdleak.auditing.membership import KEYS
+from kdleak.auditing.membership import KEYS, attackers
 from kdleak.auditing.page import report_page
 from kdleak.auditing.passes import Subject
 from kdleak.auditing.result import SCHEMA_VERSION, AuditResult
@@ -50,11 +52,13 @@ _REMEDIES = {
     "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
     "reference 'teacher'": "--teacher",
     "reference 'no_kd'": "--baseline",
+    "records whose membership in the no-KD student is known": "records that the baseline was trained on (in the study)",
+    "continuations of the prompts": "the memorization of this audit",
 }
 #: Tokens of a greedy continuation, and of the shortest response that counts as reproduced.
 CONTINUED, SHORTEST = 32, 8
-#: Records in the list of the most exposed.
-_EXPOSED = 20
+#: Records in the list of the most exposed, and the false-positive rate at which other attacks may agree.
+_EXPOSED, AGREE_FPR = 20, 0.05
 
 
 def run_audit(
@@ -87,6 +91,7 @@ def run_audit(
     blind, shuffled = (membership["controls"][name]["state"] for name in ("blind", "permutation"))
     judged = judge(audit.scores, audit.compared, audit.blind, blind, settings.fpr, audit.groups, shuffled)
     best = judged.best
+    listed, ensemble = list_verdict(audit.scores, audit.compared, judged, blind, audit.groups, settings.seed)
     left_out = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
     left_out |= audit.left_out
     figures = {
@@ -101,6 +106,7 @@ def run_audit(
             left_out=left_out,
             cut=cut,
         ),
+        "list": listed | in_words(listed),
         "controls": _states(membership["controls"]),
         "membership": membership,
         "memorization": memorization,
@@ -109,8 +115,8 @@ def run_audit(
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
         "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits)),
     }
-    table = audit.scores.assign(place=lists.frame["place"])
-    table = table[[*KEYS, "place", *(name for name in audit.scores.columns if name not in KEYS)]]
+    scores = audit.scores.drop(columns=list(KEYS))
+    table = audit.scores[list(KEYS)].assign(place=lists.frame["place"], **scores, ensemble=ensemble)
     return AuditResult(figures, table, report_page(figures, table, audit.compared))
 
 
@@ -183,7 +189,10 @@ def most_exposed(
 
     nonmembers_above: how many non-members score as high or higher: the false positives at that threshold.
     reproduced: whether greedy decoding reproduces its first tokens; None where that is not known.
+    agreeing: the share of the attacker's attacks that rank the record above all but 5 % of the non-members: how far it
+    is the record that stands out, and not one attack's taste. Of another training it says nothing.
     """
+    agreeing = _agreeing(scores)
     table = scores[[*KEYS, attack]].assign(place=frame["place"], reproduced=np.nan)
     if memorization is not None:
         table["reproduced"] = memorization["reproduced"].to_numpy()
@@ -197,9 +206,18 @@ def most_exposed(
             "score": float(row[attack]),
             "nonmembers_above": int(len(outside) - np.searchsorted(outside, row[attack], side="left")),
             "reproduced": None if np.isnan(row["reproduced"]) else bool(row["reproduced"]),
+            "agreeing": float(agreeing[index]),
         }
-        for _, row in inside.head(_EXPOSED).iterrows()
+        for index, row in inside.head(_EXPOSED).iterrows()
     ]
+
+
+def _agreeing(scores: pd.DataFrame) -> pd.Series:
+    """For each record the share of the attacks defined on it that rank it above 95 % of the non-members."""
+    names = attackers([name for name in scores.columns if name not in KEYS])
+    table = scores[names]
+    above = table > table[scores["role"] == NONMEMBER].quantile(1.0 - AGREE_FPR, interpolation="higher")
+    return above.where(table.notna()).astype(float).mean(axis=1)
 
 
 def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def audit(
     fail_above: Annotated[
         list[str] | None,
         typer.Option(
-            help="excess_auc=X, tpr=X or p=X, more than once: exit 3 where that is shown, 4 where nothing is."
+            help="excess_auc=X, tpr=X, p=X or list_p=X, more than once: exit 3 where that is shown, 4 where nothing is."
         ),
     ] = None,
 ) -> None:

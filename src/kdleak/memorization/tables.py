@@ -43,6 +43,12 @@ class Continuations:
     plain: np.ndarray
     published: np.ndarray | None = None
 
+    def texts(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str]]:
+        """(n,) the plain continuations as text, and (n,) as many first tokens of the records' own responses."""
+        k = self.plain.shape[1]
+        made = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in self.plain.tolist()]
+        return made, [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in self.records]
+
 
 def record_table(
     frame: pd.DataFrame, continued: Continuations, tokenizer: PreTrainedTokenizerBase, shortest: int
@@ -50,8 +56,7 @@ def record_table(
     """A row a record of `frame`; shortest: tokens of a response that counts as reproduced."""
     records, statistics, k = continued.records, continued.statistics, continued.plain.shape[1]
     prefix = longest_correct_prefix(~statistics.missed, statistics.offsets)
-    texts = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in continued.plain.tolist()]
-    references = [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in records]
+    texts, references = continued.texts(tokenizer)
     table = frame[list(KEYS)].assign(
         length=statistics.lengths,
         token_accuracy=token_accuracy(continued.plain, records),
