@@ -194,8 +194,8 @@ def test_git_holds_few_small_results(project):
     project._git(project.folder, "add", "-A")
     held = project._git(project.folder, "ls-files", "results").stdout.split()
     assert sorted(name for name in held if not name.endswith(".gitignore")) == [
-        "results/checks/report.json", "results/metrics.json", "results/roc.csv", "results/roc.svg",
-        "results/shadow/report.json", "results/training.csv",
+        "results/checks/report.json", "results/epsilon/report.json", "results/metrics.json", "results/roc.csv",
+        "results/roc.svg", "results/shadow/report.json", "results/training.csv",
     ]  # fmt: skip
     assert sum((project.folder / name).stat().st_size for name in held) < 200_000
     written = (ROOT / "CONTRIBUTING.md").read_text()
@@ -288,7 +288,8 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
     assert project.experiment(**{"kd.method": "kd"}).returncode == 0
     before = contents(project)
-    student = {"text@kd", "distill@kd", "measure@kd", "judge@kd", "control", "shadow"}  # under the same defence, all
+    # Under the same defence, all:
+    student = {"text@kd", "distill@kd", "measure@kd", "judge@kd", "control", "shadow", "epsilon"}
     done = project.experiment(**{"kd.method": "kd", "defence.name": "top_k", "defence.k": 3})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert ran(done) == {"params", *student, "summary"}
@@ -305,8 +306,8 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     page = (project.folder / "results/report.html").read_text()
     assert "dp_sgd on the teacher, clip 1.0, sigma 0.8; ε " in page and "for one record of private" in page, done.stderr
     done = project.experiment(**{"kd.method": "kd", "defence.name": "none", "defence.sigma": "null"})
-    # All of it is in DVC's cache, but for what stands in git: headline and scores of shadow models (none here).
-    assert ran(done) == {"params", "shadow", "summary"} and contents(project) == before
+    # All is in DVC's cache, but for what stands in git: headline, shadow models and bounds on ε (none here).
+    assert ran(done) == {"params", "shadow", "epsilon", "summary"} and contents(project) == before
 
 
 #: Parameters that a stage looks at and whose value decides nothing of its result.

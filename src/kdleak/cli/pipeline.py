@@ -174,6 +174,18 @@ def shadow() -> None:
 
 
 @stage
+def epsilon() -> None:
+    """Plant canaries by a coin each, and say what ε teacher and students certify."""
+    settings = shared_settings()
+    from kdleak.pipeline.epsilon import certify
+    from kdleak.tracking import mlflow
+
+    certify(settings, PROJECT)
+    if settings.epsilon.canaries:
+        mlflow.log_results(PROJECT, settings, fresh=PROJECT.epsilon_report)
+
+
+@stage
 def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")

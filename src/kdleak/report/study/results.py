@@ -52,13 +52,14 @@ class Model:
 @dataclass(frozen=True)
 class Study:
     """A study's parameters and results. trials: of the runs beside the default ones that params.yaml asks for; shadow:
-    what shadow models say."""
+    what shadow models say; epsilon: what canaries planted by a coin each say."""
 
     params: Params
     models: Mapping[str, Model]
     trials: Mapping[Variant, Model] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
     shadow: Figures = None
+    epsilon: Figures = None
 
     @property
     def attack(self) -> str:
@@ -116,6 +117,7 @@ def read_study(params: Params, project: Project) -> Study:
         {run: _trial(run, project) for run in params.study.variants if project.utility(run).is_file()},
         _if_there(project.checks, read_json),
         _if_there(project.shadow_report, read_json),
+        _if_there(project.epsilon_report, read_json),
     )
 
 
