@@ -75,7 +75,7 @@ def test_a_teacher_of_its_own_learns_private_and_the_coins_that_fell_in(project,
     assert (project.root / "models/teacher/model.safetensors").read_bytes() == teacher
     assert not (project.root / ".kdleak" / "epsilon").exists()
     found = read(project)["none"]
-    assert list(found["models"]) == ["teacher", "kd", "sft"] and found["planted"] == coins["repetitions"].sum()
+    assert set(found["models"]) == {"teacher", "kd", "sft"} and found["planted"] == coins["repetitions"].sum()
     assert found["records"] == 12 + planted.sum() and found["models"]["kd"]["one_run"]["canaries"] == COINS / 2
     assert found["accountant"] is None and {each["state"] for each in found["chain"]} <= {"holds", "could not run"}
     assert found["perplexity"]["cost"] == pytest.approx(
@@ -95,7 +95,7 @@ def test_another_defence_stands_beside_the_first_and_none_is_lost_where_none_is_
     params = params_of(project, name="dp_sgd", sigma=2.0)
     epsilon.certify(params, project)
     audits, before = read(project), project.epsilon_report.read_bytes()
-    assert list(audits) == ["none", defence_key(params)] == ["none", "dp_sgd 2"] and audits["none"] == first
+    assert set(audits) == {"none", defence_key(params)} == {"none", "dp_sgd 2"} and audits["none"] == first
     private = audits["dp_sgd 2"]
     assert private["accountant"] > 0 and private["delta"] == pytest.approx(private["records"] ** -1.1, abs=1e-5)
     assert {each["link"]: each["state"] for each in private["chain"]}["teacher <= accountant"] == "holds"

@@ -176,12 +176,15 @@ def shadow() -> None:
 @stage
 def epsilon() -> None:
     """Plant canaries by a coin each, and say what ε teacher and students certify."""
-    settings = shared_settings()
+    settings = read_settings()
+    from kdleak.models.device import CHOSEN_DEVICE
     from kdleak.pipeline.epsilon import certify
-    from kdleak.tracking import mlflow
 
+    os.environ[CHOSEN_DEVICE] = settings.compute.device
     certify(settings, PROJECT)
     if settings.epsilon.canaries:
+        from kdleak.tracking import mlflow
+
         mlflow.log_results(PROJECT, settings, fresh=PROJECT.epsilon_report)
 
 

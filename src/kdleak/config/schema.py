@@ -189,8 +189,8 @@ class Epsilon(Section):
 
     @model_validator(mode="after")
     def _coins(self) -> Epsilon:
-        if self.canaries % 2 or 0 < self.canaries < 20:
-            raise ValueError("canaries: two halves of coins, ten at least: 0, or an even number from 20 on")
+        if self.canaries % 2 or 0 < self.canaries < 40:
+            raise ValueError("canaries: two halves of coins, twenty at least: 0, or an even number from 40 on")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods: a method stands twice in the list")
         if "sft" in self.methods:

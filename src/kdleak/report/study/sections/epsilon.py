@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdleak.certify.chain import BROKEN
@@ -57,7 +57,8 @@ def certified_epsilon(report: Report) -> Content:
 def _rows(name: str, found: Mapping[str, Any]) -> list[list[str]]:
     many = found["multi_run"].get("models", {})
     rows = []
-    for model, each in found["models"].items():
+    for model in _ordered(found["models"]):
+        each = found["models"][model]
         one, f_dp = each["one_run"], each["f_dp"]["epsilon_lower"]
         stated = "" if model == BASELINE else "none" if found["accountant"] is None else f"{found['accountant']:.2f}"
         rows.append([
@@ -66,6 +67,11 @@ def _rows(name: str, found: Mapping[str, Any]) -> list[list[str]]:
             f"{one['correct']} of {one['guesses']}", one["attack"],
         ])  # fmt: skip
     return rows
+
+
+def _ordered(models: Iterable[str]) -> list[str]:
+    """The teacher, its students, the no-KD student."""
+    return sorted(models, key=lambda name: (name != TEACHER, name == BASELINE, name))
 
 
 def _remark(name: str, found: Mapping[str, Any]) -> str:
@@ -84,6 +90,7 @@ def _remark(name: str, found: Mapping[str, Any]) -> str:
 
 def _lead(audits: Mapping[str, Any]) -> str:
     name = "none" if "none" in audits else next(iter(audits))
-    bounds = {model: each["one_run"]["epsilon_lower"] for model, each in audits[name]["models"].items()}
-    told = ", ".join(f"{label(model)} {low:.2f}" for model, low in bounds.items() if model != BASELINE)
+    models = audits[name]["models"]
+    bounds = [(each, models[each]["one_run"]["epsilon_lower"]) for each in _ordered(models) if each != BASELINE]
+    told = ", ".join(f"{label(model)} {low:.2f}" for model, low in bounds)
     return f"ε of these procedures with these canaries, under defence {name}, is at least: {told} (95 % confidence)."
