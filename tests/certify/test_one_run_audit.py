@@ -59,6 +59,12 @@ def test_no_guess_and_no_choice_knows_a_coin_that_the_bound_counts():
     assert found["canaries"] == 200 and found["epsilon_lower"] <= found["epsilon_if_all_right"]
 
 
+def test_a_choice_leaves_room_for_how_the_other_halfs_coins_fall():
+    coins = np.random.default_rng(0).integers(0, 2, 250).astype(bool)
+    choice = choose({"sure": coins.astype(float)}, coins, DELTA)
+    assert choice.into == choice.out == int(125 - 3 * np.sqrt(250 / 4))
+
+
 def test_an_attack_that_points_the_other_way_is_turned_over_by_the_first_half():
     coins, choosing = drawn(400, 4)
     scores = gaussian_scores(3.0, coins, 5)

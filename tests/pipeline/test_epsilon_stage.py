@@ -20,7 +20,7 @@ from kdleak.pipeline import epsilon
 from kdleak.shadow.halves import halves
 from kdleak.shadow.report import settings_of
 from kdleak.shadow.store import ShadowStore
-from kdleak.tracking.content import _certified
+from kdleak.tracking.certified import epsilon_metrics
 from tests.docs.test_measures import without_entry
 from tests.support.small_project import small_project
 from tests.support.standalone_models import people
@@ -83,10 +83,10 @@ def test_a_teacher_of_its_own_learns_private_and_the_coins_that_fell_in(project,
     )
     assert without_entry(found) == set()
     assert (
-        _certified("kd", params, project)["teacher_epsilon_lower"]
+        epsilon_metrics("kd", params, project)["teacher_epsilon_lower"]
         == found["models"]["teacher"]["one_run"]["epsilon_lower"]
     )
-    assert _certified("kd", params.model_copy(update={"seed": 9}), project) == {}
+    assert epsilon_metrics("kd", params.model_copy(update={"seed": 9}), project) == {}
 
 
 def test_another_defence_stands_beside_the_first_and_none_is_lost_where_none_is_asked_for(project):

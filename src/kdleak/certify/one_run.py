@@ -21,8 +21,8 @@ from kdleak.stats.operating_points import clopper_pearson
 
 #: Error allowed to a bound.
 SIGNIFICANCE = 0.05
-#: Numbers of guesses on either side that are tried, as shares of the canaries that are guessed among.
-SHARES = np.arange(0.0, 0.55, 0.05)
+#: How many numbers of guesses are tried on either side.
+TRIED = 11
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def audit_coins(
 
 
 def choose(scores: Mapping[str, np.ndarray], planted: np.ndarray, delta: float) -> Choice:
-    """The choice that would certify most on these canaries; where none certifies anything, the first attack and a guess
-    about each."""
+    """The choice that would certify most on these canaries; where none certifies anything, the first attack and as many
+    guesses as are tried."""
     number = len(planted)
-    best, most = Choice(next(iter(scores)), 1, number - number // 2, number // 2), 0.0
+    best, most = Choice(next(iter(scores)), 1, _most(number), _most(number)), 0.0
     for choice in _choices(scores, number):
         guesses = choice.guesses(scores[choice.attack])
         counts = number, int((guesses != 0).sum()), int(((guesses != 0) & ((guesses > 0) == planted)).sum())
@@ -98,10 +98,17 @@ def choose(scores: Mapping[str, np.ndarray], planted: np.ndarray, delta: float) 
 
 
 def _choices(scores: Mapping[str, np.ndarray], number: int) -> Iterator[Choice]:
-    counts = sorted({int(share * number) for share in SHARES})
+    counts = sorted({int(count) for count in np.linspace(0, _most(number), TRIED)})
     for attack in scores:
         for sign in (1, -1):
             yield from (Choice(attack, sign, into, out) for into in counts for out in counts if into + out)
+
+
+def _most(number: int) -> int:
+    """The most guesses on one side: three standard deviations fewer than the coins that fall there on the average. The
+    other half's coins fall otherwise, and who guesses "planted" more often than canaries are is wrong with certainty.
+    """
+    return max(1, int(number / 2 - 1.5 * math.sqrt(number)))
 
 
 def log_odds(share: float) -> float | None:

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdleak.certify.names import defence_key
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import read_csv, read_json, read_parquet
 from kdleak.core.paths import BASELINE, TEACHER
@@ -25,12 +24,11 @@ from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
 from kdleak.render.mechanism import mechanism_absent
-from kdleak.shadow.report import settings_of
+from kdleak.tracking.certified import epsilon_metrics
 from kdleak.tracking.metrics import (
     attack_metrics,
     block_metrics,
     defence_metrics,
-    epsilon_metrics,
     flattened,
     headline_metrics,
     known_figures,
@@ -177,7 +175,7 @@ def method_runs(
             metrics |= headline_metrics(run.stage, run.metrics, params.report.headline)
     if ("summary", method) in steps:
         metrics |= _comparison(project)
-    metrics |= _certified(method, params, project)
+    metrics |= epsilon_metrics(method, params, project)
     flat = {"method": method, "seed": params.seed, **flattened(settings)}
     key = _digest({"params": flat, "data": _digest(ids)})
     model = params.model
@@ -273,14 +271,6 @@ def _comparison(project: Project) -> dict[str, float]:
     """The figures of results/metrics.json that the student's own files do not hold."""
     figures = known_figures(read_json(project.metrics))
     return {key: value for key, value in figures.items() if not key.startswith("student_")}
-
-
-def _certified(method: str, params: Params, project: Project) -> dict[str, float]:
-    """What results/epsilon/report.json says under these parameters, where it holds an audit of them."""
-    audits = read_json(project.epsilon_report)["audits"] if project.epsilon_report.is_file() else {}
-    audit = audits.get(defence_key(params), {})
-    own = settings_of(params)
-    return epsilon_metrics(audit, method) if audit and all(audit[key] == own[key] for key in own) else {}
 
 
 def _checkpoint(project: Project, name: str) -> tuple[str, str] | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdleak.attacks import is_auditors
-from kdleak.core.variants import TEACHER
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -49,13 +48,6 @@ def realised_metrics(training: Mapping[str, Any]) -> dict[str, float]:
 def defence_metrics(training: Mapping[str, Any]) -> dict[str, float]:
     """ε and δ that a training under a defence has spent."""
     return known_figures({name: (training.get("defence") or {}).get(name) for name in ("epsilon", "delta")})
-
-
-def epsilon_metrics(audit: Mapping[str, Any], method: str) -> dict[str, float]:
-    """What the teacher with canaries and its student certify, by the one-run bound, and what the canaries cost."""
-    models = {name: each["one_run"]["epsilon_lower"] for name, each in audit["models"].items()}
-    names = {"epsilon_lower": models.get(method), "teacher_epsilon_lower": models[TEACHER]}
-    return known_figures(names | {"canary_perplexity_cost": audit["perplexity"]["cost"]})
 
 
 def headline_metrics(stage: str, metrics: Mapping[str, float], attack: str) -> dict[str, float]:
