@@ -21,6 +21,7 @@ ROOMS = {
     "tracking": "MLflow",
     "pipeline": "DVC's stages",
     "auditing": "one audit engine",
+    "certify": "bounds on ε",
     "shadow": "many trainings",
     "defend": "defences",
     "attacks": "membership",

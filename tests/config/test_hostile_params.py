@@ -109,8 +109,9 @@ def test_no_knob_of_a_defence_takes_what_it_must_not():
 
 
 def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_else():
-    # Attacks are looked up by `check_environment`; methods of shadow models too, and no command holds them.
-    names = {key for key in LEAVES if key.startswith(("audit.attacks.", "shadow.methods."))}
+    # Attacks are looked up by `check_environment`; methods of shadow models and of the audit of ε too, which no command
+    # holds.
+    names = {key for key in LEAVES if key.startswith(("audit.attacks.", "shadow.methods.", "epsilon.methods."))}
     assert taken(FOR_A_SHELL) <= FREE_TEXT | names
     for key in (
         "study.methods.0",
@@ -123,7 +124,9 @@ def test_what_a_shell_would_read_is_text_in_a_few_names_and_refused_everywhere_e
         assert not any(accepted(key, value) for value in FOR_A_SHELL)
 
 
-@pytest.mark.parametrize("key", ["model.family", "model.student", "audit.attacks.0", "shadow.methods.0", "data.path"])
+@pytest.mark.parametrize(
+    "key", ["model.family", "model.student", "audit.attacks.0", "shadow.methods.0", "epsilon.methods.0", "data.path"]
+)
 def test_a_name_of_nothing_is_refused_in_one_line_before_any_stage_runs(key):
     for value in FOR_A_SHELL:
         content = changed(key, value, WITH_RATES)

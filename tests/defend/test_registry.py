@@ -77,7 +77,7 @@ def codes(source: SourceTree, params) -> dict[str, str]:
 def test_a_defence_and_its_knob_are_a_dependency_of_the_stages_that_it_acts_on(name):
     plain, defended = codes(SOURCE, settings()), codes(SOURCE, settings(name))
     changed = {stage for stage in plain if plain[stage] != defended[stage]}
-    both = {"control", "shadow"}  # which train teachers and students
+    both = {"control", "shadow", "epsilon"}  # which train teachers and students
     students = both | {"distill/kd", "trial/kd"}
     assert (
         changed
@@ -131,6 +131,6 @@ def test_the_params_stage_writes_it_down(tmp_path):
     last = {f"{p.parent.name}/{p.stem}": p.read_text().splitlines()[-1] for p in (tmp_path / ".code").rglob("*.txt")}
     told = {stage for stage, line in last.items() if line == "defence top_k TruncatedSignal(k=3)"}
     assert (
-        told == {"text/kd", "distill/kd", "trial/kd", ".code/control", ".code/shadow"}
+        told == {"text/kd", "distill/kd", "trial/kd", ".code/control", ".code/shadow", ".code/epsilon"}
         and {"distill/sft", ".code/teacher"} <= last.keys() - told
     )

@@ -196,8 +196,8 @@ def test_git_holds_few_small_results(project):
     held = project._git(project.folder, "ls-files", "results").stdout.split()
     assert sorted(name for name in held if not name.endswith(".gitignore")) == [
         "results/checks/report.json", "results/defences/frontier.csv", "results/defences/frontier.json",
-        "results/defences/frontier.svg", "results/metrics.json", "results/roc.csv", "results/roc.svg",
-        "results/shadow/report.json", "results/training.csv",
+        "results/defences/frontier.svg", "results/epsilon/report.json", "results/metrics.json", "results/roc.csv",
+        "results/roc.svg", "results/shadow/report.json", "results/training.csv",
     ]  # fmt: skip
     assert sum((project.folder / name).stat().st_size for name in held) < 200_000
     written = (ROOT / "CONTRIBUTING.md").read_text()
@@ -290,7 +290,8 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
     assert project.experiment(**{"kd.method": "kd"}).returncode == 0
     before = contents(project)
-    student = {"text@kd", "distill@kd", "measure@kd", "judge@kd", "control", "shadow", "defences"}  # all under it
+    # Under the same defence, all:
+    student = {"text@kd", "distill@kd", "measure@kd", "judge@kd", "control", "shadow", "defences", "epsilon"}
     done = project.experiment(**{"kd.method": "kd", "defence.name": "top_k", "defence.k": 3})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert ran(done) == {"params", *student, "summary"}
@@ -307,8 +308,8 @@ def test_a_defence_runs_the_stages_that_it_acts_on_and_is_named_beside_the_figur
     page = (project.folder / "results/report.html").read_text()
     assert "dp_sgd on the teacher, clip 1.0, sigma 0.8; ε " in page and "for one record of private" in page, done.stderr
     done = project.experiment(**{"kd.method": "kd", "defence.name": "none", "defence.sigma": "null"})
-    # All of it is in DVC's cache, but for what stands in git: headline, shadow models and a grid (none here).
-    assert ran(done) == {"params", "shadow", "defences", "summary"} and contents(project) == before
+    # All is in DVC's cache, but for what stands in git: headline, shadow models, grid, bounds on ε (none here).
+    assert ran(done) == {"params", "shadow", "defences", "epsilon", "summary"} and contents(project) == before
 
 
 #: Parameters that a stage looks at and whose value decides nothing of its result.

@@ -30,6 +30,7 @@ from kdleak.report.study.sections.attacks import by_attack
 from kdleak.report.study.sections.definitions import corrected_against_published
 from kdleak.shadow.report import settings_of
 from kdleak.stats.correlation import spearman
+from tests.report.test_epsilon_section import audit
 from tests.support.frontier import compared_defences
 from tests.support.pipeline_project import ROOT
 from tests.support.study_results import STRENGTHS, StudyResults, params_of
@@ -73,6 +74,7 @@ def results(tmp_path_factory) -> StudyResults:
             made.trial(run, 0.5 * STRENGTHS[run.method])
     write_json(SHADOW, made.project.shadow_report)
     write_json(compared_defences(), made.project.frontier)
+    write_json({"audits": {"none": audit(2.0)}}, made.project.epsilon_report)
     return made
 
 

@@ -73,7 +73,7 @@ def project(tmp_path_factory):
 
 #: Every stage of the pipeline, for one student beside the no-KD student, and what people run.
 COMMANDS = """params, data, checks, canaries, base, teacher, distill sft, text seqkd, distill seqkd, measure base,
-measure teacher, measure sft, measure seqkd, control, shadow, judge teacher, judge sft, judge seqkd, summary,
+measure teacher, measure sft, measure seqkd, control, shadow, epsilon, judge teacher, judge sft, judge seqkd, summary,
 report, sync, results, results --json, compare --csv"""
 
 

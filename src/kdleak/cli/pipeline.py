@@ -185,6 +185,21 @@ def defences() -> None:
 
 
 @stage
+def epsilon() -> None:
+    """Plant canaries by a coin each, and say what ε teacher and students certify."""
+    settings = read_settings()
+    from kdleak.models.device import CHOSEN_DEVICE
+    from kdleak.pipeline.epsilon import certify
+
+    os.environ[CHOSEN_DEVICE] = settings.compute.device
+    certify(settings, PROJECT)
+    if settings.epsilon.canaries:
+        from kdleak.tracking import mlflow
+
+        mlflow.log_results(PROJECT, settings, fresh=PROJECT.epsilon_report)
+
+
+@stage
 def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")

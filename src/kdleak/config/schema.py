@@ -202,6 +202,28 @@ class Shadow(Section):
         return self
 
 
+class Epsilon(Section):
+    """The audit of ε by canaries that are planted by a coin each.
+
+    canaries: how many coins, an even number, of which half choose the attack; 0: none. methods: what the audited
+    teacher is distilled by. delta: δ of the bounds, where the teacher's own training states none.
+    """
+
+    canaries: Annotated[int, Field(ge=0, le=MOST)]
+    methods: list[Method]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _coins(self) -> Epsilon:
+        if self.canaries % 2 or 0 < self.canaries < 40:
+            raise ValueError("canaries: two halves of coins, twenty at least: 0, or an even number from 40 on")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods: a method stands twice in the list")
+        if "sft" in self.methods:
+            raise ValueError("methods: 'sft' hears no teacher and is audited as the control anyway; leave it out")
+        return self
+
+
 class Noise(Section):
     """How weights are perturbed (MoPe)."""
 
@@ -256,6 +278,7 @@ class Params(Section):
     kd: Distillation
     study: Study
     shadow: Shadow
+    epsilon: Epsilon
     audit: Audit
     memorization: Memorization
     report: Report

@@ -105,6 +105,11 @@ class Project:
         return self.root / "results" / "defences" / "frontier.svg"
 
     @property
+    def epsilon_report(self) -> Path:
+        """Lower bounds on ε of teachers and students, by defence."""
+        return self.root / "results" / "epsilon" / "report.json"
+
+    @property
     def report(self) -> Path:
         """The study's report, one self-contained page."""
         return self.root / "results" / "report.html"

@@ -46,6 +46,7 @@ ENTRIES = {
     "trial": "kdleak.pipeline.trial",
     "shadow": "kdleak.pipeline.shadow",
     "defences": "kdleak.pipeline.defences",
+    "epsilon": "kdleak.pipeline.epsilon",
     "summary": "kdleak.report.headline",
     "report": "kdleak.report.study.report",
 }
@@ -66,6 +67,7 @@ DEFENDED = {
     "trial": _STUDENT,
     "control": (Acts.TEACHER, *_STUDENT),
     "shadow": (Acts.TEACHER, *_STUDENT),
+    "epsilon": (Acts.TEACHER, *_STUDENT),
 }
 #: Where attacks register. Of those files, the measure stages run the ones that make a pass.
 ATTACKS_PACKAGE = "kdleak.attacks"
@@ -121,9 +123,10 @@ def check_environment(params: Params, project: Project) -> None:
     for name in params.audit.attacks:
         if name not in ATTACKS:
             raise KdleakError(f"{project.params}: audit.attacks: unknown attack '{name}'; {nearest(name, ATTACKS)}")
-    for name in params.shadow.methods:
-        if name not in METHODS:
-            raise KdleakError(f"{project.params}: shadow.methods: unknown method '{name}'; {nearest(name, METHODS)}")
+    for key, names in (("shadow.methods", params.shadow.methods), ("epsilon.methods", params.epsilon.methods)):
+        for name in names:
+            if name not in METHODS:
+                raise KdleakError(f"{project.params}: {key}: unknown method '{name}'; {nearest(name, METHODS)}")
     for name in params.shadow.arms:
         of_arm(name, params)
     if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):

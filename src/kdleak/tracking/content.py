@@ -24,6 +24,7 @@ from kdleak.distill.recipes import recipe
 from kdleak.memorization.report import headline_figures
 from kdleak.models.model_files import content_hash
 from kdleak.render.mechanism import mechanism_absent
+from kdleak.tracking.certified import epsilon_metrics
 from kdleak.tracking.metrics import (
     attack_metrics,
     block_metrics,
@@ -174,6 +175,7 @@ def method_runs(
             metrics |= headline_metrics(run.stage, run.metrics, params.report.headline)
     if ("summary", method) in steps:
         metrics |= _comparison(project)
+    metrics |= epsilon_metrics(method, params, project)
     flat = {"method": method, "seed": params.seed, **flattened(settings)}
     key = _digest({"params": flat, "data": _digest(ids)})
     model = params.model

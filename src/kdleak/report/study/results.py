@@ -52,7 +52,7 @@ class Model:
 @dataclass(frozen=True)
 class Study:
     """A study's parameters and results. trials: of the runs beside the default ones that params.yaml asks for; shadow:
-    what shadow models say; frontier: what defences cost and keep."""
+    what shadow models say; frontier: what defences cost and keep; epsilon: what canaries planted by a coin each say."""
 
     params: Params
     models: Mapping[str, Model]
@@ -60,6 +60,7 @@ class Study:
     gate: Mapping[str, Any] | None = None
     shadow: Figures = None
     frontier: Figures = None
+    epsilon: Figures = None
 
     @property
     def attack(self) -> str:
@@ -118,6 +119,7 @@ def read_study(params: Params, project: Project) -> Study:
         _if_there(project.checks, read_json),
         _if_there(project.shadow_report, read_json),
         _if_there(project.frontier, read_json),
+        _if_there(project.epsilon_report, read_json),
     )
 
 

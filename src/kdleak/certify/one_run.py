@@ -1,0 +1,116 @@
+"""The audit of one model by the coins of its canaries: what is chosen on one half of them, and bounded on the other.
+
+No guess rests on the coin of a canary that the bound counts. The coins of the choosing half are known to who chooses
+attack, orientation and numbers of guesses; given them, the training is as private with regard to the other half as it
+was, and its guesses are functions of scores alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdleak.stats.auc import auc
+from kdleak.stats.f_dp import f_dp_epsilon
+from kdleak.stats.one_run import one_run_epsilon, one_run_p_value
+from kdleak.stats.operating_points import clopper_pearson
+
+#: Error allowed to a bound.
+SIGNIFICANCE = 0.05
+#: How many numbers of guesses are tried on either side.
+TRIED = 11
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How coins are guessed: the `into` canaries of highest score were planted, the `out` of lowest were not; of the
+    others nothing is said. sign −1: of lowest and highest. The numbers are of as many canaries as it was chosen on."""
+
+    attack: str
+    sign: int
+    into: int
+    out: int
+
+    def guesses(self, scores: np.ndarray) -> np.ndarray:
+        """(n,) 1: planted, −1: not, 0: no guess. An undefined score stands in the middle; ties by position, which knows
+        nothing of coins."""
+        known = scores[~np.isnan(scores)]
+        values = np.where(np.isnan(scores), np.median(known) if len(known) else 0.0, scores) * self.sign
+        order = np.argsort(-values, kind="stable")
+        guesses = np.zeros(len(scores), int)
+        guesses[order[: self.into]] = 1
+        guesses[order[len(order) - self.out :]] = -1
+        return guesses
+
+
+def audit_coins(
+    scores: Mapping[str, np.ndarray], planted: np.ndarray, choosing: np.ndarray, delta: float
+) -> dict[str, Any]:
+    """The one-run bounds of one model. scores: attack -> (n,), higher: planted; planted, choosing: (n,) bool.
+
+    one_run: theorem 5.2 of Steinke et al. at `delta`, and at δ 0 as `epsilon_lower_pure`; `epsilon_if_all_right`: what
+    as many guesses could have certified. f_dp: the Gaussian form, from the same guesses; each bound holds by itself.
+    """
+    choice = choose({name: each[choosing] for name, each in scores.items()}, planted[choosing], delta)
+    rest, coins = scores[choice.attack][~choosing] * choice.sign, planted[~choosing]
+    guesses = choice.guesses(scores[choice.attack][~choosing])
+    right = (guesses != 0) & ((guesses > 0) == coins)
+    counts = len(coins), int((guesses != 0).sum()), int(right.sum())
+    low, high = (float(each) for each in clopper_pearson(counts[2], counts[1])) if counts[1] else (0.0, 1.0)
+    known = ~np.isnan(rest)
+    told = auc(rest[known & coins], rest[known & ~coins])
+    return {
+        "one_run": {
+            "epsilon_lower": one_run_epsilon(*counts, delta, SIGNIFICANCE),
+            "epsilon_lower_pure": one_run_epsilon(*counts, 0.0, SIGNIFICANCE),
+            "epsilon_if_all_right": one_run_epsilon(counts[0], counts[1], counts[1], delta, SIGNIFICANCE),
+            "canaries": counts[0],
+            "guesses": counts[1],
+            "correct": counts[2],
+            "correct_ci95": [low, high],
+            "epsilon_high": log_odds(high),
+            "attack": choice.attack,
+            "orientation": choice.sign,
+            "guessed_planted": int((guesses > 0).sum()),
+            "planted": int(coins.sum()),
+            "auc": told.value,
+            "auc_ci95": [told.low, told.high],
+        },
+        "f_dp": {"epsilon_lower": f_dp_epsilon(*counts, delta, SIGNIFICANCE) if delta else None},
+    }
+
+
+def choose(scores: Mapping[str, np.ndarray], planted: np.ndarray, delta: float) -> Choice:
+    """The choice that would certify most on these canaries; where none certifies anything, the first attack and as many
+    guesses as are tried."""
+    number = len(planted)
+    best, most = Choice(next(iter(scores)), 1, _most(number), _most(number)), 0.0
+    for choice in _choices(scores, number):
+        guesses = choice.guesses(scores[choice.attack])
+        counts = number, int((guesses != 0).sum()), int(((guesses != 0) & ((guesses > 0) == planted)).sum())
+        if one_run_p_value(*counts, most, delta) < SIGNIFICANCE:
+            best, most = choice, one_run_epsilon(*counts, delta, SIGNIFICANCE)
+    return best
+
+
+def _choices(scores: Mapping[str, np.ndarray], number: int) -> Iterator[Choice]:
+    counts = sorted({int(count) for count in np.linspace(0, _most(number), TRIED)})
+    for attack in scores:
+        for sign in (1, -1):
+            yield from (Choice(attack, sign, into, out) for into in counts for out in counts if into + out)
+
+
+def _most(number: int) -> int:
+    """The most guesses on one side: three standard deviations fewer than the coins that fall there on the average. The
+    other half's coins fall otherwise, and who guesses "planted" more often than canaries are is wrong with certainty.
+    """
+    return max(1, int(number / 2 - 1.5 * math.sqrt(number)))
+
+
+def log_odds(share: float) -> float | None:
+    """ε of randomised response that is right with this probability, at least 0; None where there is no end to it."""
+    return None if share >= 1 else max(0.0, math.log(share / (1 - share))) if share > 0 else 0.0

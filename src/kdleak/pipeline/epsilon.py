@@ -1,0 +1,159 @@
+"""The epsilon stage: a teacher that canaries were planted in by a coin each, its students, and what they certify.
+
+An audit is kept in results/epsilon/report.json under the name of its defence, until another one of that name replaces
+it; the chain of several defences stands there side by side.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdleak.attacks import ATTACKS, AttackInput, attack_scores, is_auditors
+from kdleak.auditing.passes import ModelRunner
+from kdleak.auditing.settings import EngineSettings
+from kdleak.certify.chain import chain
+from kdleak.certify.coins import coin_canaries
+from kdleak.certify.contraction import contraction
+from kdleak.certify.multi_run import multi_run
+from kdleak.certify.names import defence_key
+from kdleak.certify.one_run import audit_coins
+from kdleak.core.files import make_private, read_json, read_parquet, write_json, write_parquet
+from kdleak.core.paths import Project
+from kdleak.core.variants import BASELINE, TEACHER, Variant
+from kdleak.data.records import read_role
+from kdleak.defend.choice import acting
+from kdleak.defend.registry import Acts
+from kdleak.models.checkpoints import load_model
+from kdleak.pipeline.distill import make_student
+from kdleak.pipeline.passes import audited_records, subject_of
+from kdleak.pipeline.teacher import fine_tune_teacher
+from kdleak.pipeline.text import write_training_text
+from kdleak.shadow.halves import halves
+from kdleak.shadow.report import settings_of
+from kdleak.shadow.store import STATISTICS, ShadowStore
+from kdleak.training.finetune import evaluate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from kdleak.config.schema import Params
+    from kdleak.inference.token_statistics import TokenStatistics
+
+
+def certify(params: Params, project: Project) -> None:
+    """Make the audit that `epsilon` of params.yaml asks for. Where it asks for none, what stands there stays."""
+    audits = read_json(project.epsilon_report)["audits"] if project.epsilon_report.is_file() else {}
+    if params.epsilon.canaries:
+        audits[defence_key(params)] = _audit(params, project)
+    write_json({"audits": audits}, project.epsilon_report, digits=6)
+
+
+def _audit(params: Params, project: Project) -> dict[str, Any]:
+    place = project.root.resolve() / ".kdleak" / "epsilon"
+    coins = coin_canaries(read_role(project.records, "auxiliary"), params.epsilon.canaries, params.seed)
+    own = _furnish(place, Project(project.root.resolve()), coins)
+    fine_tune_teacher(params, own)
+    for method in params.epsilon.methods:
+        write_training_text(method, params, own)
+        make_student(method, params, own)
+    training = read_json(own.training(TEACHER))
+    spent = training.get("defence", {})
+    delta = spent.get("delta", params.epsilon.delta)
+    planted, choosing = coins["repetitions"].to_numpy(bool), coins["choosing"].to_numpy(bool)
+    scores = {name: _scores(name, coins, params, own) for name in (TEACHER, *params.epsilon.methods, BASELINE)}
+    models = {name: audit_coins(each, planted, choosing, delta) for name, each in scores.items()}
+    found = settings_of(params) | {
+        "canaries": len(coins),
+        "planted": int(planted.sum()),
+        "records": training["records"] + training["canary_rows"],
+        "delta": delta,
+        "confidence": 0.95,
+        "accountant": spent.get("epsilon"),
+        "accountant_covers": spent.get("covers"),
+        "models": models,
+        "contraction": {name: _contraction(name, params, own) for name in params.epsilon.methods},
+        "chain": chain(models, spent.get("epsilon")),
+        "multi_run": _multi_run(params, project, delta),
+        "perplexity": _perplexity(coins, params, own, project),
+    }
+    shutil.rmtree(place)
+    return found
+
+
+def _furnish(place: Path, origin: Project, coins: pd.DataFrame) -> Project:
+    """A project in the folder `place` with the records and bases of `origin`, and its canaries and the coins' beside
+    them; a coin that fell on the other side is a canary of no repetition."""
+    project = Project(place)
+    for folder in (place.parent, place):
+        make_private(folder)  # private records and models, until the audit is done
+    both = (origin, project)
+    links = [(each.records, each.families, each.base_model(""), each.model(BASELINE)) for each in both]
+    for target, link in zip(*links, strict=True):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        if target.exists():
+            link.symlink_to(target)
+    canaries = read_parquet(origin.canaries)
+    write_parquet(_beside(canaries, coins), project.canaries)
+    return project
+
+
+def _beside(canaries: pd.DataFrame, coins: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([canaries, coins[list(canaries.columns)]], ignore_index=True)
+
+
+def _scores(name: str, coins: pd.DataFrame, params: Params, own: Project) -> dict[str, np.ndarray]:
+    """Attack -> (n,), of every attack that an outsider can make of the model, its base, the external model and the
+    no-KD student, which know no coin. The teacher is no reference: a student's bound is of what it gives out itself."""
+    base = own.base(Variant.of(name))
+    references = {"pretrained": base, "external": own.base_external}
+    if Variant.of(name).is_distilled:
+        references["no_kd"] = own.model(BASELINE)
+    target, *others = (_statistics(folder, coins, params, own) for folder in (own.model(name), *references.values()))
+    inputs = AttackInput(target, dict(zip(references, others, strict=True)), texts=list(coins["response"]))
+    names = [each for each, made in ATTACKS.items() if not made.needs.missing(inputs) and not is_auditors(each)]
+    return attack_scores(inputs, names)
+
+
+def _statistics(folder: Path, coins: pd.DataFrame, params: Params, own: Project) -> TokenStatistics:
+    subject = subject_of(folder, coins, params, own)
+    settings = EngineSettings((), params.seed, batch_tokens=params.compute.batch_tokens, cache=own.cache)
+    return ModelRunner(coins, settings).statistics(subject, subject.records, "coin canaries")
+
+
+def _contraction(method: str, params: Params, own: Project) -> dict[str, Any]:
+    defence = acting(params, Acts.SIGNAL)
+    text = read_parquet(own.training_text(method))
+    sampled = int(text["tokens"].map(len).sum()) if len(text) else None
+    return contraction(defence.name, defence.model_dump(), sampled)
+
+
+def _perplexity(coins: pd.DataFrame, params: Params, own: Project, project: Project) -> dict[str, float]:
+    """Of the population, which no model was trained on: under the teacher with the canaries, and the one without."""
+    perplexities = []
+    for folder in (own.model(TEACHER), project.model(TEACHER)):
+        records = subject_of(folder, coins, params, own).population
+        perplexities.append(math.exp(evaluate(load_model(folder), records, params.compute.batch_tokens)))
+    with_, without = perplexities
+    return {"with_canaries": with_, "without": without, "cost": with_ / without - 1}
+
+
+def _multi_run(params: Params, project: Project, delta: float) -> dict[str, Any]:
+    """The bound over shadow models, by model; where there are none of these settings, why."""
+    shadow = read_json(project.shadow_report) if project.shadow_report.is_file() else {}
+    if not shadow.get("models"):
+        return {"state": "could not run", "why": "no shadow models were trained (shadow.models)"}
+    own = settings_of(params)
+    if others := [key for key in own if own[key] != shadow.get(key)]:
+        return {"state": "could not run", "why": f"the shadow models are of other settings: {', '.join(others)}"}
+    records = audited_records(project)
+    inside = halves(records["group_id"], shadow["models"], params.seed)
+    store = ShadowStore(project.shadow, records["record_id"])
+    of = {name: {each: store.values(name, each, len(inside)) for each in STATISTICS} for name in shadow["attacks"]}
+    return {"state": "ran", "why": "", "models": {name: multi_run(each, inside, delta) for name, each in of.items()}}

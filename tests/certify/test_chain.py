@@ -1,0 +1,42 @@
+"""The chain of bounds holds, breaks, or could not run, as its numbers say."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdleak.certify.chain import BROKEN, COULD_NOT_RUN, HOLDS, chain
+
+
+def found(low: float, high: float | None = 9.0) -> dict:
+    return {"one_run": {"epsilon_lower": low, "epsilon_high": high}, "f_dp": {"epsilon_lower": low}}
+
+
+def states(models: dict, accountant: float | None) -> dict[str, str]:
+    return {each["link"]: each["state"] for each in chain(models, accountant)}
+
+
+def test_a_chain_in_order_holds():
+    models = {"teacher": found(2.0, 4.0), "kd": found(1.0), "sft": found(0.0)}
+    assert states(models, 3.0) == dict.fromkeys(
+        ("teacher <= accountant", "kd <= accountant", "kd <= teacher", "sft = 0"), HOLDS
+    )
+
+
+@pytest.mark.parametrize(
+    ("models", "broken"),
+    [
+        ({"teacher": found(3.5), "kd": found(1.0)}, "teacher <= accountant"),
+        ({"teacher": found(2.0), "kd": found(3.5)}, "kd <= accountant"),
+        ({"teacher": found(0.5, 1.2), "kd": found(1.3)}, "kd <= teacher"),
+        ({"teacher": found(2.0), "sft": found(0.1)}, "sft = 0"),
+    ],
+)
+def test_a_link_that_is_out_of_order_is_broken_and_no_other(models, broken):
+    assert [link for link, state in states(models, 3.0).items() if state != HOLDS] == [broken]
+    assert states(models, 3.0)[broken] == BROKEN
+
+
+def test_what_cannot_be_compared_is_said_to_be_so():
+    assert set(states({"teacher": found(4.0, None), "kd": found(1.0)}, None).values()) == {COULD_NOT_RUN}
+    links = chain({"kd": found(1.0)}, None)
+    assert [each["why"] for each in links] == ["the teacher's training states no ε", "no teacher was audited"]
