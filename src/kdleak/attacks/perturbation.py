@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,6 +139,7 @@ def block_mope(
     records: Sequence[EncodedRecord],
     noise: Noise,
     *,
+    blocks: Sequence[int] | None = None,
     clean: np.ndarray | None = None,
     max_tokens: int = 4096,
     cache_bytes: int = 256 * 2**20,
@@ -146,13 +147,16 @@ def block_mope(
 ) -> list[PerturbationScores]:
     """MoPe of every record with one block perturbed at a time, bottom block first.
 
+    blocks: the blocks to perturb, by their place from the bottom; None: all. The scores of the others are NaN.
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
-    progress: advanced by the records of a shard at each block: len(records) times blocks in all.
+    progress: advanced by the records of a shard at each block: len(records) times blocks perturbed in all.
     Several processes share the records, and each of them returns the scores of all.
     """
     shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     known = None if clean is None else clean[shard]
-    drops = _block_drops(model, [records[i] for i in shard], noise, known, max_tokens, cache_bytes, progress)
+    wanted = range(len(transformer_blocks(model))) if blocks is None else blocks
+    own = [records[i] for i in shard]
+    drops = _block_drops(model, own, noise, wanted, known, max_tokens, cache_bytes, progress)
     gathered = np.zeros((*drops.shape[:2], len(records)))
     gathered[:, :, shard] = drops
     distributed.all_reduce_sum_(gathered)
@@ -163,6 +167,7 @@ def _block_drops(
     model: PreTrainedModel,
     records: Sequence[EncodedRecord],
     noise: Noise,
+    wanted: Collection[int],
     clean: np.ndarray | None,
     max_tokens: int,
     cache_bytes: int,
@@ -171,6 +176,7 @@ def _block_drops(
     """(blocks, draws, n): the falls of `block_mope`."""
     blocks = [_named(index, block) for index, block in enumerate(transformer_blocks(model))]
     likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
+    likelihoods[[index for index in range(len(blocks)) if index not in wanted]] = np.nan
     reference = np.empty(len(records)) if clean is None else clean
     with evaluating(model):
         for shard in _shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)):
@@ -179,6 +185,8 @@ def _block_drops(
             for index, weights in enumerate(blocks):
                 if index:
                     inputs = [block_output(model, b, index - 1, s) for b, s in zip(batches, inputs, strict=True)]
+                if index not in wanted:
+                    continue
                 for draw in range(noise.draws):
                     both = list(shifts(weights, noise, draw))
                     for sign in noise.signs:

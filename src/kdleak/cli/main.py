@@ -1,6 +1,7 @@
 """The command line: `kdleak audit` anywhere, the other commands in a project. What fails is one line.
 
 kdleak audit --student DIR --members FILE --nonmembers FILE    anywhere: no project, no DVC   (cli/audit.py)
+kdleak convert SOURCE [FOLDER]                                 a model in pickle, to safetensors (cli/convert.py)
 kdleak results | compare | verify | sync | family              a project's figures            (cli/results.py)
 kdleak params | data | checks | base | teacher | distill ...   the pipeline, run by DVC       (cli/pipeline.py)
 """
@@ -17,6 +18,7 @@ import typer
 
 from kdleak.cli import pipeline, results
 from kdleak.cli.audit import audit
+from kdleak.cli.convert import convert
 from kdleak.core.distributed import RENDEZVOUS, is_main
 from kdleak.core.errors import KdleakError, place_of, traceback_of
 from kdleak.core.launch import say_error
@@ -31,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(rich_help_panel=results.PANEL)(audit)
+app.command(rich_help_panel=results.PANEL)(convert)
 app.add_typer(results.app)
 app.add_typer(pipeline.app)
 
