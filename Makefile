@@ -1,4 +1,5 @@
 # make repro   set-up and the main job: the headline pipeline, then its table
+# make real    set-up and the study on a pretrained model (families.yaml: smollm2), on DOLLY=path of its JSONL
 # make test    set-up and the tests
 # make lint    set-up, style, spelling, the rooms' order and types
 # make hostile set-up and the hostile inputs of tests/robustness/hostile, with their counts
@@ -13,7 +14,7 @@ export GX_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro study test hostile faults bench lint readme setup clean
+.PHONY: repro study real test hostile faults bench lint readme setup clean
 
 repro: setup
 	dvc repro
@@ -21,6 +22,16 @@ repro: setup
 
 study: setup
 	dvc repro -P
+
+# A student after the other, on one teacher; stopped, the same command goes on where it was.
+DOLLY ?= ../shared/data/databricks-dolly-15k.jsonl
+METHODS ?= [kd]
+real: setup
+	@test -f "$(DOLLY)" || { echo "make real: $(DOLLY): no such file; name that of Dolly: make real DOLLY=path" >&2; exit 1; }
+	for size in same pruned; do \
+		dvc exp run -P -S data.source=file -S data.path="$(abspath $(DOLLY))" -S 'study.methods=$(METHODS)' \
+			$$(kdleak family smollm2 $$size) && kdleak results || exit 1; \
+	done
 
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -46,7 +57,7 @@ setup: .venv/.complete
 .venv/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("kdleak needs Python 3.11 or newer; name one: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,dp,pipeline]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[convert,dev,dp,pipeline]'
 	@touch $@
 
 readme: setup

@@ -27,6 +27,8 @@ PAGE, FOLDER = ROOT / "docs" / "runs.md", ROOT / "results" / "runs"
 #: Measures of `kdleak results --json` that a file keeps.
 BEST = "best tpr at 1 % fpr"
 KEPT = ("auc loss", "auc ez", BEST, "perplexity", *REALISED.values())
+#: What the files of a pretrained model's study, named real-<student>, keep and show.
+REAL = ("auc loss", "auc ez", "auc ref_pretrained", "auc wbc", "memorization gap", "copied, members", "copied, others")
 NONE = "No run of this kind is kept here yet."
 
 #: A run's figures: model -> measure -> {value, low, high, attack}.
@@ -37,7 +39,7 @@ def kept(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any
     """The rows of `kdleak results --json` that a file keeps, by model: its method, and the run that it is of."""
     models: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if row["measure"] in KEPT:
+        if row["measure"] in {*KEPT, *REAL}:
             name = " ".join(filter(None, [row["method"], row["run"]]))
             figure = {key: row[key] for key in ("value", "low", "high", "attack") if row[key] is not None}
             models.setdefault(name, {})[row["measure"]] = figure
@@ -57,7 +59,8 @@ def every_run() -> str:
     """A heading, the command and the table of each run."""
     parts = [
         f"### {run['title']}\n\n```bash\n{run['command']}\n```\n\n{models_table(run['models'])}"
-        for run in runs().values()
+        for name, run in runs().items()
+        if not name.startswith("real-")
     ]
     return "\n\n".join(parts) or NONE
 
@@ -98,7 +101,29 @@ def both_grids() -> str:
     return _table(head, rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {"runs": every_run, "grids": both_grids}
+def real_runs() -> str:
+    """Heading, command and table of each study of a pretrained model, by student."""
+    parts = [
+        f"### {run['title']}\n\n```bash\n{run['command']}\n```\n\n{_real_table(run['models'])}"
+        for name, run in runs().items()
+        if name.startswith("real-")
+    ]
+    return "\n\n".join(parts) or NONE
+
+
+def _real_table(models: Models) -> str:
+    head = ["model", *(f"`{m.removeprefix('auc ')}`" for m in REAL[:4]), *REAL[4:], "held-out perplexity"]
+    order = sorted(models, key=lambda name: (name not in ("teacher", "sft"), name != "teacher", name))
+    rows = [
+        [_named(name), *(_auc(models[name], measure) for measure in REAL[:5]),
+         *(percent(_value(models[name], measure)) for measure in REAL[5:]),
+         number(_value(models[name], "perplexity"), 1)]
+        for name in order
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {"runs": every_run, "grids": both_grids, "real": real_runs}
 
 
 def filled(page: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from kdleak.attacks import mope
 from kdleak.attacks.block_perturbation import block_mope
-from kdleak.attacks.mope import PERTURBED_BLOCKS, sampled
+from kdleak.attacks.mope import PERTURBED_BLOCKS, sampled, spread
 from kdleak.attacks.perturbation import Noise, PerturbationScores
 from kdleak.attacks.registry import PassInput
 from kdleak.auditing.blocks import block_report
@@ -43,12 +43,26 @@ def test_sampled_records_get_the_scores_that_they_get_among_all_and_others_none(
     statistics = token_statistics(model, everyone)
     given = cast("PassInput", SimpleNamespace(records=everyone, statistics=statistics))
     monkeypatch.setattr(mope, "BLOCK_RECORDS", 5)
-    drops = PERTURBED_BLOCKS.compute(model, given, (noise, 5), 64, "blocks")
+    drops = PERTURBED_BLOCKS.compute(model, given, (noise, 5, 12), 64, "blocks")
     known = np.stack([block.drops for block in block_mope(model, everyone, noise)])
     chosen = sampled([r.record_id for r in everyone])
     np.testing.assert_allclose(drops[:, :, chosen], known[:, :, chosen], atol=1e-6)
     left_out = np.setdiff1d(np.arange(12), chosen)
     assert len(left_out) == 7 and np.isnan(drops[:, :, left_out]).all()
+
+
+def test_of_a_deep_model_a_spread_of_the_blocks_is_perturbed_each_as_among_all():
+    assert spread(30, 4) == [0, 10, 19, 29] and spread(3, 12) == [0, 1, 2] and spread(30, 1) == [0]
+    everyone, model, noise = records(6), tiny_model(layers=4, vocabulary=64), Noise(0.3, 2, seed=1)
+    given = cast("PassInput", SimpleNamespace(records=everyone, statistics=token_statistics(model, everyone)))
+    drops = PERTURBED_BLOCKS.compute(model, given, (noise, 500, 2), 64, "blocks")
+    known = np.stack([block.drops for block in block_mope(model, everyone, noise)])
+    np.testing.assert_allclose(drops[[0, 3]], known[[0, 3]], atol=1e-6)
+    assert drops.shape == known.shape and np.isnan(drops[1:3]).all()
+    keys = pd.DataFrame({"record_id": list("abcdef"), "task": "qa", "role": ["member", "nonmember"] * 3})
+    report = block_report(keys, [PerturbationScores(each) for each in drops], noise)
+    assert [block["index"] for block in report["blocks"]] == [0, 3]
+    assert {report["spread"]["highest"], report["spread"]["lowest"]} == {0, 3}
 
 
 def test_the_report_counts_and_ranks_the_records_that_were_measured():

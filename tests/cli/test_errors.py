@@ -189,7 +189,8 @@ TABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a folder without weights": (
         lambda f: weight_files(f / "in/sub"),
-        "{}/in/sub: no safetensors weights (model.safetensors); pickle files are never read, convert the model first",
+        "{}/in/sub: no safetensors weights (model.safetensors); pickle files are never read: 'kdleak convert' makes "
+        "safetensors of them",
     ),
     "an adapter of nothing": (
         lambda f: base_folder(f / "in/adapter"),

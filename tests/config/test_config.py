@@ -45,7 +45,7 @@ def test_the_projects_own_parameters_are_valid():
     ("key", "value", "words"),
     [
         ("kd.metod", "kd", "kd.metod: unknown key; did you mean 'method'?"),
-        ("teacher.epochs", -1, "teacher.epochs: input should be greater than or equal to 1, not '-1'"),
+        ("teacher.epochs", -1, "teacher.epochs: input should be greater than or equal to 0, not '-1'"),
         ("teacher.epochs", 2.5, "teacher.epochs: input should be a valid integer"),
         ("teacher.epochs", True, "teacher.epochs: input should be a valid integer"),
         ("teacher.lr", "1e-3", "teacher.lr: input should be a valid number, not '1e-3'"),

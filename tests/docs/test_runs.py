@@ -64,6 +64,20 @@ def test_a_file_keeps_the_figures_of_every_model_and_run(rows, tmp_path, monkeyp
     assert len(both) == 2 + len(STRENGTHS) and both[0].count("controlled") == both[0].count("paper") == 2
 
 
+def test_the_study_of_a_pretrained_model_has_a_table_of_its_own(rows, tmp_path, monkeypatch):
+    for each in (MAKE["write_run"], MAKE["every_run"], MAKE["real_runs"]):
+        monkeypatch.setitem(each.__globals__, "FOLDER", tmp_path)
+    assert MAKE["real_runs"]() == MAKE["NONE"]
+    MAKE["write_run"]("real-same", "A student of the same size", "make real", rows)
+    assert MAKE["every_run"]() == MAKE["NONE"]
+    lines = [line for line in MAKE["real_runs"]().splitlines() if line.startswith("| ")]
+    assert lines[0].startswith("| model | `loss` | `ez` | `ref_pretrained` | `wbc` | memorization gap | copied")
+    found = {r["measure"]: r for r in rows if r["method"] == "kd" and not r["run"]}
+    shown = next(line for line in lines if line.startswith("| KD |"))
+    assert f"{found['auc loss']['value']:.3f}".lstrip("0") in shown
+    assert f"{found['memorization gap']['value']:.3f}".lstrip("0") in shown
+
+
 def test_a_changed_figure_changes_the_table(rows):
     table = MAKE["models_table"](MAKE["kept"](rows))
     changed = [dict(r, value=0.123) if r["measure"] == "auc ez" and r["method"] == "kd" else r for r in rows]

@@ -183,7 +183,7 @@ def test_the_settings_of_every_family_are_valid_params(family, size):
     found = params(**settings)
     assert found.model.family == family
     for origin in (entry.teacher, entry.student(size), entry.external):
-        assert origin.scratch is not None or len(origin.revision) == 40
+        assert origin.scratch or origin.package or origin.prune or len(origin.revision) == 40
 
 
 def test_the_papers_recipes_depend_on_the_size():

@@ -55,7 +55,7 @@ def test_every_import_is_declared_and_every_declaration_imported():
 
 
 def test_no_package_is_declared_twice():
-    parts = (PROJECT["dependencies"], EXTRAS["pipeline"], EXTRAS["dp"], EXTRAS["dev"])
+    parts = (PROJECT["dependencies"], EXTRAS["pipeline"], EXTRAS["dp"], EXTRAS["convert"], EXTRAS["dev"])
     names = [normalised(each) for part in parts for each in part]
     assert sorted(set(names)) == sorted(names)
 
@@ -67,7 +67,8 @@ def test_the_command_line_asks_for_what_the_extra_installs():
 
 def test_constraints_pin_every_direct_dependency():
     pinned = {normalised(line) for line in (ROOT / "constraints.txt").read_text().split()}
-    direct = declared(PROJECT["dependencies"] + EXTRAS["pipeline"] + EXTRAS["dp"] + EXTRAS["dev"]) - {"setuptools"}
+    extras = [name for extra in ("pipeline", "dp", "convert", "dev") for name in EXTRAS[extra]]
+    direct = declared(PROJECT["dependencies"] + extras) - {"setuptools"}
     assert direct <= pinned
 
 

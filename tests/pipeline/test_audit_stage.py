@@ -36,7 +36,7 @@ MODELS = {"base/teacher": 1, "base/student": 2, "base/external": 3, "teacher": 4
 def params(**audit):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["data"]["sizes"] = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 12, "population": 12}
-    small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2}, "permutations": 20}
+    small = {"mope": {"sigma": 0.1, "draws": 2}, "blocks": {"sigma": 0.2, "draws": 2, "most": 12}, "permutations": 20}
     content["audit"] |= small | {"prefix_tokens": 20} | audit
     return parse_params(content)
 

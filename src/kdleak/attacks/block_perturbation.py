@@ -6,7 +6,7 @@ held in bounded memory, and every perturbed pass starts from it. A template that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,7 @@ def block_mope(
     records: Sequence[EncodedRecord],
     noise: Noise,
     *,
+    blocks: Collection[int] | None = None,
     clean: np.ndarray | None = None,
     max_tokens: int = 4096,
     cache_bytes: int = 256 * 2**20,
@@ -44,18 +45,22 @@ def block_mope(
 ) -> list[PerturbationScores]:
     """MoPe of every record with one block perturbed at a time, bottom block first.
 
+    blocks: the blocks to perturb, by their place from the bottom; None: all. The scores of the others are NaN.
     cache_bytes: bound on the hidden states that are held at once (one block's input for a shard of the records).
-    progress: advanced by the records of a shard at each block: len(records) times blocks in all.
+    progress: advanced by the records of a shard at each block: len(records) times blocks perturbed in all.
     Several processes share the records, and each of them returns the scores of all.
     """
     shard = distributed.shard_by_length([len(r.prompt) + len(r.response) for r in records])
     in_shard = [records[i] for i in shard]
+    wanted = range(len(transformer_blocks(model))) if blocks is None else blocks
     drops = np.zeros((len(transformer_blocks(model)), noise.draws, len(records)))
     with evaluating(model):
         for template, members, rest in without_templates(model, in_shard):
             own = [shard[i] for i in members]
             known = None if clean is None else clean[own]
-            drops[:, :, own] = _block_drops(model, template, rest, noise, known, max_tokens, cache_bytes, progress)
+            drops[:, :, own] = _block_drops(
+                model, template, rest, noise, wanted, known, max_tokens, cache_bytes, progress
+            )
     distributed.all_reduce_sum_(drops)
     return [PerturbationScores(drops[block]) for block in range(len(drops))]
 
@@ -65,6 +70,7 @@ def _block_drops(
     template: Sequence[int],
     records: Sequence[EncodedRecord],
     noise: Noise,
+    wanted: Collection[int],
     clean: np.ndarray | None,
     max_tokens: int,
     cache_bytes: int,
@@ -73,6 +79,7 @@ def _block_drops(
     """(blocks, draws, n): the falls of `block_mope`. template: what stands before every prompt of `records`."""
     blocks = [named_weights(index, block) for index, block in enumerate(transformer_blocks(model))]
     likelihoods = np.zeros((len(blocks), noise.draws, len(records)))
+    likelihoods[[index for index in range(len(blocks)) if index not in wanted]] = np.nan
     reference = np.empty(len(records)) if clean is None else clean
     plain = _Template(model, template)
     for shard in _shards(records, max_tokens, cache_bytes // (4 * model.config.hidden_size)):
@@ -83,6 +90,8 @@ def _block_drops(
                 inputs = [
                     block_output(model, b, index - 1, s, plain.before(b)) for b, s in zip(batches, inputs, strict=True)
                 ]
+            if index not in wanted:
+                continue
             for draw in range(noise.draws):
                 both = list(shifts(weights, noise, draw))
                 for sign in noise.signs:

@@ -27,12 +27,13 @@ def block_report(
     """The content of `blocks.json`.
 
     keys:     record_id, role, task of the scored records, in the order of the scores.
-    scored:   block-wise MoPe, bottom block first; NaN for records that were not measured, which are left out.
+    scored:   block-wise MoPe, bottom block first; NaN for records and blocks that were not measured: left out.
     baseline: the no-KD student's block scores (columns block_0, ...): the null that a block's exposure must exceed.
     groups:   record id -> group; records of a group count as one draw.
     """
     is_member = (keys["role"] == MEMBER).to_numpy()
-    columns = {f"block_{i}": block.scores for i, block in enumerate(scored)}
+    perturbed = {i: block for i, block in enumerate(scored) if np.isfinite(block.scores).any()}
+    columns = {f"block_{i}": block.scores for i, block in perturbed.items()}
     measured = np.isfinite([*columns.values()]).any(0)
     owners = groups_of(keys, groups)
     areas = []
@@ -50,7 +51,7 @@ def block_report(
             "p_value": area.p_value,
             "p_holm": float(p),
         }
-        for index, (area, block, p) in enumerate(zip(areas, scored, adjusted, strict=True))
+        for (index, block), area, p in zip(perturbed.items(), areas, adjusted, strict=True)
     ]
     if baseline is not None:
         differences = paired_differences(keys.assign(**columns), baseline, groups)
@@ -64,12 +65,16 @@ def block_report(
         "n_members": int((is_member & measured).sum()),
         "n_nonmembers": int((~is_member & measured).sum()),
         "blocks": blocks,
-        "spread": _spread(list(columns.values()), [area.value for area in areas], is_member, owners),
+        "spread": _spread(list(perturbed), list(columns.values()), [area.value for area in areas], is_member, owners),
     }
 
 
 def _spread(
-    scores: list[np.ndarray], areas: list[float], is_member: np.ndarray, owners: np.ndarray | None
+    indices: list[int],
+    scores: list[np.ndarray],
+    areas: list[float],
+    is_member: np.ndarray,
+    owners: np.ndarray | None,
 ) -> dict[str, Any] | None:
     """The most against the least exposed block, on the same records. The pair was picked by its difference: the
     p-value is Bonferroni-corrected for all pairs."""
@@ -82,8 +87,8 @@ def _spread(
     difference = stats.auc_difference(pair[0], pair[1], LEVEL, groups)
     pairs = len(scores) * (len(scores) - 1) / 2
     return {
-        "highest": highest,
-        "lowest": lowest,
+        "highest": indices[highest],
+        "lowest": indices[lowest],
         "difference": difference.value,
         "ci95": [difference.low, difference.high],
         "p_corrected": min(1.0, difference.p_value * pairs),

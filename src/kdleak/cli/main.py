@@ -3,6 +3,7 @@
 kdleak audit --student DIR --members FILE --nonmembers FILE    anywhere: no project, no DVC   (cli/audit.py)
 kdleak results | compare | advise | verify | sync | family     a project's figures            (cli/results.py)
 kdleak logprobs --model DIR ... --out FILE                     the same model's log-prob file (cli/logprobs.py)
+kdleak convert SOURCE [FOLDER]                                 a model in pickle, to safetensors (cli/convert.py)
 kdleak params | data | checks | base | teacher | distill ...   the pipeline, run by DVC       (cli/pipeline.py)
 """
 
@@ -18,6 +19,7 @@ import typer
 
 from kdleak.cli import pipeline, results
 from kdleak.cli.audit import audit
+from kdleak.cli.convert import convert
 from kdleak.cli.logprobs import logprobs
 from kdleak.core.distributed import RENDEZVOUS, is_main
 from kdleak.core.errors import KdleakError, place_of, traceback_of
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel=results.PANEL)(audit)
 app.command(rich_help_panel=results.PANEL)(logprobs)
+app.command(rich_help_panel=results.PANEL)(convert)
 app.add_typer(results.app)
 app.add_typer(pipeline.app)
 

@@ -61,6 +61,12 @@ class Training(Section):
     batch_size: Count
 
 
+class TeacherTraining(Training):
+    """epochs 0: the teacher is not trained here; the family names one that was fine-tuned elsewhere."""
+
+    epochs: Annotated[int, Field(ge=0, le=MOST)]
+
+
 class Defence(Section):
     """What keeps the teacher's data private: the name of a defence, and its knobs.
 
@@ -231,13 +237,19 @@ class Noise(Section):
     draws: Count
 
 
+class Blocks(Noise):
+    """The same, one block at a time. most: blocks perturbed at most, evenly spread."""
+
+    most: Count
+
+
 class Audit(Section):
     """The attacks."""
 
     attacks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     prefix_tokens: Count
     mope: Noise
-    blocks: Noise
+    blocks: Blocks
     noise: Literal["corrected", "as_published"]
     permutations: Count
 
@@ -272,7 +284,7 @@ class Params(Section):
     compute: Compute
     optimizer: Optimizer
     base: Training
-    teacher: Training
+    teacher: TeacherTraining
     defence: Defence
     generation: Generation
     kd: Distillation

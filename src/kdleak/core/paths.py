@@ -167,6 +167,15 @@ class Project:
         """Teacher signals, keyed by content; safe to delete at any time."""
         return self.root / ".kdleak" / "teacher"
 
+    @property
+    def converted(self) -> Path:
+        """Models out of packages, converted, keyed by content; safe to delete at any time."""
+        return self.root / ".kdleak" / "models"
+
+    def converted_from(self, name: str) -> Path:
+        """What `kdleak convert` made of the hub's model `name`, an id@revision."""
+        return self.converted / name.replace("/", "--")
+
     def times(self, stage: str, name: str) -> Path:
         """When a command last ran in this folder; state, not a result."""
         return self.root / ".kdleak" / "times" / f"{stage}-{name}.json"

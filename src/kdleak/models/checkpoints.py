@@ -110,11 +110,11 @@ def _plain_model(folder: Path) -> PreTrainedModel:
             model, info = loaded  # as output_loading_info has it
     except Exception as error:  # a damaged file, or one of another kind, makes Transformers stumble over anything
         raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {REMEDY}") from None
-    _check_keys(folder, config.get_text_config().num_hidden_layers, info)
+    check_keys(folder, config.get_text_config().num_hidden_layers, info)
     return model
 
 
-def _check_keys(folder: Path, layers: int, info: dict[str, Any]) -> None:
+def check_keys(folder: Path, layers: int, info: dict[str, Any]) -> None:
     """Refuse what Transformers would only warn of: tensors that are missing or of another shape, which it draws at
     random, and those of layers above the last that the configuration knows. Figures of noise would come out."""
     if info["missing_keys"]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kdleak.config.schema import Training
 from kdleak.core.errors import KdleakError, brief, nearest
 from kdleak.core.yaml_file import read_yaml
 
@@ -22,27 +23,81 @@ class _Entry(BaseModel):
 Setting = str | int | float | bool | None
 
 
+class Package(_Entry):
+    """A model that a Python package carries: the wheel of `name` and `version` whose sha256 is pinned, and the GGUF
+    `file` in it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[0-9][A-Za-z0-9.!+_-]*$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    file: Annotated[str, Field(min_length=1)]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+class Heal(Training):
+    """What mends a pruned model before use: a language-modelling loss on all texts of `role`, in which no member
+    is in."""
+
+    role: Literal["public", "auxiliary"]
+
+
+class Prune(_Entry):
+    """The blocks of the family's teacher that are kept, counted from 0 at the bottom; embeddings, final norm and head
+    stay. heal: how they are trained to do without the others; None: not at all."""
+
+    keep: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    heal: Heal | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Prune:
+        if sorted(set(self.keep)) != self.keep:
+            raise ValueError("keep: blocks must stand in order, each once")
+        return self
+
+
 class Origin(_Entry):
-    """Where one model comes from: built from `scratch` (a Transformers configuration), or `hub`: a model id at a
-    `revision`, or a local folder in hub layout. params: settings of params.yaml that go with it, by dotted key."""
+    """Where one model comes from, one of:
+
+    scratch: built from the fields of a Transformers configuration, and pretrained on auxiliary.
+    hub:     a model id at a `revision`, or a local folder in hub layout.
+    package: what a Python package carries.
+    prune:   some blocks of the family's teacher; of students alone.
+
+    params: settings of params.yaml that go with it, by dotted key.
+    """
 
     scratch: dict[str, Any] | None = None
     hub: str | None = None
     revision: str | None = None
+    package: Package | None = None
+    prune: Prune | None = None
     params: dict[str, Setting] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Origin:
-        if (self.scratch is None) == (self.hub is None):
-            raise ValueError("give either scratch or hub")
+        if sum(origin is not None for origin in (self.scratch, self.hub, self.package, self.prune)) != 1:
+            raise ValueError("give one of scratch, hub, package and prune")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type")
-        if self.hub is not None and self.revision is None and not Path(expanduser(self.hub)).is_dir():
-            raise ValueError(f"hub: '{self.hub}' is no folder here, and as a hub id it needs a revision")
+        if self.hub is not None and self.revision is None and self.folder is None:
+            queued = " (queued experiments need an absolute path)"
+            raise ValueError(f"hub: '{self.hub}' is no folder here{queued}, and as a hub id it needs a revision")
         return self
 
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that `hub` names; None where it names none."""
+        path = None if self.hub is None else Path(expanduser(self.hub))
+        return path if path is not None and path.is_dir() else None
+
     def __str__(self) -> str:
-        return f"a new {self.scratch['model_type']}" if self.scratch else f"{self.hub}@{(self.revision or '')[:8]}"
+        if self.scratch is not None:
+            return f"a new {self.scratch['model_type']}"
+        if self.prune is not None:
+            return f"{len(self.prune.keep)} blocks of the teacher"
+        return str(self.package) if self.package is not None else f"{self.hub}@{(self.revision or '')[:8]}"
 
 
 class TokenizerSpec(_Entry):
@@ -61,13 +116,15 @@ class Lora(_Entry):
 
 
 class Family(_Entry):
-    """One entry of families.yaml."""
+    """One entry of families.yaml. fine_tuned: of teacher.epochs 0, the teacher as it was fine-tuned on the private
+    records elsewhere, from `teacher`: a folder or a hub id."""
 
     tokenizer: TokenizerSpec | None = None
     lora: Lora | None = None
     params: dict[str, Setting] = Field(default_factory=dict)
     teacher: Origin
     external: Origin
+    fine_tuned: Origin | None = None
     students: Annotated[dict[str, Origin], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -75,6 +132,10 @@ class Family(_Entry):
         origins = [self.teacher, self.external, *self.students.values()]
         if any(o.scratch is not None for o in origins) and self.tokenizer is None:
             raise ValueError("models built from scratch need tokenizer.vocab_size")
+        if self.teacher.prune is not None or self.external.prune is not None:
+            raise ValueError("prune: of students alone; give teacher and external another origin")
+        if self.fine_tuned is not None and self.fine_tuned.hub is None:
+            raise ValueError("fine_tuned: needs hub, a local folder or a model id")
         return self
 
     def student(self, size: str) -> Origin:

@@ -105,7 +105,7 @@ def _loaded(folder: Path, device: str, loading: Loading) -> PreTrainedModel:
         raise
     except Exception as error:  # a damaged file, or one of another kind, makes Transformers stumble over anything
         raise KdleakError(f"{folder}: cannot be loaded ({brief(error)}); {REMEDY}") from None
-    checkpoints._check_keys(folder, config.get_text_config().num_hidden_layers, info)
+    checkpoints.check_keys(folder, config.get_text_config().num_hidden_layers, info)
     if loading.device_map is None and loading.bits is None:
         return checkpoints.on_device(model, device)
     return _gathered(model, folder)

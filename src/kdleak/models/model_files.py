@@ -42,6 +42,12 @@ def is_adapter(folder: Path) -> bool:
 def check_folder(folder: Path) -> None:
     """Refuse what is no safe model folder: absent, without safetensors, with code of its own, or with weights that
     stand elsewhere. Nothing but JSON is read."""
+    check_configuration(folder)
+    weight_files(folder)
+
+
+def check_configuration(folder: Path) -> None:
+    """Refuse a folder without a model's configuration, and a configuration that asks for code."""
     config = folder / (ADAPTER if is_adapter(folder) else _CONFIG)
     if not config.is_file():
         raise KdleakError(f"{folder}: no model folder ({_CONFIG} is missing); name one written by save_pretrained")
@@ -58,7 +64,6 @@ def check_folder(folder: Path) -> None:
         raise KdleakError(
             f"{config}: transformers_weights names weights of another kind; name them {_WEIGHTS} and take the line out"
         )
-    weight_files(folder)
 
 
 def _names_a_kernel(fields: dict[str, Any]) -> bool:
@@ -110,7 +115,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not names:
         raise KdleakError(
             f"{folder}: no safetensors weights ({ADAPTER_WEIGHTS if is_adapter(folder) else _WEIGHTS}); "
-            "pickle files are never read, convert the model first"
+            "pickle files are never read: 'kdleak convert' makes safetensors of them"
         )
     return [_checked(folder, name) for name in names]
 

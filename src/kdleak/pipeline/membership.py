@@ -68,7 +68,8 @@ def judge_blocks(
     blocks = [PerturbationScores(drops) for drops in passes.audited.computed[PERTURBED_BLOCKS.name]]
     baseline = as_sides(read_parquet(project.block_scores(variant.baseline))) if variant.is_distilled else None
     keys = records[list(KEYS)]
-    table = keys.assign(**{f"block_{i}": block.scores for i, block in enumerate(blocks)})
+    scores = {f"block_{i}": block.scores for i, block in enumerate(blocks)}
+    table = keys.assign(**{name: each for name, each in scores.items() if np.isfinite(each).any()})
     write_parquet(as_roles(table), project.block_scores(variant))
     noise = noise_of(params.audit.model_dump(), "blocks", params.seed)
     groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))

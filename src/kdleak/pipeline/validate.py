@@ -24,12 +24,14 @@ from kdleak.defend.registry import Acts
 from kdleak.distill.methods import METHODS
 from kdleak.distill.recipes import check_methods
 from kdleak.models.families import load_family
+from kdleak.models.hub import folder_digest
 from kdleak.pipeline.shadow_arms import of_arm
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
     from kdleak.core.paths import Project
     from kdleak.defend.registry import Defence
+    from kdleak.models.families import Family
 
 #: The module that each stage of dvc.yaml enters.
 ENTRIES = {
@@ -108,7 +110,7 @@ def validate(params: Params, project: Project) -> None:
                 defence = acting(params, *(() if method == BASELINE else DEFENDED.get(stage, ())))
                 acting_on = [defence, *(_arms(params) if stage == "shadow" else ())]
                 lines = [fingerprint(source, stage, method, each) for each in acting_on]
-                path.write_text("".join(lines), encoding="utf-8")
+                path.write_text("".join(lines) + local_models(stage, params, project), encoding="utf-8")
         (fresh / "defences.txt").write_text(grid_code(source, params), encoding="utf-8")
         (fresh / "lm_corpus.txt").write_text(corpus_content(params, project), encoding="utf-8")
 
@@ -132,13 +134,41 @@ def check_environment(params: Params, project: Project) -> None:
     if {"teacher", "no_kd"} & set(ATTACKS[params.report.headline].needs.references):
         headline = params.report.headline
         raise KdleakError(f"{project.params}: report.headline: '{headline}' has no score for the teacher; name another")
-    load_family(project.families, params.model.family).student(params.model.student)
+    family = load_family(project.families, params.model.family)
+    family.student(params.model.student)
     try:
+        check_fine_tuned(family, params)
         find_source(params.data).check()
         if params.kd.corpus_file is not None:
             check_corpus_file(project.root / params.kd.corpus_file)
     except KdleakError as error:
         raise KdleakError(f"{project.params}: {error}") from None
+
+
+def local_models(stage: str, params: Params, project: Project) -> str:
+    """What lies in the local folders that the family names and `stage` copies, a line each: a model that is changed
+    there is another one. "" of a family without."""
+    family = load_family(project.families, params.model.family)
+    student = family.student(params.model.student)
+    copied = {"base": {"teacher": family.teacher, "student": student, "external": family.external}}
+    if params.teacher.epochs == 0 and family.fine_tuned is not None:
+        copied["teacher"] = {"fine_tuned": family.fine_tuned}
+    folders = {part: origin.folder for part, origin in copied.get(stage, {}).items()}
+    return "".join(f"model {folder_digest(folder)} {part}\n" for part, folder in folders.items() if folder is not None)
+
+
+def check_fine_tuned(family: Family, params: Params) -> None:
+    """Refuse teacher.epochs 0 where the teacher would have to be trained."""
+    if params.teacher.epochs:
+        return
+    if family.fine_tuned is None:
+        raise KdleakError(
+            f"teacher.epochs: 0 trains no teacher, and families.yaml names none that is: {params.model.family}."
+            "fine_tuned; add it, or raise teacher.epochs"
+        )
+    if acting(params, Acts.TEACHER).acts_on is not None or params.shadow.models:
+        what = "shadow.models" if params.shadow.models else f"defence.name '{params.defence.name}'"
+        raise KdleakError(f"teacher.epochs: 0 trains no teacher, and {what} needs one that is; leave one of them out")
 
 
 def corpus_content(params: Params, project: Project) -> str:
