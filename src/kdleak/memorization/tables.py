@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.data.encoding import Encoded, EncodedRecord, Encoder
+from kdleak.data.encoding import Encoded, EncodedRecord, Encoder, decoded
 from kdleak.inference.greedy import ENDED
 from kdleak.inference.token_statistics import TokenStatistics
 from kdleak.memorization.extraction import fact_extraction, fact_spans, prefix_log_probability
@@ -50,15 +50,15 @@ def record_table(
     """A row a record of `frame`; shortest: tokens of a response that counts as reproduced."""
     records, statistics, k = continued.records, continued.statistics, continued.plain.shape[1]
     prefix = longest_correct_prefix(~statistics.missed, statistics.offsets)
-    texts = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in continued.plain.tolist()]
-    references = [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in records]
+    said = [[token for token in row if token != ENDED] for row in continued.plain.tolist()]
+    texts = decoded(tokenizer, [*said, *(r.response[: min(k, r.n_scored)] for r in records)])
     table = frame[list(KEYS)].assign(
         length=statistics.lengths,
         token_accuracy=token_accuracy(continued.plain, records),
         correct_prefix=prefix,
         reproduced=reproduced(prefix, statistics.lengths, k, shortest),
         **{f"exact_{n}": exact_match(prefix, statistics.lengths, n) for n in EXACT},
-        rouge_l=rouge_l(texts, references),
+        rouge_l=rouge_l(texts[: len(said)], texts[len(said) :]),
         edit_similarity=edit_similarity(continued.plain, records),
         log_p=prefix_log_probability(statistics, k),
     )
