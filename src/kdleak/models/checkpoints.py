@@ -36,13 +36,17 @@ def _quiet() -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Transformers without its warnings."""
+    """Transformers and torch without their warnings: what is wrong is said in one line."""
+    import warnings
+
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 
@@ -101,7 +105,8 @@ def _plain_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = _config(folder)
-    check_sizes(folder, config, tensors_of(folder))
+    with _silent():
+        check_sizes(folder, config, tensors_of(folder))
     if getattr(config, "activation_function", None) == "gelu_new":
         # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
         config.activation_function = "gelu_pytorch_tanh"
@@ -145,7 +150,8 @@ def _config(folder: Path) -> PretrainedConfig:
 
     try:
         within_limits(lambda: _loads(read), f"{folder}: reading its config.json")  # a list for each layer, label …
-        return read()
+        with _silent():
+            return read()
     except KdleakError:
         raise
     except Exception as error:
@@ -163,8 +169,7 @@ def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
     model = on_device(_plain_model(base), device)
     check_adapter(folder, tensors, tensors_of(base), [name for name, _ in model.named_modules()])
     try:
-        with _silent(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many lines, and of no consequence
+        with _silent():
             warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn
             return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     except Exception as error:

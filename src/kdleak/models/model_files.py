@@ -183,6 +183,7 @@ def _checked(folder: Path, name: str) -> Path:
         raise KdleakError(f"{path}: {kind}; {REMEDY}")
     if not path.resolve().is_relative_to(home):
         raise KdleakError(f"{path}: leads out of its folder, to {path.resolve()}; copy the file itself there")
+    path.open("rb").close()  # closed to this user: a library would say that it is not there
     return path
 
 
