@@ -118,3 +118,11 @@ def test_a_missing_project_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KdleakError, match=r"params\.yaml: no such file; run kdleak in the project's root"):
         app(["results"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("card", ["cards", "out/audit.json"])
+def test_a_model_card_is_a_file_of_its_own(tmp_path, monkeypatch, capsys, card):
+    (tmp_path / "cards").mkdir()
+    lists = ("--student", "absent", "--members", "m.jsonl", "--nonmembers", "n.jsonl", "--out", "out")
+    said = refusal(CommandLine(monkeypatch, capsys), tmp_path, "audit", *lists, "--model-card", card)
+    assert said.endswith("no file, or one of the audit's own; name it card.md, say")

@@ -22,8 +22,9 @@ from tests.support.pipeline_project import SMOKE, PipelineProject
 
 pytestmark = pytest.mark.faults
 
-#: Kinds of death, in turns: all at once (power, `docker kill`), the stage alone (out of memory), DVC alone.
-VICTIMS = ("group", "stage", "dvc")
+#: Kinds of death, in turns: all at once (power, `docker kill`), the stage alone (out of memory), DVC alone, and Ctrl-C,
+#: which a terminal sends to all of them.
+VICTIMS = ("group", "stage", "dvc", "ctrl-c")
 #: Random moments of at most this many seconds after a stage has begun.
 LATEST = 8.0
 #: How often each stage is killed, at most: a short one may end before its moment comes.
@@ -77,8 +78,9 @@ def run_and_kill(project: PipelineProject, done: set[str], victim: str, rng: ran
     log = project.folder.parent / "repro.log"
     with log.open("w") as out:
         pipeline = subprocess.Popen(
-            command, cwd=project.folder, env=project.environment(), stdout=out, stderr=out, start_new_session=True
-        )
+            command, cwd=project.folder, env=project.environment(), stdout=out, stderr=out, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+        )  # fmt: skip
     try:
         while pipeline.poll() is None:
             begun = [line.split("'")[1] for line in log.read_text().splitlines() if line.startswith("Running stage")]
@@ -94,8 +96,8 @@ def run_and_kill(project: PipelineProject, done: set[str], victim: str, rng: ran
 
 
 def kill(pipeline: subprocess.Popen, project: PipelineProject, victim: str) -> None:
-    if victim == "group":
-        os.killpg(pipeline.pid, signal.SIGKILL)
+    if victim in ("group", "ctrl-c"):
+        os.killpg(pipeline.pid, signal.SIGKILL if victim == "group" else signal.SIGINT)
     elif victim == "dvc":
         pipeline.kill()
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from ruamel.yaml import YAML
@@ -23,10 +24,12 @@ from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
 from kdleak.core.tensor_store import TensorStore
 from kdleak.core.yaml_file import read_yaml
+from kdleak.data.encoding import Encoder, decoded
 from kdleak.data.sources import read_file
 from kdleak.distill.recipes import check_methods
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from kdleak.models.families import load_family
+from kdleak.models.families import Lora, load_family
+from kdleak.models.lora import with_lora
 from kdleak.models.model_files import content_hash
 from tests.support.hostile_inputs import TABLES, bomb, chosen
 from tests.support.small_project import change, small_project
@@ -115,18 +118,32 @@ def test_audit(tried, tmp_path, model, monkeypatch):
 
 def test_model_folders(tried, tmp_path, model, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    lora = Lora(r=2, alpha=4, dropout=0.0, targets=["c_attn"])
+    with_lora(load_model(model), lora, seed=0).save_pretrained(tmp_path / "adapter")
+    (tmp_path / "base").symlink_to(model)
+    _damage(tmp_path / "adapter", {"file": "adapter_config.json", "set": {"base_model_name_or_path": "./base"}})
     for number, changed in enumerate(chosen(TABLES["models"]["changes"])):
         folder = tmp_path / str(number)
-        shutil.copytree(model, folder)
+        shutil.copytree(tmp_path / changed.get("like", "base"), folder)
         _damage(folder, changed)
-        tried(changed, lambda folder=folder: (load_model(folder), load_tokenizer(folder), content_hash(folder)))
+        tried(changed, lambda folder=folder: _read(folder), refused=changed.get("refused", False))
     tried.done()
+
+
+def _read(folder: Path) -> None:
+    """All that an audit reads of a model folder, before its first pass."""
+    frame = pd.DataFrame(people(3, 1)).assign(context="", record_id=["a", "b", "c"])
+    load_model(folder)
+    content_hash(folder)
+    tokenizer = load_tokenizer(folder)
+    encoded = Encoder(tokenizer, template="chat" if tokenizer.chat_template else "alpaca").encode_frame(frame)
+    decoded(tokenizer, [record.response for record in encoded])
 
 
 def _damage(folder: Path, changed: dict[str, Any]) -> None:
     path = folder / changed["file"]
     if {"gone", "folder", "pipe", "link"} & set(changed):
-        path.unlink()
+        path.unlink(missing_ok=True)
     if "also_gone" in changed:
         (folder / changed["also_gone"]).unlink()
     if "set" in changed:
@@ -136,6 +153,9 @@ def _damage(folder: Path, changed: dict[str, Any]) -> None:
         path.write_text(changed["text"])
     elif "bytes" in changed:
         path.write_bytes(bytes.fromhex(changed["bytes"]))
+    elif "sparse" in changed:
+        with path.open("ab") as file:
+            file.truncate(changed["sparse"])
     elif changed.get("folder"):
         path.mkdir()
     elif changed.get("pipe"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sqlite3
 import time
@@ -20,13 +22,16 @@ from kdleak.core.files import read_json
 from kdleak.core.limits import within_limits
 from kdleak.core.paths import Project
 from kdleak.core.yaml_file import read_yaml
-from kdleak.data.encoding import Encoder
-from kdleak.data.sources import is_blank, task_name
+from kdleak.data.encoding import Encoder, decoded
+from kdleak.data.sources import is_blank, read_file, task_name
+from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import model_folder
+from kdleak.models.model_files import check_folder
 from kdleak.report.results_table import _membership
 from kdleak.tracking.store import open_store, what_is_wrong
 from tests.support.standalone_models import people, tokenizer_of
+from tests.support.tiny_models import tiny_model
 
 FRAME = pd.DataFrame(people(12, 1)).assign(context="", record_id=[str(i) for i in range(12)])
 TOKENIZER = tokenizer_of(people(12, 1))
@@ -63,6 +68,79 @@ def test_a_normalizer_that_blows_up_is_one_line(tight):
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("e", "ee" * 40)] * 9)
     with pytest.raises(KdleakError, match="more time or memory than such a text needs"):
         Encoder(tokenizer).encode_frame(FRAME)
+
+
+DECODERS = {
+    "blows up": ([{"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 60}] * 9, "more time or memory"),
+    "writes much": (
+        [{"type": "Replace", "pattern": {"Regex": "."}, "content": "e" * 9999}],
+        "decoder makes .* characters",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_that_blows_up_is_one_line(tight, kind):
+    from tokenizers import decoders
+
+    steps, said = DECODERS[kind]
+    tokenizer = deepcopy(TOKENIZER)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["decoder"] = {"type": "Sequence", "decoders": [state["decoder"], {"type": "Fuse"}, *steps]}
+    tokenizer.backend_tokenizer.decoder = type(tokenizer.backend_tokenizer).from_str(json.dumps(state)).decoder
+    assert isinstance(tokenizer.backend_tokenizer.decoder, decoders.Sequence)
+    ids = tokenizer("Ada owes three elms")["input_ids"]
+    assert decoded(TOKENIZER, [ids, [], ids[:1]]) == [TOKENIZER.decode(row) for row in (ids, [], ids[:1])]
+    with pytest.raises(KdleakError, match=said):
+        decoded(tokenizer, [ids] * 20)
+
+
+def test_a_configuration_that_fills_the_memory_is_one_line(tight, tmp_path):
+    save_checkpoint(tiny_model(layers=1, vocabulary=len(TOKENIZER)), TOKENIZER, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"num_labels": 10**9}))
+    with pytest.raises(KdleakError, match=r"reading its config.json (took more time or memory|failed \(MemoryError)"):
+        load_model(tmp_path / "model")
+    path.write_text(json.dumps(fields))
+    with (tmp_path / "model" / "tokenizer.json").open("r+b") as file:
+        file.truncate(2**40)  # sparse
+    for load in (check_folder, load_tokenizer):
+        with pytest.raises(
+            KdleakError, match=r"tokenizer.json: 1,099,511,627,776 bytes, more than any model has of it"
+        ):
+            load(tmp_path / "model")
+
+
+def test_nobody_is_asked_whether_a_folders_code_may_run(tmp_path, monkeypatch):
+    save_checkpoint(tiny_model(layers=1, vocabulary=len(TOKENIZER)), TOKENIZER, tmp_path)
+    (tmp_path / "config.json").unlink()
+    path = tmp_path / "tokenizer_config.json"
+    hostile = {"auto_map": {"AutoTokenizer": [None, "x.Y"]}, "tokenizer_class": "NoSuch"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | hostile))
+    (tmp_path / "x.py").write_text("raise SystemExit('the code of the folder ran')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with contextlib.suppress(KdleakError):
+        load_tokenizer(tmp_path)
+
+
+def test_aliases_that_repeat_each_other_are_counted_before_they_are_written_out(tmp_path):
+    laughs = "&z [lol]"
+    for level in range(30):
+        laughs = f"&a{level} [{laughs}{f', *a{level - 1}' * 9 if level else ', *z' * 9}]"
+    for text in (f"seed: {laughs}\n", "a: &a {b: *a}\n"):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(KdleakError, match=r"not valid YAML \(its aliases \(\*name\) repeat too much"):
+            read_yaml(tmp_path / "params.yaml", "mend it")
+    (tmp_path / "params.yaml").write_text("a: &a [1, 2]\nb: *a\n")
+    assert read_yaml(tmp_path / "params.yaml", "mend it") == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_a_line_that_does_not_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdleak.data.sources.tables._LONGEST_LINE", 100)
+    (tmp_path / "m.jsonl").write_text('{"instruction": "a", "response": "b"}\n' + " " * 200)
+    with pytest.raises(KdleakError, match="line 2: longer than 100 bytes; write one record a line"):
+        list(read_file(tmp_path / "m.jsonl"))
 
 
 def test_the_child_gives_what_the_parent_would_and_costs_little():

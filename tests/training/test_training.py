@@ -116,6 +116,7 @@ def test_the_state_of_another_run_is_not_taken_up(tmp_path):
     train(m, SOURCE, cross_entropy, RECIPE, seed=1, resume=store, save_every_s=-1)
     fresh = torch.optim.AdamW(m.parameters())
     assert store.restore(m, fresh) is not None
+    assert [store.folder.stat().st_mode & 0o777, store.file.stat().st_mode & 0o777] == [0o700, 0o600]  # its owner's
     assert ResumeStore(tmp_path / "state", key="other").restore(m, fresh) is None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdleak.attacks.registry import PassInput, TextPass
-from kdleak.data.encoding import EncodedRecord, Encoder
+from kdleak.data.encoding import EncodedRecord, Encoder, decoded
 from kdleak.inference.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -66,4 +66,4 @@ def argmax_texts(tokenizer: PreTrainedTokenizerBase, statistics: TokenStatistics
     if statistics.argmax is None:
         return []
     pieces = np.split(statistics.argmax, statistics.offsets[1:-1])
-    return tokenizer.batch_decode([piece.tolist() for piece in pieces])
+    return decoded(tokenizer, [piece.tolist() for piece in pieces])

@@ -9,8 +9,8 @@ import typer
 
 
 def audit(
-    members: Annotated[Path, typer.Option(help="Records of the private data: JSONL, Parquet or CSV.")],
-    nonmembers: Annotated[Path, typer.Option(help="Records like them that no model has seen.")],
+    members: Annotated[Path, typer.Option(readable=False, help="Records of the private data: JSONL, Parquet or CSV.")],
+    nonmembers: Annotated[Path, typer.Option(readable=False, help="Records like them that no model has seen.")],
     student: Annotated[
         str | None, typer.Option(help="The model to audit: a folder (safetensors), a GGUF file, a hub id\\[@revision].")
     ] = None,
@@ -19,10 +19,12 @@ def audit(
     baseline: Annotated[str | None, typer.Option(help="The student trained without the teacher.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="The student before any fine-tuning.")] = None,
     teacher_pretrained: Annotated[str | None, typer.Option(help="The teacher before any fine-tuning.")] = None,
-    population: Annotated[Path | None, typer.Option(help="More records that no model has seen.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for audit.json, scores.parquet and report.html.")] = Path(
-        "kdleak-audit"
-    ),
+    population: Annotated[
+        Path | None, typer.Option(readable=False, help="More records that no model has seen.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(readable=False, help="Folder for audit.json, scores.parquet and report.html.")
+    ] = Path("kdleak-audit"),
     template: Annotated[
         str, typer.Option(help="auto, alpaca, chat, plain, or a text with {instruction} and {context}.")
     ] = "auto",
@@ -50,8 +52,12 @@ def audit(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second to an endpoint, at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps forward passes for a second audit.")] = None,
-    model_card: Annotated[Path | None, typer.Option(help="File for a model card's section, in Markdown.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(readable=False, help="Folder that keeps forward passes for a second audit.")
+    ] = None,
+    model_card: Annotated[
+        Path | None, typer.Option(readable=False, help="File for a model card's section, in Markdown.")
+    ] = None,
     fail_above: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,7 +68,6 @@ def audit(
     """Audit any distilled model: how much of the private training data it gives away. Needs no project."""
     from kdleak import api
     from kdleak.auditing.gate import exit_code, read_limits
-    from kdleak.auditing.result import check_out
     from kdleak.auditing.sources import by_role
     from kdleak.auditing.standalone import ROLES
     from kdleak.core.files import replacing_file
@@ -71,7 +76,7 @@ def audit(
     files = by_role(logprobs or [], "--logprobs", ROLES)
     served = {"endpoints": by_role(endpoint or [], "--endpoint", ROLES), "rate": rate, "logprobs": files}
     if model_card is not None:
-        check_out(model_card.absolute().parent)
+        _check_card(model_card.absolute(), out.absolute())
     models = {"teacher": teacher, "reference": reference, "baseline": baseline, "pretrained": pretrained}
     models["teacher_pretrained"] = teacher_pretrained
     chosen = attacks.split(",") if attacks else None
@@ -90,3 +95,13 @@ def audit(
         typer.echo(line, err=code != 0)
     if code:
         raise typer.Exit(code)
+
+
+def _check_card(card: Path, out: Path) -> None:
+    """Refuse a model card that cannot be written, or would take the place of a result, before any pass is made."""
+    from kdleak.auditing.result import FILES, check_out
+    from kdleak.core.errors import KdleakError
+
+    if (card.exists() and not card.is_file()) or card in [out / name for name in FILES]:
+        raise KdleakError(f"--model-card {card.name}: no file, or one of the audit's own; name it card.md, say")
+    check_out(card.parent)

@@ -202,7 +202,8 @@ def epsilon() -> None:
 @stage
 def report(
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the figures of the result files there as Markdown, and nothing else.")
+        Path | None,
+        typer.Option(readable=False, help="Write the figures of the result files there as Markdown, and nothing else."),
     ] = None,
 ) -> None:
     """Write results/report.html, and the verdicts on the paper's claims in results/findings.json."""

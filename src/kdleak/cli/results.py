@@ -43,7 +43,9 @@ def compare(
     all_commits: Annotated[bool, typer.Option(help="Experiments of every commit, not of HEAD alone.")] = False,
     json: AsJson = False,
     csv: AsCsv = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the table there, FILE.csv or FILE.md.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(readable=False, help="Also write the table there, FILE.csv or FILE.md.")
+    ] = None,
 ) -> None:
     """Compare finished experiments and the workspace: figures by method, mean and deviation over seeds."""
     out = None if out is None else out.absolute()  # before the project's root becomes the working folder

@@ -5,7 +5,10 @@ PyYAML reads 1.1, DVC 1.2, and DVC writes what `-S` sets: `1e-08` is a number th
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,16 @@ from kdleak.core.errors import KdleakError, brief
 
 #: Numbers that YAML 1.1 and 1.2 read differently: octal `010` and `0o10`, sexagesimal `1:30`.
 _AMBIGUOUS = re.compile(r"[-+]?(0o?[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+#: Values that a file may hold, its aliases written out: some hundred thousand of them stand in no honest one.
+_MOST = 200_000
 #: Truths of YAML 1.1 that are mere words in 1.2.
 _WORDS = re.compile(r"yes|no|on|off", re.IGNORECASE)
 
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+        twice = sorted(name for name, times in names.items() if times > 1)
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"'{twice[0]}' stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -40,6 +45,22 @@ class _Loader(yaml.SafeLoader):
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
         return value
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST:
+            raise yaml.composer.ComposerError(None, None, "its aliases (*name) repeat too much", node.start_mark)
+        return node
+
+
+def _expanded(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """Nodes that `node` stands for with every alias written out; infinite where it holds itself."""
+    if node not in known:
+        known[node] = math.inf
+        parts: Any = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = itertools.chain(*parts) if isinstance(node, yaml.MappingNode) else parts
+        known[node] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[node]
 
 
 #: Numbers of YAML 1.2 that 1.1 takes for words; what is ambiguous among them is refused above.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: Characters of a token; the longest of real vocabularies have a few hundred.
+_LONGEST_TOKEN = 1024
+
+
 @dataclass(frozen=True)
 class EncodedRecord:
     """Token ids of one record: `prompt`, then `response` (which ends with EOS unless it was truncated).
@@ -59,6 +63,23 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that a text without a prompt follows: BOS, or EOS where the tokenizer has none."""
     bos = cast("int | None", tokenizer.bos_token_id)
     return eos_id(tokenizer) if bos is None else bos
+
+
+def decoded(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], skip_special_tokens: bool = False
+) -> list[str]:
+    """The text of each of `rows` of token ids. A decoder is a program of the model folder's: it runs within limits."""
+    tokens = sum(map(len, rows))
+
+    def decode() -> list[str]:
+        texts = [str(tokenizer.decode([*row], skip_special_tokens=skip_special_tokens)) for row in rows]
+        if (characters := sum(map(len, texts))) > _LONGEST_TOKEN * tokens:
+            raise KdleakError(
+                f"the tokenizer's decoder makes {characters:,} characters of {tokens:,} tokens; use another model"
+            )
+        return texts
+
+    return within_limits(decode, "putting what the model says into text", tokens)
 
 
 class Encoder:

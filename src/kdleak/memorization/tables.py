@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.data.encoding import Encoded, EncodedRecord, Encoder
+from kdleak.data.encoding import Encoded, EncodedRecord, Encoder, decoded
 from kdleak.inference.greedy import ENDED
 from kdleak.inference.token_statistics import TokenStatistics
 from kdleak.memorization.extraction import fact_extraction, fact_spans, prefix_log_probability
@@ -45,9 +45,10 @@ class Continuations:
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str]]:
         """(n,) the plain continuations as text, and (n,) as many first tokens of the records' own responses."""
-        k = self.plain.shape[1]
-        made = [str(tokenizer.decode([token for token in row if token != ENDED])) for row in self.plain.tolist()]
-        return made, [str(tokenizer.decode([*r.response[: min(k, r.n_scored)]])) for r in self.records]
+        k, n = self.plain.shape[1], len(self.records)
+        made = [[token for token in row if token != ENDED] for row in self.plain.tolist()]
+        texts = decoded(tokenizer, [*made, *(r.response[: min(k, r.n_scored)] for r in self.records)])
+        return texts[:n], texts[n:]
 
 
 def record_table(

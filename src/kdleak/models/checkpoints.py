@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,18 @@ from kdleak.core.distributed import barrier, is_main
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import replacing_folder
 from kdleak.core.limits import within_limits
+from kdleak.models.adapter_check import check_adapter
 from kdleak.models.architecture import positions
 from kdleak.models.device import resolve_device
 from kdleak.models.hub import MODEL_FILES
-from kdleak.models.model_files import REMEDY, base_folder, check_folder, is_adapter, tensors_of
+from kdleak.models.model_files import REMEDY, base_folder, check_folder, check_texts, is_adapter, tensors_of
 from kdleak.models.size_check import check_sizes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+#: To Transformers: read what lies there; no code of the folder's is run, and nobody is asked whether it may be.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def _quiet() -> None:
@@ -32,13 +37,17 @@ def _quiet() -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Transformers without its warnings."""
+    """Transformers and torch without their warnings: what is wrong is said in one line."""
+    import warnings
+
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 
@@ -97,11 +106,12 @@ def _plain_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = _config(folder)
-    check_sizes(folder, config, tensors_of(folder))
+    with _silent():
+        check_sizes(folder, config, tensors_of(folder))
     if getattr(config, "activation_function", None) == "gelu_new":
         # The same function, as one kernel instead of eight: half of a small model's time on a CPU.
         config.activation_function = "gelu_pytorch_tanh"
-    options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+    options = _LOCAL | {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         with _silent():  # its report of keys that do not match says in many lines what is said below in one
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -136,8 +146,15 @@ def _listed(names: Iterable[str]) -> str:
 def _config(folder: Path) -> PretrainedConfig:
     from transformers import AutoConfig
 
+    def read() -> PretrainedConfig:
+        return AutoConfig.from_pretrained(folder, **_LOCAL)
+
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        within_limits(lambda: _loads(read), f"{folder}: reading its config.json")  # a list for each layer, label …
+        with _silent():
+            return read()
+    except KdleakError:
+        raise
     except Exception as error:
         raise KdleakError(f"{folder}: its config.json describes no model ({brief(error)}); {REMEDY}") from None
 
@@ -149,11 +166,11 @@ def _with_adapter(folder: Path, device: str) -> PreTrainedModel:
 
     base = base_folder(folder)
     check_folder(base)
-    tensors_of(folder)
+    tensors = tensors_of(folder)
     model = on_device(_plain_model(base), device)
+    check_adapter(folder, tensors, tensors_of(base), [name for name, _ in model.named_modules()])
     try:
-        with _silent(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many lines, and of no consequence
+        with _silent():
             warnings.filterwarnings("error", "Found missing adapter keys")  # else they stay as they were drawn
             return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     except Exception as error:
@@ -166,25 +183,31 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     if not _has_tokenizer(folder):
         folder = base_folder(folder)
+    check_texts(folder)
     if not _has_tokenizer(folder):
         raise KdleakError(f"{folder}: no tokenizer beside the model; save one there with save_pretrained")
+
+    def load() -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(folder, **_LOCAL)
+
     try:
-        within_limits(lambda: _can_load(folder), f"{folder}: loading its tokenizer")
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        within_limits(lambda: _loads(load), f"{folder}: loading its tokenizer")
+        return load()
     except KdleakError:
         raise
     except Exception as error:  # tokenizers, in Rust, raises nothing more specific
         raise KdleakError(f"{folder}: its tokenizer cannot be loaded ({brief(error)}); {REMEDY}") from None
 
 
-def _can_load(folder: Path) -> bool:
-    """Whether a tokenizer loads; why not is found out when it is loaded in earnest."""
-    from transformers import AutoTokenizer
-
-    with suppress(Exception):
-        AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return True
-    return False
+def _loads(load: Callable[[], object]) -> bool:
+    """Whether it does; why not is found out when it is loaded in earnest. MemoryError where memory ends."""
+    try:
+        load()
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+    return True
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -6,14 +6,22 @@ From the hub only weights in safetensors, configuration and tokenizer are fetche
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from logging import CRITICAL
 from pathlib import Path
+from typing import Any
 
-from kdleak.core.errors import KdleakError
+from kdleak.core.errors import KdleakError, shown
 
 #: What makes a model folder, and is fetched and copied.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 #: Exports to other frameworks stand in folders of their own.
 _UNWANTED = ["*/*"]
+#: What the hub's cache takes for names of folders and files: a commit, and a file's tag.
+_NAME = re.compile(r'(W/)?"?[A-Za-z0-9_-][A-Za-z0-9._-]*"?')
+#: A commit, branch or tag, which stands in names of the cache too.
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
 
 
 def model_folder(name: str, revision: str | None = None, pickle: bool = False) -> Path:
@@ -45,8 +53,14 @@ def folder_digest(folder: Path) -> str:
 
 
 def _fetch(name: str, revision: str | None, more: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import get_session, logging, snapshot_download
 
+    logging.set_verbosity(CRITICAL)  # what goes wrong is said once, below
+    if revision is not None and (".." in revision or not _REVISION.fullmatch(revision)):
+        raise KdleakError(f"{name}: its revision '{shown(revision)}' is no name of a commit, branch or tag; write one")
+    session = get_session()
+    others = [hook for hook in session.event_hooks["response"] if hook is not _check_names]
+    session.event_hooks = {**session.event_hooks, "response": [*others, _check_names]}
     try:
         wanted = [*MODEL_FILES, *more]
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED))
@@ -57,3 +71,24 @@ def _fetch(name: str, revision: str | None, more: tuple[str, ...]) -> Path:
             f"{name}: no such folder here, and no model of that name{at} can be fetched from the hub ({reason}); "
             "download it elsewhere and give its folder"
         ) from None
+
+
+def _check_names(response: Any) -> None:
+    """Refuse an answer whose commit or tag is no name: the hub's cache would write where it leads."""
+    headers, names = response.headers, []
+    if "x-repo-commit" in headers:
+        names += [headers["x-repo-commit"], headers.get("x-linked-etag") or headers.get("etag") or "none"]
+    if "/api/" in response.request.url.path:
+        response.read()
+        names += [_commit(response.content), *(["/"] if "/api/" not in headers.get("location", "/api/") else [])]
+    if not all(map(_NAME.fullmatch, names)):
+        raise KdleakError("its answers name files of the cache that are none")
+
+
+def _commit(answer: bytes) -> str:
+    """The commit that the hub's interface says a model is at."""
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        told = None
+    return str(told.get("sha") or "none") if isinstance(told, dict) else "none"

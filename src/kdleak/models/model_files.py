@@ -22,6 +22,8 @@ REMEDY = "if it is damaged, delete it and run 'dvc repro', or fetch it again"
 #: What a folder holds of a LoRA adapter, in place of a model's configuration; and the adapter's weights.
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+#: What is read whole of a model folder, beside weights, and the bytes that it may have.
+_TEXTS, _LARGEST_TEXT = (".json", ".jinja", ".txt", ".model"), 2**28
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def check_configuration(folder: Path) -> None:
     config = folder / (ADAPTER if is_adapter(folder) else _CONFIG)
     if not config.is_file():
         raise KdleakError(f"{folder}: no model folder ({_CONFIG} is missing); name one written by save_pretrained")
+    check_texts(folder)
     fields = read_fields(config)
     if "auto_map" in fields:
         raise KdleakError(
@@ -64,6 +67,13 @@ def check_configuration(folder: Path) -> None:
         raise KdleakError(
             f"{config}: transformers_weights names weights of another kind; name them {_WEIGHTS} and take the line out"
         )
+
+
+def check_texts(folder: Path) -> None:
+    """Refuse a configuration or tokenizer that would fill the memory as it is read."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _TEXTS and path.is_file() and path.stat().st_size > _LARGEST_TEXT:
+            raise KdleakError(f"{path}: {path.stat().st_size:,} bytes, more than any model has of it; {REMEDY}")
 
 
 def _names_a_kernel(fields: dict[str, Any]) -> bool:
@@ -178,6 +188,7 @@ def _checked(folder: Path, name: str) -> Path:
         raise KdleakError(f"{path}: {kind}; {REMEDY}")
     if not path.resolve().is_relative_to(home):
         raise KdleakError(f"{path}: leads out of its folder, to {path.resolve()}; copy the file itself there")
+    path.open("rb").close()  # closed to this user: a library would say that it is not there
     return path
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdleak.core.files import write_json
+from kdleak.data.encoding import decoded
 from kdleak.data.records import read_role
 from kdleak.memorization import verbatim
 from kdleak.pipeline.passes import read_passes, reference_files
@@ -48,5 +49,4 @@ def rouge_l(
     tokenizer: PreTrainedTokenizerBase, responses: Sequence[Sequence[int]], references: Sequence[str]
 ) -> np.ndarray:
     """(n,) `verbatim.rouge_l` of each response (token ids) against its reference."""
-    texts = tokenizer.batch_decode([list(r) for r in responses], skip_special_tokens=True)
-    return verbatim.rouge_l(texts, references)
+    return verbatim.rouge_l(decoded(tokenizer, responses, skip_special_tokens=True), references)

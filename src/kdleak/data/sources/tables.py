@@ -13,6 +13,9 @@ from typing import Any
 
 from kdleak.core.errors import KdleakError, nearest
 
+#: Bytes of a line of JSONL: no record has more.
+_LONGEST_LINE = 2**28
+
 
 def check_path(path: Path, option: str = "data.path") -> None:
     """Refuse what is no readable, non-empty file; `option` is where its name was given."""
@@ -44,8 +47,10 @@ def raw_rows(path: Path, option: str = "data.path") -> Iterator[tuple[str, dict[
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), start=1):
             place = f"line {number}"
+            if len(line) == _LONGEST_LINE:
+                raise KdleakError(f"{path}, {place}: longer than {_LONGEST_LINE:,} bytes; write one record a line")
             if not line.strip():
                 continue
             try:
