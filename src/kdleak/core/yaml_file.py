@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from kdleak.core.errors import KdleakError, brief
 
@@ -49,7 +50,7 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if node is not None and _expanded(node, {}) > _MOST:
-            raise yaml.composer.ComposerError(None, None, "its aliases (*name) repeat too much", node.start_mark)
+            raise ComposerError(None, None, "its aliases (*name) repeat too much", node.start_mark)
         return node
 
 
