@@ -30,7 +30,7 @@ BLIND = {
     "scorers": {"words": AREA, "pretrained": {"auc": 0.52, "auc_ci95": [0.41, 0.61]}},
 }
 SHUFFLED = {"best": None, "state": "could not run", "verdict": "Nothing to shuffle.", "n_permutations": 0}
-MODEL = {"name": "<b>student</b>", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
+MODEL = {"name": "<b>student</b>", "source": "folder", "sha256": "0" * 64, "template": "alpaca", "own_tokenizer": True,
          "starts_with_bos": True, "words": 300}  # fmt: skip
 FIGURES = {
     "verdict": {

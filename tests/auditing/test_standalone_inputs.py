@@ -14,10 +14,11 @@ from kdleak.auditing import standalone
 from kdleak.auditing.lists import overlapping, read_lists
 from kdleak.auditing.passes import make_subjects
 from kdleak.auditing.settings import Limits
+from kdleak.auditing.sources import within
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
 from kdleak.data.templates import choose_template
-from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit, save_checkpoint
 from kdleak.models.hub import model_folder
 from tests.support.standalone_models import model_that_knows, people, texts, tokenizer_of
 from tests.support.tiny_models import tiny_model
@@ -167,10 +168,11 @@ def test_by_default_texts_are_as_long_as_the_model_of_the_fewest_positions_reads
     for folder in folders:
         model = tiny_model(layers=1, vocabulary=len(tokenizer), positions=int(folder.name))
         save_checkpoint(model, tokenizer, folder)
-    within = standalone._within
-    assert within(Limits(), folders[:1]) == (128 - standalone.CONTINUED, 128)
-    assert within(Limits(), folders) == within(Limits(4096, 4096), folders) == (96 - standalone.CONTINUED, 96)
-    assert within(Limits(20, 64), folders) == (20, 64)
+    positions, room = [position_limit(folder) for folder in folders], standalone.CONTINUED
+    assert positions == [128, 96]
+    assert within(Limits(), positions[:1], room) == Limits(128 - room, 128)
+    assert within(Limits(), positions, room) == within(Limits(4096, 4096), positions, room) == Limits(96 - room, 96)
+    assert within(Limits(20, 64), positions, room) == Limits(20, 64)
 
 
 def test_pickle_weights_alone_and_absent_folders_are_refused_in_one_line(tokenizer, tmp_path):

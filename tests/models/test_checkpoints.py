@@ -94,7 +94,7 @@ def test_every_family_of_the_project_can_be_built(tokenizer):
 
 
 def test_a_family_that_says_nothing_of_its_weights_is_refused():
-    with pytest.raises(ValueError, match="give either scratch or hub"):
+    with pytest.raises(ValueError, match="give one of scratch, hub, package and prune"):
         Family.model_validate({"teacher": {}, "students": {"small": {"hub": "x"}}})
 
 

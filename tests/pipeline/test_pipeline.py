@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from kdleak.attacks import ATTACKS
+from kdleak.config.load import load_params
 from kdleak.core.fingerprint import SourceTree
 from kdleak.data.records import ROLES
 from kdleak.distill.methods import METHODS
@@ -368,10 +369,13 @@ def stage_names() -> set[str]:
     return {name for file in files for name in file["stages"]}
 
 
-def test_every_method_has_a_stage(project):
-    listed = project.dvc("stage", "list", "--all", "--name-only").stdout
-    for method in METHODS:
-        assert f"distill@{method}" in listed or method in listed.split()
+def test_every_method_of_the_study_has_a_stage_and_the_others_say_what_they_need(project):
+    listed = project.dvc("stage", "list", "--all", "--name-only").stdout.split()
+    asked = load_params(ROOT / "params.yaml").study.methods
+    assert "sft" in listed and {f"study/dvc.yaml:distill@{method}" for method in asked} <= {*listed}
+    for method in METHODS.keys() - {"sft", *asked}:
+        done = project.experiment(**{"kd.method": method})
+        assert done.returncode != 0 and f"study.methods: [{method}]" in done.stdout + done.stderr
 
 
 def test_no_private_text_leaves_data_and_models(project):

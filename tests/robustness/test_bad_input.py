@@ -84,7 +84,7 @@ CASES: dict[str, tuple[bytes | None, dict, str]] = {
         "checks: ",
     ),
     "an unknown method": (None, {"kd.method": "rlk"}, "kd.method: 'rlk' is unknown; did you mean 'rkl'?"),
-    "negative epochs": (None, {"teacher.epochs": -3}, "teacher.epochs: input should be greater than or equal to 1"),
+    "negative epochs": (None, {"teacher.epochs": -3}, "teacher.epochs: input should be greater than or equal to 0"),
 }
 
 

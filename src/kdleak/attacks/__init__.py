@@ -13,7 +13,7 @@ from kdleak.attacks.registry import ATTACKS, Attack, AttackInput, Needs, attack_
 #: The order in which tables show the families; others follow by name.
 FAMILIES = ("likelihood", "reference", "mope", "as_published", "rmia", "recent", "teacher_aware")
 #: Files without an attack.
-PASSES = ("perturbation", "variants")
+PASSES = ("block_perturbation", "perturbation", "variants")
 
 for _name in (*FAMILIES, *sorted({module.name for module in iter_modules(__path__)} - {*PASSES})):
     import_module(f"{__name__}.{_name}")
