@@ -1,7 +1,8 @@
 """Order of the test files: the longest first, so that two workers end together (`make test` keeps this order); and what
-one test's libraries do to logging does not reach the next."""
+one test's libraries do to logging, or its `--debug` to the environment, does not reach the next."""
 
 import logging
+import os
 
 import pytest
 
@@ -32,3 +33,11 @@ def logging_as_it_was():
         if name.startswith("kdleak") and isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
             logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def debug_ends_with_its_test():
+    """A command that runs in this process leaves `--debug` to the processes that it starts, in the environment."""
+    yield
+    for name in ("KDLEAK_DEBUG", "KDLEAK_SHOW_TEXT"):
+        os.environ.pop(name, None)
