@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-# A child that runs out of its memory, as tests mean it to, is aborted: pytest would print where it was as if it had died.
+# A child that runs out of its memory, as tests mean it to, is aborted: pytest would print where, as of a crash.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=faulthandler.disable)
 

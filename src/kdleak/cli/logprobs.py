@@ -13,7 +13,9 @@ def logprobs(
     members: Annotated[Path, typer.Option(readable=False, help="Records of the private data: JSONL, Parquet or CSV.")],
     nonmembers: Annotated[Path, typer.Option(readable=False, help="Records like them that no model has seen.")],
     out: Annotated[Path, typer.Option(readable=False, help="The file to write, *.jsonl: as private as the records.")],
-    population: Annotated[Path | None, typer.Option(readable=False, help="More records that no model has seen.")] = None,
+    population: Annotated[
+        Path | None, typer.Option(readable=False, help="More records that no model has seen.")
+    ] = None,
     template: Annotated[
         str, typer.Option(help="auto, alpaca, chat, plain, or a text with {instruction} and {context}.")
     ] = "auto",
