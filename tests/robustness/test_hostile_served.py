@@ -35,12 +35,13 @@ def records() -> pd.DataFrame:
 def test_logprob_files(tried: Tried, tmp_path):
     table, path = records(), tmp_path / "student.jsonl"
     header = json.dumps({"schema": SCHEMA})
-    for entry in chosen([*TABLE["files"], *({"line": bomb(each)} for each in TABLE["built"])]):
-        rows = [{"id": each, "logprobs": [-1.0, -2.0]} for each in table["record_id"]]
-        rows[0] |= entry.get("set", {})
-        rows[0].pop(entry.get("gone"), None)
+    entries: list[dict[str, Any]] = [*TABLE["files"], *({"line": bomb(each)} for each in TABLE["built"])]
+    for entry in chosen(entries):
+        rows: list[dict[str, Any]] = [{"id": each, "logprobs": [-1.0, -2.0]} for each in table["record_id"]]
+        rows[0] |= dict(entry.get("set", {}))
+        rows[0].pop(str(entry.get("gone")), None)
         first, *rest = map(json.dumps, rows)
-        first = entry.get("line", first).replace("ID", table["record_id"][0])
+        first = str(entry.get("line", first)).replace("ID", table["record_id"][0])
         path.write_text("\n".join([entry.get("header", header), first, *rest]))
         tried(str(entry)[:200], lambda: read_logprobs(path, "--logprobs", table, None).statistics.log_prob.sum())
     tried.done()
@@ -99,7 +100,7 @@ def serving() -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
                 self.wfile.write(entry["raw"].encode())
                 self.close_connection = True
                 return
-            text = bomb(entry) if "repeat" in entry else entry.get("body", json.dumps(answer))
+            text = bomb(dict(entry)) if "repeat" in entry else entry.get("body", json.dumps(answer))
             self.send_response(entry.get("status", 200))
             for name, value in {"Content-Length": str(len(text)), **entry.get("headers", {})}.items():
                 self.send_header(name, value)

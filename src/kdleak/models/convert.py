@@ -18,6 +18,8 @@ from kdleak.core.errors import KdleakError, brief, shown
 from kdleak.core.files import replacing_folder
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from kdleak.models.model_files import Tensors
 
 
@@ -51,19 +53,25 @@ def _convert(source: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from kdleak.core.limits import within_limits
     from kdleak.models.checkpoints import check_keys
     from kdleak.models.model_files import check_configuration, check_folder
     from kdleak.models.size_check import check_sizes
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+    def read_config(folder: Path) -> PretrainedConfig:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+
     check_configuration(source)
     if not any(source.glob("pytorch_model*.bin")):
         raise KdleakError(f"{source}: no weights in pickle (pytorch_model*.bin); there is nothing to convert")
     options = {"use_safetensors": False, "weights_only": True, "local_files_only": True, "output_loading_info": True}
+    within_limits(lambda: read_config(source).model_type, f"{source}: reading its config.json")  # a list for each label
     try:
         tensors = _tensors(source)
-        check_sizes(source, AutoConfig.from_pretrained(source, local_files_only=True), tensors)
+        check_sizes(source, read_config(source), tensors)
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
         model, info = loaded  # as output_loading_info has it
     except KdleakError:

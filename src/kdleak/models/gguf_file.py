@@ -49,7 +49,9 @@ def unpacked(path: Path, store: Path) -> Path:
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         options = {"gguf_file": "model.gguf", "local_files_only": True, "trust_remote_code": False}
         try:
-            check_sizes(path, AutoConfig.from_pretrained(alone, **options), _tensors(path))
+            config, tensors = AutoConfig.from_pretrained(alone, **options), _tensors(path)
+            check_sizes(path, config, tensors)
+            _check_blocks(path, config.get_text_config().num_hidden_layers, tensors)
             tokenizer = AutoTokenizer.from_pretrained(alone, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 alone, dtype="float32", output_loading_info=True, **options
@@ -74,6 +76,13 @@ def _tensors(path: Path) -> Tensors:
     from gguf import GGUFReader
 
     return Tensors({tensor.name: (int(tensor.n_elements),) for tensor in GGUFReader(path).tensors})
+
+
+def _check_blocks(path: Path, layers: int, tensors: Tensors) -> None:
+    """Refuse a header that leaves blocks out: the reader would pass over them."""
+    held = {name.split(".")[1] for name in tensors.shapes if name.startswith("blk.")}
+    if len(held) != layers:
+        raise KdleakError(f"{path}: its header names {layers} blocks, it has tensors of {len(held)}; fetch it again")
 
 
 def _is_installed() -> bool:
