@@ -1,10 +1,15 @@
 """Order of the test files: the longest first, so that two workers end together (`make test` keeps this order); and what
 one test's libraries do to logging, or its `--debug` to the environment, does not reach the next."""
 
+import faulthandler
 import logging
 import os
 
 import pytest
+
+# A child that runs out of its memory, as tests mean it to, is aborted: pytest would print where, as of a crash.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=faulthandler.disable)
 
 LONGEST_FIRST = (
     "test_pipeline", "test_howto", "test_bad_input", "test_tracking", "test_engine", "test_audit_stage",

@@ -26,11 +26,14 @@ from kdleak.core.tensor_store import TensorStore
 from kdleak.core.yaml_file import read_yaml
 from kdleak.data.encoding import Encoder, decoded
 from kdleak.data.sources import read_file
+from kdleak.defend.choice import check_defence
+from kdleak.defend.grid import check_grid
 from kdleak.distill.recipes import check_methods
 from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from kdleak.models.families import Lora, load_family
 from kdleak.models.lora import with_lora
 from kdleak.models.model_files import content_hash
+from kdleak.pipeline.validate import check_environment
 from tests.support.hostile_inputs import TABLES, bomb, chosen
 from tests.support.small_project import change, small_project
 from tests.support.standalone_models import people, tokenizer_of
@@ -53,10 +56,14 @@ def test_parameters(tried, tmp_path, project):
     path, table = tmp_path / "params.yaml", TABLES["params"]
 
     def load() -> None:
-        check_methods(load_params(path))
+        params = load_params(path)
+        check_methods(params)
+        check_defence(params)
+        check_grid(params)
+        check_environment(params, project)
 
     sound = yaml.safe_load(project.params.read_text())
-    for key, value in chosen([*itertools.product(table["keys"], table["values"])]):
+    for key, value in chosen([*itertools.product(table["keys"], table["values"]), *table["settings"]]):
         content = deepcopy(sound)
         change(content, key, value)
         path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))

@@ -10,10 +10,12 @@ import typer
 
 def logprobs(
     model: Annotated[str, typer.Option(help="A folder (safetensors), a GGUF file or a hub id\\[@revision].")],
-    members: Annotated[Path, typer.Option(help="Records of the private data: JSONL, Parquet or CSV.")],
-    nonmembers: Annotated[Path, typer.Option(help="Records like them that no model has seen.")],
-    out: Annotated[Path, typer.Option(help="The file to write, *.jsonl: as private as the records.")],
-    population: Annotated[Path | None, typer.Option(help="More records that no model has seen.")] = None,
+    members: Annotated[Path, typer.Option(readable=False, help="Records of the private data: JSONL, Parquet or CSV.")],
+    nonmembers: Annotated[Path, typer.Option(readable=False, help="Records like them that no model has seen.")],
+    out: Annotated[Path, typer.Option(readable=False, help="The file to write, *.jsonl: as private as the records.")],
+    population: Annotated[
+        Path | None, typer.Option(readable=False, help="More records that no model has seen.")
+    ] = None,
     template: Annotated[
         str, typer.Option(help="auto, alpaca, chat, plain, or a text with {instruction} and {context}.")
     ] = "auto",
@@ -26,7 +28,7 @@ def logprobs(
     dtype: Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto as stored.")] = "fp32",
     device_map: Annotated[str | None, typer.Option(help="auto spreads the model over the GPUs here.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 4: quantised by bitsandbytes.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps forward passes.")] = None,
+    cache: Annotated[Path | None, typer.Option(readable=False, help="Folder that keeps forward passes.")] = None,
 ) -> None:
     """Write a model's log-probs of the records, to audit it elsewhere (`kdleak audit --logprobs`). Needs no project."""
     from kdleak.auditing.export import export_logprobs

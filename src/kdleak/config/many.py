@@ -60,7 +60,7 @@ class Shadow(Section):
 
     models: Annotated[int, Field(ge=0, le=MOST)]
     methods: Annotated[list[Method], Field(min_length=1)]
-    arms: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*=\d+(\.\d+)?$")]]
+    arms: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*=[0-9]{1,12}(\.[0-9]{1,12})?$")]]
 
     @model_validator(mode="after")
     def _pairs(self) -> Shadow:

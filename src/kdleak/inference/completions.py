@@ -6,7 +6,6 @@ log-prob a token. The endpoint is not trusted: what it sends is bounded in time 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +23,8 @@ from kdleak.inference.http_client import HttpClient
 KEY = "KDLEAK_API_KEY"
 #: A log-prob above 0 by no more than this is the rounding of 0.
 _ROUNDING = 1e-3
+#: No log-prob is as large; NaN and a number of a thousand digits are no smaller either.
+_LARGEST = 1e30
 #: Bytes of an answer: for each token that was sent, and beside.
 _BYTES_A_TOKEN, _BYTES = 2048, 2**20
 
@@ -74,7 +75,8 @@ class Endpoint:
         """Name and number of positions (where it says so) of the model that is asked."""
         answer = self.client.request("GET", f"{self.address.path}/models", None, _BYTES)
         listed = answer.get("data") if isinstance(answer, dict) else None
-        models = {m["id"]: m for m in listed or [] if isinstance(m, dict) and isinstance(m.get("id"), str)}
+        listed = listed if isinstance(listed, list) else []
+        models = {m["id"]: m for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)}
         name = self.address.model or (next(iter(models)) if len(models) == 1 else None)
         if name is None or (models and name not in models):
             known = ", ".join(f"'{_short(each)}'" for each in list(models)[:5]) or "none by name"
@@ -118,9 +120,10 @@ class Endpoint:
         if len(values) not in (n, n + 1):
             raise self._damaged(f"{len(values)} log-probs for a text of {n} tokens")
         of_tokens = values[1:n]
-        if not all(type(v) in (int, float) and math.isfinite(v) and v <= _ROUNDING for v in of_tokens):
+        if not all(type(v) in (int, float) and -_LARGEST < v <= _ROUNDING for v in of_tokens):
             raise self._damaged("a log-prob that is no number of at most 0")
-        best = [_highest(each) for each in (logprobs.get("top_logprobs") or [])[1:n]]
+        top = logprobs.get("top_logprobs")
+        best = [_highest(each) for each in (top if isinstance(top, list) else [])[1:n]]
         log_probs = np.minimum(np.array(of_tokens, np.float32), 0)
         if len(best) != n - 1 or None in best:
             return log_probs, None
@@ -135,7 +138,7 @@ class Endpoint:
 def _highest(top: Any) -> float | None:
     """The highest log-prob of a token's alternatives."""
     values = list(top.values()) if isinstance(top, dict) else []
-    return max(values) if values and all(type(v) in (int, float) and not math.isnan(v) for v in values) else None
+    return max(values) if values and all(type(v) in (int, float) and abs(v) < _LARGEST for v in values) else None
 
 
 def _authorisation(address: Address, option: str) -> dict[str, str]:

@@ -7,14 +7,20 @@ makes tensors and runs no code of the file's. The tokenizer is written anew in t
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdleak.core.errors import KdleakError, brief
+from kdleak.core.errors import KdleakError, brief, shown
 from kdleak.core.files import replacing_folder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from kdleak.models.model_files import Tensors
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -44,21 +50,32 @@ def leave_network() -> None:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from kdleak.core.limits import within_limits
     from kdleak.models.checkpoints import check_keys
     from kdleak.models.model_files import check_configuration, check_folder
+    from kdleak.models.size_check import check_sizes
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+    def read_config(folder: Path) -> PretrainedConfig:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+
     check_configuration(source)
     if not any(source.glob("pytorch_model*.bin")):
         raise KdleakError(f"{source}: no weights in pickle (pytorch_model*.bin); there is nothing to convert")
     options = {"use_safetensors": False, "weights_only": True, "local_files_only": True, "output_loading_info": True}
+    within_limits(lambda: read_config(source).model_type, f"{source}: reading its config.json")  # a list for each label
     try:
+        tensors = _tensors(source)
+        check_sizes(source, read_config(source), tensors)
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
         model, info = loaded  # as output_loading_info has it
+    except KdleakError:
+        raise
     except Exception as error:  # a pickle that asks for code, a damaged one, or another model's
         raise KdleakError(
             f"{source}: its pickle cannot be read as tensors alone ({brief(error)}); use another"
@@ -75,6 +92,29 @@ def _convert(source: Path, folder: Path) -> None:
         model.save_pretrained(fresh, safe_serialization=True)
         tokenizer.save_pretrained(fresh)
     check_folder(folder)
+
+
+def _tensors(source: Path) -> Tensors:
+    """Names and shapes in the pickles of `source`, without their content.
+
+    Raises KdleakError where an index names what is no pickle of the folder's own.
+    """
+    import torch
+
+    from kdleak.models.model_files import Tensors
+
+    names = ["pytorch_model.bin"]
+    index = source / "pytorch_model.bin.index.json"
+    if not (source / names[0]).is_file():
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        if Path(name).name != name or not (source / name).is_file():
+            raise KdleakError(f"{index}: names '{shown(name)}', which is no file of its folder; use another model")
+        held = torch.load(source / name, map_location="meta", weights_only=True)
+        shapes |= {key: tuple(tensor.shape) for key, tensor in held.items()}
+    return Tensors(shapes)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ Transformers' reader does the work, by the package `gguf`: quantised weights bec
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdleak.core.errors import KdleakError, brief
 from kdleak.core.files import make_private
-from kdleak.data.corpus_files import file_digest
-from kdleak.models.checkpoints import save_checkpoint
+from kdleak.models.checkpoints import check_keys, save_checkpoint
+from kdleak.models.model_files import Tensors
+from kdleak.models.size_check import check_sizes
 
 SUFFIX = ".gguf"
 
@@ -34,20 +36,30 @@ def gguf_of(name: str) -> Path | None:
 
 def unpacked(path: Path, store: Path) -> Path:
     """The model folder of a GGUF file, below `store`, made where it is missing: weights in fp32, tokenizer."""
-    folder = store / f"gguf-{file_digest(path)[:16]}"
+    with path.open("rb") as stream:
+        folder = store / f"gguf-{hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
     if (folder / "config.json").is_file():
         return folder
     if not _is_installed():
         raise KdleakError(f"{path}: to read GGUF the package gguf is needed; pip install gguf")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     make_private(store)
     with TemporaryDirectory() as alone:  # nothing else of the file's folder is read
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         options = {"gguf_file": "model.gguf", "local_files_only": True, "trust_remote_code": False}
         try:
+            config, tensors = AutoConfig.from_pretrained(alone, **options), _tensors(path)
+            check_sizes(path, config, tensors)
+            _check_blocks(path, config.get_text_config().num_hidden_layers, tensors)
             tokenizer = AutoTokenizer.from_pretrained(alone, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(alone, dtype="float32", **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                alone, dtype="float32", output_loading_info=True, **options
+            )
+            model, info = loaded  # as output_loading_info has it
+            check_keys(path, model.config.get_text_config().num_hidden_layers, info)
+        except KdleakError:
+            raise
         except Exception as error:  # a damaged file, or an architecture that Transformers does not read
             raise KdleakError(
                 f"{path}: cannot be read as GGUF ({brief(error)}); fetch it again, or convert it to safetensors"
@@ -57,6 +69,20 @@ def unpacked(path: Path, store: Path) -> Path:
         del model.config.quantization_config
     save_checkpoint(model, tokenizer, folder)
     return folder
+
+
+def _tensors(path: Path) -> Tensors:
+    """What the file's header says of its tensors, by llama.cpp's names."""
+    from gguf import GGUFReader
+
+    return Tensors({tensor.name: (int(tensor.n_elements),) for tensor in GGUFReader(path).tensors})
+
+
+def _check_blocks(path: Path, layers: int, tensors: Tensors) -> None:
+    """Refuse a header that leaves blocks out: the reader would pass over them."""
+    held = {name.split(".")[1] for name in tensors.shapes if name.startswith("blk.")}
+    if len(held) != layers:
+        raise KdleakError(f"{path}: its header names {layers} blocks, it has tensors of {len(held)}; fetch it again")
 
 
 def _is_installed() -> bool:
