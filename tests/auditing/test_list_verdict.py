@@ -39,7 +39,16 @@ def test_a_student_that_learned_from_the_list_is_said_to_have():
     assert found["headline"].startswith("The student learned from this list")
     assert 0 < found["own_share"] < 1 and "would have been noticed too" in found["sentences"][0]
     assert found["placebo"]["baseline"] > ALPHA and len(found["sentences"]) == 1
-    assert "where the student met the list, this cannot know" in judged(table(0, shift=1.0))["sentences"][-1]
+
+
+def test_without_a_model_that_never_met_the_teacher_no_words_say_where_a_difference_comes_from():
+    """Lists that differ a little, by less than the blind battery sees, look the same to this test."""
+    others = {"no_kd": table(1)[["record_id", "role", "task"]]}  # no attack ran on it: as good as none
+    for found in (judged(table(0, shift=1.0)), judged(table(0, shift=1.0), others)):
+        assert found["kind"] == LEARNED and "learned" not in found["headline"]
+        assert found["headline"].startswith("Together, the records of this list stand out")
+        assert found["sentences"][-1].startswith("Either the student learned from it, or the lists differ")
+        assert "(--baseline, --pretrained), and this audit cannot tell which" in found["sentences"][-1]
 
 
 def test_what_is_not_found_is_no_proof_and_the_words_say_what_would_have_been():

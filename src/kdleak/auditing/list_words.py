@@ -10,6 +10,12 @@ from kdleak.render.blocks import Callout, Paragraph, Strong, Table
 from kdleak.render.page import Section
 from kdleak.render.wording import UNKNOWN, number, p_value, percent, with_interval
 
+#: What a list that stands out leaves open where no model that never met the teacher was given: this test notices lists
+#: that differ by less than the blind battery can see.
+_UNDECIDED = (
+    "Either the student learned from it, or the lists differ by less than the blind control can see: no model that "
+    "never met the teacher was given (--baseline, --pretrained), and this audit cannot tell which."
+)
 _TONE = {LEARNED: "bad", NO_EVIDENCE: "warn", UNTOLD: "warn"}
 
 
@@ -30,13 +36,11 @@ def in_words(listed: Mapping[str, Any]) -> dict[str, Any]:
             if own is not None
             else ""
         )
-        where = (
-            []
-            if listed["placebo"]
-            else ["No model that never met the teacher was given: where the student met the list, this cannot know."]
-        )
+        if all(p is None for p in listed["placebo"].values()):  # no model shows what the lists alone would give
+            headline = f"Together, the records of this list stand out from the non-members to this student ({p})."
+            return {"headline": headline, "sentences": [how + share, _UNDECIDED]}
         headline = f"The student learned from this list: together, its records stand out from the non-members ({p})."
-        return {"headline": headline, "sentences": [how + share, *where]}
+        return {"headline": headline, "sentences": [how + share]}
     headline = f"Nothing shows that the student learned from this list ({p}); that is no proof that it did not."
     return {"headline": headline, "sentences": [how, _noticed(listed), *_against(listed)]}
 
