@@ -36,6 +36,12 @@ def test_a_link_that_is_out_of_order_is_broken_and_no_other(models, broken):
     assert states(models, 3.0)[broken] == BROKEN
 
 
+def test_a_student_is_held_to_the_epsilon_of_its_own_making_where_its_teacher_has_none():
+    models = {"teacher": found(4.0), "kd": found(1.0), "seqkd": found(1.0) | {"accountant": 0.9}}
+    held = {"teacher <= accountant": COULD_NOT_RUN, "kd <= accountant": COULD_NOT_RUN, "seqkd <= accountant": BROKEN}
+    assert {link: state for link, state in states(models, None).items() if "accountant" in link} == held
+
+
 def test_what_cannot_be_compared_is_said_to_be_so():
     assert set(states({"teacher": found(4.0, None), "kd": found(1.0)}, None).values()) == {COULD_NOT_RUN}
     links = chain({"kd": found(1.0)}, None)

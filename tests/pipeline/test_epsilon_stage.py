@@ -16,7 +16,7 @@ from kdleak.core.files import read_parquet, write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.canaries import write_canaries
 from kdleak.data.records import read_role, record_id
-from kdleak.pipeline import epsilon
+from kdleak.pipeline import canary_cost, epsilon
 from kdleak.shadow.halves import halves
 from kdleak.shadow.report import settings_of
 from kdleak.shadow.store import ShadowStore
@@ -53,25 +53,29 @@ def read(project: Project) -> dict:
 
 
 def test_a_teacher_of_its_own_learns_private_and_the_coins_that_fell_in(project, monkeypatch):
-    seen = {}
+    taught = []
 
     def spy(params, own):
-        seen["canaries"], seen["private"] = (
-            read_parquet(own.canaries),
-            set(read_role(own.records, "private")["record_id"]),
-        )
+        taught.append((read_parquet(own.canaries), set(read_role(own.records, "private")["record_id"])))
         return real(params, own)
 
     real = epsilon.fine_tune_teacher
     monkeypatch.setattr(epsilon, "fine_tune_teacher", spy)
+    monkeypatch.setattr(canary_cost, "fine_tune_teacher", spy)
     teacher = (project.root / "models/teacher/model.safetensors").read_bytes()
     params = params_of(project)
     epsilon.certify(params, project)
     coins = coin_canaries(read_role(project.records, "auxiliary"), COINS, params.seed)
-    planted = seen["canaries"].set_index("record_id")["repetitions"]
+    (table, private), (ordinary, same) = taught
+    planted = table.set_index("record_id")["repetitions"]
     assert planted[coins["record_id"]].tolist() == coins["repetitions"].tolist()
     assert set(read_parquet(project.canaries)["record_id"]) == set(planted.index) - set(coins["record_id"])
-    assert seen["private"] == set(read_role(project.records, "private")["record_id"])
+    assert private == same == set(read_role(project.records, "private")["record_id"])
+    # Whom it is compared with learns as many records: those that the canaries were made of.
+    auxiliary = read_role(project.records, "auxiliary")["record_id"]
+    assert ordinary["repetitions"].tolist() == table["repetitions"].tolist()
+    assert ordinary["record_id"].tolist()[:-COINS] == table["record_id"].tolist()[:-COINS]
+    assert set(ordinary["record_id"][-COINS:]) <= set(auxiliary) and not set(planted.index) & set(auxiliary)
     assert (project.root / "models/teacher/model.safetensors").read_bytes() == teacher
     assert not (project.root / ".kdleak" / "epsilon").exists()
     found = read(project)["none"]
@@ -79,7 +83,7 @@ def test_a_teacher_of_its_own_learns_private_and_the_coins_that_fell_in(project,
     assert found["records"] == 12 + planted.sum() and found["models"]["kd"]["one_run"]["canaries"] == COINS / 2
     assert found["accountant"] is None and {each["state"] for each in found["chain"]} <= {"holds", "could not run"}
     assert found["perplexity"]["cost"] == pytest.approx(
-        found["perplexity"]["with_canaries"] / found["perplexity"]["without"] - 1, abs=1e-5
+        found["perplexity"]["with_canaries"] / found["perplexity"]["with_ordinary"] - 1, abs=1e-5
     )
     assert without_entry(found) == set()
     assert (

@@ -15,7 +15,10 @@ HOLDS, BROKEN, COULD_NOT_RUN = "holds", "broken", "could not run"
 
 
 def chain(models: Mapping[str, Mapping[str, Any]], accountant: float | None) -> list[dict[str, Any]]:
-    """The links, each {link, state, why}. models: name -> what `audit_coins` found, all at the accountant's δ."""
+    """The links, each {link, state, why}. models: name -> what `audit_coins` found, all at the accountant's δ.
+
+    A student whose own making states an ε of private (`accountant` there) is held to that, all others to the teacher's.
+    """
     links = [_accounted(name, found, accountant) for name, found in models.items() if name != BASELINE]
     links += [_passed(name, found, models) for name, found in models.items() if name not in (TEACHER, BASELINE)]
     if BASELINE in models:
@@ -25,7 +28,7 @@ def chain(models: Mapping[str, Mapping[str, Any]], accountant: float | None) -> 
 
 def _accounted(name: str, found: Mapping[str, Any], accountant: float | None) -> dict[str, Any]:
     """Of a student too: what is proven of its teacher holds of it."""
-    link = f"{name} <= accountant"
+    link, accountant = f"{name} <= accountant", found.get("accountant", accountant)
     if accountant is None:
         return _link(link, COULD_NOT_RUN, "the teacher's training states no ε")
     low = found["one_run"]["epsilon_lower"]
