@@ -7,6 +7,7 @@ it; the chain of several defences stands there side by side.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from kdleak.core.files import read_json, read_parquet, write_json
 from kdleak.core.paths import Project
 from kdleak.core.variants import BASELINE, TEACHER, Variant
 from kdleak.data.records import read_role
+from kdleak.defend.accountant import Budget
 from kdleak.defend.choice import acting
 from kdleak.defend.registry import Acts, shard_folder
 from kdleak.pipeline.canary_cost import canary_cost, furnish
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 
     from kdleak.config.schema import Params
     from kdleak.inference.token_statistics import TokenStatistics
+
+
+#: The δ at which a private training's curve is held to what was guessed.
+CURVE = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5)
 
 
 def certify(params: Params, project: Project) -> None:
@@ -78,12 +84,20 @@ def _audit(params: Params, project: Project) -> dict[str, Any]:
         "accountant_covers": spent.get("covers"),
         "models": models,
         "contraction": {name: _contraction(name, params, own) for name in params.epsilon.methods},
-        "chain": chain(models, spent.get("epsilon")),
+        "chain": chain(models, spent.get("epsilon"), _curve(spent)),
         "multi_run": _multi_run(params, project, delta),
         "perplexity": canary_cost(coins, params, own, place / "ordinary"),
     }
     shutil.rmtree(place)
     return found
+
+
+def _curve(spent: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """The (ε, δ) of a training that its accountant was asked for at one δ, at many; [] where it states no ε."""
+    if not spent.get("epsilon"):
+        return []
+    budget = Budget(spent["knobs"]["sigma"], spent["sample_rate"], spent["steps"])
+    return [(budget.epsilon(delta), delta) for delta in CURVE]
 
 
 def _proven(params: Params, own: Project) -> dict[str, Any]:
