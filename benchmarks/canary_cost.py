@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> None:
         fine_tune_teacher(params, own)
         cost = canary_cost(coins, params, own, place / "ordinary")
         costs.append({"seed": seed, "planted": int(coins["repetitions"].sum())} | cost)
+        print(json.dumps(costs[-1]), file=sys.stderr, flush=True)
         shutil.rmtree(place)
     print(json.dumps({"target": TARGET, "met": all(each["cost"] < TARGET for each in costs), "costs": costs}, indent=1))
 

@@ -40,6 +40,7 @@ def audit(
     dtype: str = "fp32",
     device_map: str | None = None,
     bits: int | None = None,
+    identifiers: int = 0,
     out: str | Path | None = None,
 ) -> AuditResult:
     """How much of its teacher's private training data a student gives away.
@@ -62,6 +63,8 @@ def audit(
     endpoints:  addresses of completions endpoints, by name: {"student": "http://host:8000/v1"}; the model named beside
                 them is then the folder of its tokenizer. rate: requests a second, at most.
     dtype, device_map, bits: precision (fp32, bf16, fp16, auto), auto to spread a model over GPUs, 8 or 4 bits.
+    identifiers: rank the hash, UUID or short link of each record among so many others of its format; 0: none is looked
+                for. It costs as many passes over the records that have one.
     out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
     Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
@@ -99,7 +102,7 @@ def audit(
     if out is not None:
         check_out(Path(out))
     try:
-        result = run_audit(models, members, nonmembers, population, settings, logprobs, endpoints)
+        result = run_audit(models, members, nonmembers, population, settings, logprobs, endpoints, identifiers)
     except OverlapError as error:
         raise (error if out is None else error.save(Path(out))) from None
     if out is not None:

@@ -16,6 +16,7 @@ from kdleak.core.files import read_parquet, write_json, write_parquet
 from kdleak.core.paths import Project
 from kdleak.data.canaries import write_canaries
 from kdleak.data.records import read_role, record_id
+from kdleak.defend.grid import GridPoint, default_grid
 from kdleak.pipeline import canary_cost, epsilon
 from kdleak.shadow.halves import halves
 from kdleak.shadow.report import settings_of
@@ -105,6 +106,47 @@ def test_another_defence_stands_beside_the_first_and_none_is_lost_where_none_is_
     assert {each["link"]: each["state"] for each in private["chain"]}["teacher <= accountant"] == "holds"
     epsilon.certify(params_of(project, canaries=0), project)
     assert project.epsilon_report.read_bytes() == before
+
+
+#: Each at its last strength, where an accountant claims most.
+STRONGEST = {each.name: each for each in default_grid()}
+
+
+@pytest.mark.parametrize("name", STRONGEST)
+def test_under_every_defence_of_the_default_grid_no_student_lies_above_its_accountant(project, monkeypatch, name):
+    if name in ("dp_sgd", "dp_student"):
+        pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
+    monkeypatch.setattr(epsilon, "canary_cost", lambda *_: {"with_canaries": 2.0, "with_ordinary": 1.0, "cost": 1.0})
+    params = GridPoint(STRONGEST[name], 0).settings(params_of(project))
+    epsilon.certify(params, project)
+    found = read(project)[defence_key(params)]
+    assert found["defence"] == name and (found["accountant"] is not None) == (name == "dp_sgd")
+    assert not [link for link in found["chain"] if link["state"] == "broken"]
+    if name == "dp_sgd":
+        low, most = found["models"]["kd"]["one_run"]["epsilon_lower"], found["accountant"]
+        assert low <= most and {"kd <= accountant", "teacher <= accountant"} <= {
+            link["link"] for link in found["chain"] if link["state"] == "holds"
+        }
+
+
+def test_a_student_of_sampled_tokens_is_held_to_the_epsilon_of_its_own_making_and_all_shards_are_asked(
+    project, monkeypatch
+):
+    pytest.importorskip("opacus", reason="needs Opacus: pip install 'kdleak[dp]'")
+    monkeypatch.setattr(epsilon, "canary_cost", lambda *_: {"with_canaries": 2.0, "with_ordinary": 1.0, "cost": 1.0})
+    asked = []
+    real = epsilon._scores_of
+    monkeypatch.setattr(epsilon, "_scores_of", lambda *args: asked.append((args[1], args[0].name)) or real(*args))
+    params = params_of(project, name="split_teachers", teachers=2, mix="pmixed", radius=0.01, most_tokens=8)
+    params = params.model_copy(update={"epsilon": params.epsilon.model_copy(update={"methods": ["seqkd"]})})
+    epsilon.certify(params, project)
+    found = read(project)[defence_key(params)]
+    assert [folder for model, folder in asked if model == "teacher"] == ["teacher", "1"]
+    stated = found["models"]["seqkd"]["accountant"]
+    assert stated > 0 and found["accountant"] is None and found["delta"] == 1e-5
+    links = {each["link"]: (each["state"], each["why"]) for each in found["chain"]}
+    assert links["seqkd <= accountant"][0] == "holds" and f"against {stated:.3f}" in links["seqkd <= accountant"][1]
+    assert links["teacher <= accountant"][0] == "could not run"
 
 
 def test_where_nothing_was_ever_asked_for_the_report_is_empty(project, tmp_path):

@@ -55,11 +55,9 @@ class AuditResult:
 
     @property
     def verdict(self) -> str:
-        """The verdict in plain words: on single records, then on the list as a whole."""
-        verdict, listed = self.figures["verdict"], self.figures["list"]
-        return "\n".join(
-            [verdict["headline"], *verdict["sentences"], listed["headline"], *listed["sentences"]],
-        )
+        """The verdict in plain words: on single records, on the list as a whole, and on identifiers if asked for."""
+        parts = [self.figures[part] for part in ("verdict", "list", "identifiers") if part in self.figures]
+        return "\n".join(line for part in parts for line in (part["headline"], *part["sentences"]))
 
     @property
     def leaks(self) -> bool | None:

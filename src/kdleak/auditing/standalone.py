@@ -13,6 +13,8 @@ from kdleak.attacks import ATTACKS
 from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
 from kdleak.auditing.engine import ModelAudit
+from kdleak.auditing.identifier_words import identifier_words
+from kdleak.auditing.identifiers import audit_identifiers, check_alternatives
 from kdleak.auditing.judgement import judge
 from kdleak.auditing.list_verdict import list_verdict
 from kdleak.auditing.list_words import in_words
@@ -69,21 +71,23 @@ def run_audit(
     settings: Settings,
     logprobs: Mapping[str, str | Path] | None = None,
     endpoints: Mapping[str, str] | None = None,
+    identifiers: int = 0,
 ) -> AuditResult:
     """Audit the student; models: folder or hub id by option (`ROLES`), None where it is not given.
 
     logprobs: log-prob files of models that are not here, by option. endpoints: addresses of models whose tokenizer
-    alone is here. Raises KdleakError for a folder that is no safe model, for records that cannot be read and for lists
-    that overlap.
+    alone is here. identifiers: others that each natural identifier is ranked among; 0: none is looked for. Raises
+    KdleakError for a folder that is no safe model, for records that cannot be read and for lists that overlap.
     """
+    check_alternatives(identifiers)
     sources = find_sources(models, logprobs or {}, endpoints or {}, settings)
     lists = read_lists(members, nonmembers, settings.drop_overlap)
     others = None if population is None else read_population(population, lists)
     of_all = read_models(sources, lists.frame, others, lists.shape, settings, CONTINUED)
     subjects, cut = of_all.subjects, of_all.cut
     how = _engine(settings, lists.shape)
-    ask = AnyRunner(lists.frame, how).answer
-    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, ask)
+    runner = AnyRunner(lists.frame, how)
+    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, runner.answer)
     assert audit is not None  # one process runs it
 
     membership = audit.report | _compared(audit)
@@ -115,6 +119,9 @@ def run_audit(
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
         "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits)),
     }
+    if identifiers:
+        ranked = audit_identifiers(subjects, lists.frame, runner, identifiers, settings.seed)
+        figures["identifiers"] = ranked | identifier_words(ranked)
     scores = audit.scores.drop(columns=list(KEYS))
     table = audit.scores[list(KEYS)].assign(place=lists.frame["place"], **scores, ensemble=ensemble)
     return AuditResult(figures, table, report_page(figures, table, audit.compared))
