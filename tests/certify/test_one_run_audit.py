@@ -39,6 +39,18 @@ def test_of_100_runs_of_a_gaussian_mechanism_95_bounds_lie_below_its_epsilon():
     assert np.median(f_dp) > 0.5
 
 
+def test_of_100_runs_of_randomised_response_95_bounds_lie_below_its_epsilon_and_near_it():
+    """What the bound is tight for, attack and numbers of guesses chosen beside a score that says nothing."""
+    epsilon, bounds = 2.0, []
+    for seed in range(100):
+        coins, choosing = drawn(300, seed)
+        rng = np.random.default_rng([seed, 5])
+        told = np.where(rng.random(300) < 1 / (1 + np.exp(-epsilon)), coins, ~coins) + 1e-3 * rng.random(300)
+        scores = {"noise": rng.normal(size=300), "told": told}
+        bounds.append(audit_coins(scores, coins, choosing, DELTA)["one_run"]["epsilon_lower"])
+    assert (np.array(bounds) <= epsilon).sum() >= 95 and np.median(bounds) > 1.3
+
+
 def test_a_model_that_heard_nothing_certifies_nothing_in_95_of_100_runs():
     zero = 0
     for seed in range(100):
