@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from kdleak.stats.auc import auc
 from kdleak.stats.f_dp import f_dp_epsilon
@@ -36,15 +37,20 @@ class Choice:
     out: int
 
     def guesses(self, scores: np.ndarray) -> np.ndarray:
-        """(n,) 1: planted, −1: not, 0: no guess. An undefined score stands in the middle; ties by position, which knows
-        nothing of coins."""
-        known = scores[~np.isnan(scores)]
-        values = np.where(np.isnan(scores), np.median(known) if len(known) else 0.0, scores) * self.sign
-        order = np.argsort(-values, kind="stable")
+        """(n,) 1: planted, −1: not, 0: no guess."""
+        order = _order(scores, self.sign)
         guesses = np.zeros(len(scores), int)
         guesses[order[: self.into]] = 1
         guesses[order[len(order) - self.out :]] = -1
         return guesses
+
+
+def _order(scores: np.ndarray, sign: int) -> np.ndarray:
+    """Positions, the likeliest to have been planted first. An undefined score stands in the middle; ties by position,
+    which knows nothing of coins."""
+    known = scores[~np.isnan(scores)]
+    values = np.where(np.isnan(scores), np.median(known) if len(known) else 0.0, scores) * sign
+    return np.argsort(-values, kind="stable")
 
 
 def audit_coins(
@@ -89,19 +95,26 @@ def choose(scores: Mapping[str, np.ndarray], planted: np.ndarray, delta: float) 
     guesses as are tried."""
     number = len(planted)
     best, most = Choice(next(iter(scores)), 1, _most(number), _most(number)), 0.0
-    for choice in _choices(scores, number):
-        guesses = choice.guesses(scores[choice.attack])
-        counts = number, int((guesses != 0).sum()), int(((guesses != 0) & ((guesses > 0) == planted)).sum())
-        if one_run_p_value(*counts, most, delta) < SIGNIFICANCE:
-            best, most = choice, one_run_epsilon(*counts, delta, SIGNIFICANCE)
+    for choice, correct in _choices(scores, planted):
+        guesses = choice.into + choice.out
+        # Half of randomised response's outcomes are as good: no need of the exact probability.
+        if correct <= guesses * expit(most) or one_run_p_value(number, guesses, correct, most, delta) >= SIGNIFICANCE:
+            continue
+        best, most = choice, one_run_epsilon(number, guesses, correct, delta, SIGNIFICANCE)
     return best
 
 
-def _choices(scores: Mapping[str, np.ndarray], number: int) -> Iterator[Choice]:
-    counts = sorted({int(count) for count in np.linspace(0, _most(number), TRIED)})
-    for attack in scores:
+def _choices(scores: Mapping[str, np.ndarray], planted: np.ndarray) -> Iterator[tuple[Choice, int]]:
+    """What is tried, and how many of its guesses are right."""
+    counts = sorted({int(count) for count in np.linspace(0, min(_most(len(planted)), len(planted) // 2), TRIED)})
+    for attack, values in scores.items():
         for sign in (1, -1):
-            yield from (Choice(attack, sign, into, out) for into in counts for out in counts if into + out)
+            coins = planted[_order(values, sign)]
+            first, last = np.cumsum([0, *coins]), np.cumsum([0, *~coins[::-1]])
+            for into in counts:
+                for out in counts:
+                    if into + out:
+                        yield Choice(attack, sign, into, out), int(first[into] + last[out])
 
 
 def _most(number: int) -> int:
