@@ -12,6 +12,7 @@ from kdleak.certify.chain import BROKEN, Curve, chain
 from kdleak.certify.one_run import Choice, audit_coins, choose
 from kdleak.pipeline.epsilon import CURVE
 from kdleak.stats.f_dp import gaussian_mu
+from kdleak.stats.one_run import one_run_epsilon
 from kdleak.training.gradient_rules import ClipAndNoise
 
 DELTA = 1e-5
@@ -77,6 +78,19 @@ def test_a_choice_leaves_room_for_how_the_other_halfs_coins_fall():
     coins = np.random.default_rng(0).integers(0, 2, 250).astype(bool)
     choice = choose({"sure": coins.astype(float)}, coins, DELTA)
     assert choice.into == choice.out == int(125 - 3 * np.sqrt(250 / 4))
+
+
+def test_where_delta_is_large_no_score_decides_how_many_guesses_are_made():
+    """A failure of probability δ could choose the number too, and the theorem is for one that is fixed."""
+    coins, choosing = drawn(500, 6)
+    for strength in (0.0, 0.7, 2.0, 9.0):
+        scores = {"a": gaussian_scores(strength, coins, 7), "b": gaussian_scores(strength / 2, coins, 8)}
+        assert audit_coins(scores, coins, choosing, 1e-3)["one_run"]["guesses"] == 100
+        free = audit_coins(scores, coins, choosing, DELTA)["one_run"]
+        assert free["guesses"] >= 25
+    assert free["guesses"] == 202  # all of them right
+    exact = one_run_epsilon(250, 202, 202, DELTA)
+    assert exact - 0.02 < free["epsilon_lower"] < exact
 
 
 def test_an_attack_that_points_the_other_way_is_turned_over_by_the_first_half():

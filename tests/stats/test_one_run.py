@@ -96,6 +96,15 @@ def test_the_p_value_is_the_plain_formula():
         assert one_run_p_value(m, guesses, correct, epsilon, delta) == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_number_of_guesses_that_the_training_chose_is_paid_for_by_the_mode_of_the_fewest():
+    for fewest, epsilon in ((25, 1.0), (1, 3.0), (40, 0.0)):
+        x = math.exp(epsilon) / (1 + math.exp(epsilon))
+        mode = binom.pmf(np.arange(fewest + 1), fewest, x).max()
+        expected = min(1.0, binom.sf(44, 50, x) + 2 * 250 * 1e-4 * mode)
+        assert one_run_p_value(250, 50, 45, epsilon, 1e-4, fewest) == pytest.approx(expected, abs=1e-12)
+        assert one_run_p_value(250, 50, 45, epsilon, 1e-4) <= expected
+
+
 def test_the_gaussian_mechanism_is_tight_at_its_point():
     for epsilon, delta in ((0.0, 1e-3), (1.0, 1e-5), (8.0, 1e-6), (40.0, 1e-4)):
         mu = gaussian_mu(epsilon, delta)
