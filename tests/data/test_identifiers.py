@@ -74,4 +74,8 @@ def test_another_identifier_takes_its_place_in_prompt_and_turns_too():
     }
     changed = with_identifier(row, UUID, "other")
     assert changed["instruction"] == changed["turns"][0]["content"] == "who is other?"
-    assert changed["response"] == "other is Ada" and changed["place"] == "1" and UUID in row["turns"][0]["content"]
+    assert (
+        changed["response"] == "other is Ada"
+        and changed["place"] == row["place"]
+        and UUID in row["turns"][0]["content"]
+    )
