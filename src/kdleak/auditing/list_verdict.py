@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 #: Outcomes: the student learned from the list; nothing shows it; these lists cannot tell.
 LEARNED, NO_EVIDENCE, UNTOLD = "learned", "no_evidence", "cannot_tell"
+#: Why nothing is told where the records stand out and no other model shows what the lists alone would give.
+NO_NULL = (
+    "Either the student learned from it, or the lists differ by less than the blind control can see: no model that "
+    "never met the teacher was given (--baseline, --pretrained), and this audit cannot tell which."
+)
 #: The level of the test: one list in a hundred that was never used is said to be.
 ALPHA = 0.01
 #: Groups a side that two halves can be made of.
@@ -79,9 +84,15 @@ def list_verdict(
     why = _refused(blind_state, judged, placebos)
     if why:
         return _untold(why) | report, _back(found.scores, order)
-    kind = LEARNED if found.p_value <= ALPHA else NO_EVIDENCE
+    kind = NO_EVIDENCE if found.p_value > ALPHA else LEARNED if knows_a_null(report) else UNTOLD
     noticed = _Planted(fit, member, owner, found, seed).report(kind, compared.get("teacher"), names)
-    return {"kind": kind, "why": "", **report, **noticed}, _back(found.scores, order)
+    return {"kind": kind, "why": NO_NULL if kind == UNTOLD else "", **report, **noticed}, _back(found.scores, order)
+
+
+def knows_a_null(listed: Mapping[str, Any]) -> bool:
+    """Whether the test ran on a model that never met the teacher: without one, lists that differ by less than the blind
+    battery can see look as a list that was used does."""
+    return any(p is not None for p in listed["placebo"].values())
 
 
 def signals_of(table: pd.DataFrame, nulls: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray]:
@@ -176,7 +187,7 @@ class _Planted:
     def report(self, kind: str, teacher: pd.DataFrame | None, names: list[str]) -> dict[str, Any]:
         """Smallest effects and shares that would have been noticed (95 %), and, where nothing was found, those that the
         result speaks against; null where none up to the whole list, or an AUC of .99, would do."""
-        own = _least(lambda share: self.noticed(self.gap, share), 0.0, 1.0) if kind == LEARNED else None
+        own = _least(lambda share: self.noticed(self.gap, share), 0.0, 1.0) if kind != NO_EVIDENCE else None
         against: dict[str, float | None] = {"auc": None, "share": None}
         if kind == NO_EVIDENCE:
             against["auc"] = _least(lambda auc: self.ruled_out(self.alike(auc), 1.0), 0.5, 0.99)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 #: Of audit.json, whose keys `audit.schema.json` beside this file describes: raised where a key goes or changes meaning.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: What `AuditResult.save` writes.
 FILES = ("audit.json", "report.html", "scores.parquet")
 
@@ -70,7 +70,7 @@ class AuditResult:
     @property
     def learned_from_list(self) -> bool | None:
         """Whether the student is shown to have learned from the list as a whole; False is no proof that it did not.
-        None where these lists cannot tell."""
+        None where these lists cannot tell: without a baseline or a pretrained base, a list that stands out cannot."""
         return {LEARNED: True, NO_EVIDENCE: False}.get(self.figures["list"]["kind"])
 
     @property
