@@ -48,7 +48,7 @@ def audit(
                 id; None where `logprobs` has it.
     members:    records of the private data; nonmembers: records like them that no model has seen. A file (JSONL,
                 Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
-                messages (a chat, whose last assistant turn is the response), or text.
+                messages (a chat, whose assistant turns are the responses), or text.
     teacher, baseline (the student without its teacher), reference (another architecture), pretrained (the student
                 before any fine-tuning), teacher_pretrained (the teacher
                 before its own), population (more records that no model has seen): each lets more be said.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from kdleak.attacks.registry import ExtraPass, ModelPass, PassInput, TextPass
+from kdleak.auditing.conversations import ChatEncoder
 from kdleak.auditing.settings import EngineSettings
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import progress
@@ -264,7 +265,7 @@ def make_encoders(
         if key not in made:
             tokenizer = load_tokenizer(folder)
             used = "alpaca" if template == "chat" and not tokenizer.chat_template else template
-            made[key] = Encoder(tokenizer, max_prompt_tokens, max_tokens, used)
+            made[key] = ChatEncoder(tokenizer, max_prompt_tokens, max_tokens, used)
         encoders[name] = made[key]
     return encoders
 
