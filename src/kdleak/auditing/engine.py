@@ -220,7 +220,7 @@ def _attack_input(
 def _continued(results: PassResults, tokenizer: PreTrainedTokenizerBase | None) -> list[tuple[str, str]]:
     """The greedy continuation of each prompt beside the record's own words; none where these were not made."""
     return (
-        []
+        list(results.written)
         if results.continuations is None or tokenizer is None
         else list(zip(*results.continuations.texts(tokenizer), strict=True))
     )
@@ -273,7 +273,8 @@ def _controls(
     shares = dict(zip(records["record_id"], overlap, strict=True))
     seed = derive(settings.seed, "controls")
     cache = None if settings.cache is None else ArrayCache(settings.cache)  # of this process alone
-    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in passes}
+    scored = [name for name, results in passes.items() if not results.written]  # the others gave text alone
+    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in scored}
     blind = blind_control(records, seed=seed, cache=cache, models=models)
     return blind, {
         "blind": blind.report,

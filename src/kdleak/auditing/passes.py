@@ -104,13 +104,15 @@ class PassRequest:
 
 @dataclass(frozen=True)
 class PassResults:
-    """What the passes gave. variants, computed: by name of the extra pass. refused: name -> why it was not made."""
+    """What the passes gave. variants, computed: by name of the extra pass. refused: name -> why it was not made.
+    written: of a model that gives text alone, what it continues each prompt with, and as much of the record's own."""
 
     statistics: TokenStatistics
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     continuations: Continuations | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    written: Sequence[tuple[str, str]] = ()
 
 
 class ModelRunner:
