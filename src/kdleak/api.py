@@ -37,6 +37,7 @@ def audit(
     logprobs: Mapping[str, str | Path] | None = None,
     endpoints: Mapping[str, str] | None = None,
     rate: float | None = None,
+    learned: bool = False,
     dtype: str = "fp32",
     device_map: str | None = None,
     bits: int | None = None,
@@ -61,6 +62,7 @@ def audit(
     logprobs:   log-prob files of models that are not here (`kdleak logprobs` writes one), by name: {"student": file}.
     endpoints:  addresses of completions endpoints, by name: {"student": "http://host:8000/v1"}; the model named beside
                 them is then the folder of its tokenizer. rate: requests a second, at most.
+    learned:    train a shadow of `pretrained` on half of `population`, for the attack `learned`; prints its cost first.
     dtype, device_map, bits: precision (fp32, bf16, fp16, auto), auto to spread a model over GPUs, 8 or 4 bits.
     out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
@@ -87,6 +89,7 @@ def audit(
         cache=None if cache is None else Path(cache),
         loading=Loading(dtype, device_map, bits),
         rate=rate,
+        learned=learned,
     )
     models = {
         "student": student,

@@ -83,17 +83,18 @@ def run(
     records: pd.DataFrame,
     settings: EngineSettings,
     ask: Ask | None = None,
+    tuning: Tuning | None = None,
 ) -> ModelAudit | None:
     """Audit `subjects["target"]`; None in a process that is not the main one, which shares the passes alone.
 
     records: record_id, role (member or nonmember), task, group_id and the text, in the order in which the subjects
-    encoded them. ask: who makes the passes; by default a `ModelRunner`, for which each subject is a `Subject`. Raises
-    KdleakError where no attack can run.
+    encoded them. ask: who makes the passes; by default a `ModelRunner`, for which each subject is a `Subject`. tuning:
+    as `judge` takes it. Raises KdleakError where no attack can run.
     """
     passes = make_passes(subjects, records, _attacked(subjects, settings), settings, ask)
     if not is_main():
         return None
-    return judge(passes, {name: subject.tokenizer for name, subject in subjects.items()}, records, settings)
+    return judge(passes, {name: subject.tokenizer for name, subject in subjects.items()}, records, settings, tuning)
 
 
 def judge(

@@ -24,6 +24,7 @@ from kdleak.auditing.passes import Subject
 from kdleak.auditing.result import SCHEMA_VERSION, AuditResult
 from kdleak.auditing.served import AnyRunner
 from kdleak.auditing.settings import EngineSettings, Settings
+from kdleak.auditing.shadow_baseline import Shadow, train_shadow
 from kdleak.auditing.sources import described, find_sources, read_models
 from kdleak.auditing.verdict import verdict
 from kdleak.data.sides import MEMBER, NONMEMBER
@@ -52,7 +53,9 @@ _REMEDIES = {
     "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
     "reference 'teacher'": "--teacher",
     "reference 'no_kd'": "--baseline",
-    "records whose membership in the no-KD student is known": "records that the baseline was trained on (in the study)",
+    "records whose membership in the no-KD student is known": (
+        "--learned, which trains a shadow of --pretrained on half of --population"
+    ),
     "continuations of the prompts": "the memorization of this audit",
 }
 #: Tokens of a greedy continuation, and of the shortest response that counts as reproduced.
@@ -82,8 +85,12 @@ def run_audit(
     of_all = read_models(sources, lists.frame, others, lists.shape, settings, CONTINUED)
     subjects, cut = of_all.subjects, of_all.cut
     how = _engine(settings, lists.shape)
-    ask = AnyRunner(lists.frame, how).answer
-    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, ask)
+    runner, tuning, trained = AnyRunner(lists.frame, how), None, None
+    if settings.learned:
+        trained = train_shadow(subjects.get("pretrained"), others, settings)
+        subjects = {**subjects, "baseline": subjects.get("baseline", trained.subject)}
+        tuning = trained.tuning(runner)
+    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, runner.answer, tuning)
     assert audit is not None  # one process runs it
 
     membership = audit.report | _compared(audit)
@@ -113,7 +120,7 @@ def run_audit(
         "left_out": left_out,
         "cut": cut,
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
-        "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits)),
+        "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits), trained),
     }
     scores = audit.scores.drop(columns=list(KEYS))
     table = audit.scores[list(KEYS)].assign(place=lists.frame["place"], **scores, ensemble=ensemble)
@@ -220,11 +227,16 @@ def _agreeing(scores: pd.DataFrame) -> pd.Series:
     return above.where(table.notna()).astype(float).mean(axis=1)
 
 
-def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings) -> dict[str, Any]:
+def _described(
+    subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings, trained: Shadow | None
+) -> dict[str, Any]:
     """What was audited: enough to know it again, and no text."""
     roles = lists.frame["role"].value_counts()
+    models = described(subjects)
+    if trained is not None and subjects["baseline"] is trained.subject:
+        models["baseline"] |= {"name": f"shadow of {trained.base.folder.name}", "source": "trained here"}
     return {
-        "models": described(subjects),
+        "models": models,
         "records": {
             "members": int(roles[MEMBER]),
             "nonmembers": int(roles[NONMEMBER]),
@@ -238,5 +250,6 @@ def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings
             "max_prompt_tokens": settings.limits.prompt,
             "max_tokens": settings.limits.total,
             "seed": settings.seed,
+            "learned": settings.learned,
         },
     }

@@ -51,6 +51,9 @@ def audit(
         typer.Option(help="student=http://host:8000/v1, completions with echo; --student then names its tokenizer."),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second to an endpoint, at most.")] = None,
+    learned: Annotated[
+        bool, typer.Option(help="Train a shadow of --pretrained on half of --population, for the attack 'learned'.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(readable=False, help="Folder that keeps forward passes for a second audit.")
@@ -83,7 +86,7 @@ def audit(
     limits = {"max_prompt_tokens": max_prompt_tokens, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
     options = {"template": template, "attacks": chosen, "fpr": fpr, "quick": quick, "drop_overlap": drop_overlap}
     options |= {"device": device, "seed": seed, "cache": cache, "out": out, **limits, **served}
-    options |= {"dtype": dtype, "device_map": device_map, "bits": bits}
+    options |= {"learned": learned, "dtype": dtype, "device_map": device_map, "bits": bits}
     result = api.audit(student, members, nonmembers, population=population, **models, **options)
     typer.echo(result.verdict)
     typer.echo(f"audit: {out / 'report.html'}, {out / 'audit.json'}, {out / 'scores.parquet'}")
