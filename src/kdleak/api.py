@@ -38,6 +38,7 @@ def audit(
     endpoints: Mapping[str, str] | None = None,
     rate: float | None = None,
     learned: bool = False,
+    show_text: bool = False,
     dtype: str = "fp32",
     device_map: str | None = None,
     bits: int | None = None,
@@ -63,6 +64,7 @@ def audit(
     endpoints:  addresses of completions endpoints, by name: {"student": "http://host:8000/v1"}; the model named beside
                 them is then the folder of its tokenizer. rate: requests a second, at most.
     learned:    train a shadow of `pretrained` on half of `population`, for the attack `learned`; prints its cost first.
+    show_text:  make a page with the texts of the most exposed records too (exposed-texts.html; private).
     dtype, device_map, bits: precision (fp32, bf16, fp16, auto), auto to spread a model over GPUs, 8 or 4 bits.
     out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
@@ -90,6 +92,7 @@ def audit(
         loading=Loading(dtype, device_map, bits),
         rate=rate,
         learned=learned,
+        show_text=show_text,
     )
     models = {
         "student": student,

@@ -62,7 +62,8 @@ class Settings:
     """What `kdleak.api.audit` takes beside models and records, under the same names.
 
     loading: how models are loaded; None: as in the pipeline. rate: requests a second to an endpoint, at most. learned:
-    whether a shadow is trained (`kdleak.auditing.shadow_baseline`).
+    whether a shadow is trained (`kdleak.auditing.shadow_baseline`). show_text: whether a page with the texts of the
+    most exposed records is made (`kdleak.auditing.heat`).
     """
 
     template: str = "auto"
@@ -79,6 +80,7 @@ class Settings:
     loading: Loading | None = None
     rate: float | None = None
     learned: bool = False
+    show_text: bool = False
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 0.0 < self.rate < float("inf"):

@@ -13,6 +13,7 @@ from kdleak.attacks import ATTACKS
 from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
 from kdleak.auditing.engine import ModelAudit
+from kdleak.auditing.heat import heat_page
 from kdleak.auditing.judgement import judge
 from kdleak.auditing.list_verdict import list_verdict
 from kdleak.auditing.list_words import in_words
@@ -27,6 +28,7 @@ from kdleak.auditing.settings import EngineSettings, Settings
 from kdleak.auditing.shadow_baseline import Shadow, train_shadow
 from kdleak.auditing.sources import described, find_sources, read_models
 from kdleak.auditing.verdict import verdict
+from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.memorization.report import Memorization, memorization_report
 from kdleak.memorization.tables import record_table
@@ -80,6 +82,8 @@ def run_audit(
     that overlap.
     """
     sources = find_sources(models, logprobs or {}, endpoints or {}, settings)
+    if settings.show_text and "student" in sources.files:
+        raise KdleakError("--show-text: a log-prob file does not say which characters a token has; name a folder")
     lists = read_lists(members, nonmembers, settings.drop_overlap)
     others = None if population is None else read_population(population, lists)
     of_all = read_models(sources, lists.frame, others, lists.shape, settings, CONTINUED)
@@ -124,7 +128,13 @@ def run_audit(
     }
     scores = audit.scores.drop(columns=list(KEYS))
     table = audit.scores[list(KEYS)].assign(place=lists.frame["place"], **scores, ensemble=ensemble)
-    return AuditResult(figures, table, report_page(figures, table, audit.compared))
+    texts = _texts(figures["exposed"], lists.frame, subjects["student"], audit) if settings.show_text else ""
+    return AuditResult(figures, table, report_page(figures, table, audit.compared), texts)
+
+
+def _texts(exposed: list[dict[str, Any]], frame: pd.DataFrame, student: Subject | Answers, audit: ModelAudit) -> str:
+    assert isinstance(student, Subject)  # a log-prob file was refused
+    return heat_page(exposed, frame, student, audit.passes)
 
 
 def _sizes(frame: pd.DataFrame) -> dict[str, Any]:
