@@ -44,8 +44,8 @@ def test_a_token_has_its_shift_and_every_character_stands_once():
     spans, heat = np.array([[-1, 2], [2, 4], [3, 5]]), np.array([2.0, -8.0, 0.0])
     pieces = list(coloured("ab<d e", spans, heat, "why"))
     assert [re.sub("<[^>]*>", "", str(p)) for p in pieces] == ["ab", "&lt;d", " ", "e"]
-    assert 'rgba(214,69,41,0.50)" title="+2.00 nats, why"' in pieces[0]
-    assert 'rgba(41,98,214,1.00)" title="-8.00 nats, why"' in pieces[1]
+    assert 'rgba(214,69,41,0.30)" title="+2.00 nats, why"' in pieces[0]
+    assert 'rgba(41,98,214,0.60)" title="-8.00 nats, why"' in pieces[1]
 
 
 def test_the_colour_is_the_shift_from_base_or_baseline_that_reads_the_same_tokens():

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kdleak.auditing.passes import PassResults, Subject
     from kdleak.inference.token_statistics import TokenStatistics
 
-#: Nats at which a token has the full colour.
-_FULL = 4.0
+#: Nats at which a token has the full colour, and its opacity there: the text stays legible.
+_FULL, _DEEPEST = 4.0, 0.6
 #: What a token is compared with, the first that is there: what attacks call the model -> what the page does.
 _BESIDE = {"pretrained": "its pretrained base", "no_kd": "the baseline"}
 _TOKEN = Markup('<span style="background:rgba({},{:.2f})" title="{}">{}</span>')
@@ -75,7 +75,7 @@ def coloured(text: str, spans: np.ndarray, heat: np.ndarray, words: str) -> Iter
         start = max(start, at)  # a token may begin in the prompt, and one character may have several
         if start > at:
             yield _lines(text[at:start])
-        strength = min(1.0, abs(nats) / _FULL)
+        strength = _DEEPEST * min(1.0, abs(nats) / _FULL)
         piece = _lines(text[start:end])
         yield _TOKEN.format(_MORE if nats > 0 else _LESS, strength, f"{nats:+.2f} nats, {words}", piece)
         at = max(at, end)
