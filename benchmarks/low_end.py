@@ -42,22 +42,40 @@ def gains(found: np.ndarray) -> np.ndarray:
     return found[: len(TRIED)] - found[len(TRIED) :].max()
 
 
-def compared(scores: np.ndarray, member: np.ndarray, owner: np.ndarray, seed: int) -> dict[str, Any]:
-    """scores (n, 4) in the order TRIED, BEATEN; owner: (n,) the group of each record."""
-    generator = np.random.default_rng(seed)
+def resampled(tables: dict[str, np.ndarray], member: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(resamples, students, TRIED) gains; tables: name -> (n, 4) scores in the order TRIED, BEATEN, of the same records.
+    owner: (n,) the group of each record, drawn with replacement, for all students alike."""
+    generator = np.random.default_rng(0)
     groups = [np.flatnonzero(owner == g) for g in range(owner.max() + 1)]
-    found = tprs(scores, np.arange(len(scores)), member)
     drawn = []
     for _ in range(RESAMPLES):
         rows = np.concatenate([groups[g] for g in generator.integers(len(groups), size=len(groups))])
-        drawn.append(gains(tprs(scores, rows, member)))
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return {
-        **dict(zip((*TRIED, *BEATEN), found.round(3).tolist(), strict=True)),
-        "gain": {
-            name: [round(float(x), 3) for x in (gains(found)[i], low[i], high[i])] for i, name in enumerate(TRIED)
-        },
+        drawn.append([gains(tprs(scores, rows, member)) for scores in tables.values()])
+    return np.array(drawn)
+
+
+def summary(tables: dict[str, np.ndarray], member: np.ndarray, owner: np.ndarray) -> dict[str, Any]:
+    """Of each student, TPRs and gains with intervals; and of all: the mean gain, and on how many it is above 0."""
+    drawn, every = resampled(tables, member, owner), np.arange(len(member))
+    found = {name: tprs(scores, every, member) for name, scores in tables.items()}
+    students: dict[str, dict[str, Any]] = {
+        name: dict(zip((*TRIED, *BEATEN), values.round(3).tolist(), strict=True)) for name, values in found.items()
     }
+    together: dict[str, Any] = {"students": len(tables)}
+    for i, tried in enumerate(TRIED):
+        own = [float(gains(values)[i]) for values in found.values()]
+        for j, name in enumerate(tables):
+            students[name][f"{tried}_gain"] = [round(x, 3) for x in (own[j], *_interval(drawn[:, j, i]))]
+        together[tried] = {
+            "above": sum(gain > 0 for gain in own),
+            "intervals_above": sum(each[f"{tried}_gain"][1] > 0 for each in students.values()),
+            "mean_gain": [round(x, 3) for x in (float(np.mean(own)), *_interval(drawn[:, :, i].mean(1)))],
+        }
+    return {"fpr": FPR, **together, "by_student": students}
+
+
+def _interval(drawn: np.ndarray) -> list[float]:
+    return np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
 def main() -> None:
@@ -66,25 +84,18 @@ def main() -> None:
     project = Project(parser.parse_args().project)
     records = read_parquet(project.records)
     groups = dict(zip(records["record_id"], records["group_id"].astype(str), strict=True))
-    baseline, students = as_sides(read_parquet(project.scores("sft"))), {}
-    for path in sorted(project.scores("kd").parent.parent.glob("*/scores.parquet")):
-        name = path.parent.name
-        table = as_sides(read_parquet(path))
-        if name == "sft":
-            continue
-        judged: Any = SimpleNamespace(kind=LEAK)
+    names = sorted(path.parent.name for path in project.scores("kd").parent.parent.glob("*/scores.parquet"))
+    read = {name: as_sides(read_parquet(project.scores(name))).sort_values("record_id") for name in names}
+    baseline, tables, placebos = read.pop("sft"), {}, {}
+    judged: Any = SimpleNamespace(kind=LEAK)
+    for name, table in read.items():
         _, ensemble = list_verdict(table, {"no_kd": baseline}, judged, PASSED, groups)
-        columns = table.assign(ensemble=ensemble)[[*TRIED, *BEATEN]].to_numpy(np.float64)
-        _, owner = np.unique([groups[i] for i in table["record_id"]], return_inverse=True)
+        tables[name] = table.assign(ensemble=ensemble)[[*TRIED, *BEATEN]].to_numpy(np.float64)
         control = json.loads(project.membership(name).read_text())["controls"]["placebo"]["learned"]
-        placebo = {"placebo_auc": control["auc"], "placebo_ci95": control["auc_ci95"]}
-        students[name] = compared(columns, (table["role"] == MEMBER).to_numpy(), owner, len(students)) | placebo
-    won = {
-        f"{name}_{what}": sum(s["gain"][name][i] > 0 for s in students.values())
-        for name in TRIED
-        for i, what in ((0, "above"), (1, "interval_above"))
-    }
-    print(json.dumps({"fpr": FPR, "students": students, "of": len(students), **won}, indent=1))
+        placebos[name] = [control["auc"], *control["auc_ci95"]]
+    _, owner = np.unique([groups[i] for i in baseline["record_id"]], return_inverse=True)
+    result = summary(tables, (baseline["role"] == MEMBER).to_numpy(), owner)
+    print(json.dumps(result | {"placebo_of_learned": placebos}, indent=1))
 
 
 if __name__ == "__main__":

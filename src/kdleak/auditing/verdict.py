@@ -117,8 +117,8 @@ def _excess(judged: Judgement) -> list[str]:
             else "No model that never met the teacher was given (--baseline, --pretrained)"
         )
         sentences.append(
-            f"{why}: whether the student has this from its teacher, from its own pretraining or from easier texts, this "
-            f"audit cannot know{' by it' if held else ''}."
+            f"{why}: whether the student has this from its teacher, from its own pretraining or from easier texts, "
+            "this audit cannot know."
         )
     return sentences
 
