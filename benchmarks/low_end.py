@@ -43,7 +43,7 @@ def gains(found: np.ndarray) -> np.ndarray:
 
 
 def resampled(tables: dict[str, np.ndarray], member: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """(resamples, students, TRIED) gains; tables: name -> (n, 4) scores in the order TRIED, BEATEN, same records in all.
+    """(resamples, students, TRIED) gains; tables: name -> (n, 4) scores in the order TRIED, BEATEN.
     owner: (n,) the group of each record, drawn with replacement, for all students alike."""
     generator = np.random.default_rng(0)
     groups = [np.flatnonzero(owner == g) for g in range(owner.max() + 1)]
