@@ -165,7 +165,9 @@ class _Planted:
         self.fit = CrossFit(standard(fit.signals - np.outer(member, self.gap)), owner, seed)
         generator = np.random.default_rng([seed, 2])
         self.labels = stats.relabellings(member, _PLANTED, generator, owner)
-        self.place = generator.random(self.labels.shape)
+        self.place = np.empty(self.labels.shape, np.float32)
+        for row in self.place:
+            row[:] = generator.random(len(row))
         self.found, self.critical = found, float(np.quantile(found.null, 1.0 - ALPHA, method="higher"))
 
     def statistics(self, shift: np.ndarray, share: float) -> np.ndarray:

@@ -26,7 +26,9 @@ def groups_of(table: pd.DataFrame, groups: Mapping[str, str] | None) -> np.ndarr
     draw. None: every record is its own."""
     if groups is None:
         return None
-    return np.unique(np.array([groups[i] for i in table["record_id"]], dtype=str), return_inverse=True)[1]
+    of_rows = [groups[i] for i in table["record_id"]]
+    number = {group: i for i, group in enumerate(sorted(set(of_rows)))}
+    return np.array([number[group] for group in of_rows], np.int64)
 
 
 def membership_report(
