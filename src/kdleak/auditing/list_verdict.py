@@ -70,8 +70,7 @@ def list_verdict(
         return _untold(f"A list of fewer than {FEWEST} groups of records cannot be halved."), _none(table)
     if not names:
         return _untold("Every score is what a model that never met the teacher gives."), _none(table)
-    fit = CrossFit(signals, owner, seed)
-    found = list_test(fit, member, PERMUTATIONS, seed, owner)
+    found = list_test(CrossFit(signals, owner, seed), member, PERMUTATIONS, seed, owner)
     placebos = {NULLS[name]: _placebo(other, names, member, owner, seed) for name, other in nulls.items()}
     report = {
         "p_value": found.p_value,
@@ -85,7 +84,7 @@ def list_verdict(
     if why:
         return _untold(why) | report, _back(found.scores, order)
     kind = NO_EVIDENCE if found.p_value > ALPHA else LEARNED if knows_a_null(report) else UNTOLD
-    noticed = _Planted(fit, member, owner, found, seed).report(kind, compared.get("teacher"), names)
+    noticed = _Planted(signals, member, owner, found, seed).report(kind, compared.get("teacher"), names)
     return {"kind": kind, "why": NO_NULL if kind == UNTOLD else "", **report, **noticed}, _back(found.scores, order)
 
 
@@ -160,19 +159,19 @@ class _Planted:
     """What the test says of lists of which a known share was used: these records' signals with the lists' own
     difference taken out, relabelled at random, and an effect planted in some of the members."""
 
-    def __init__(self, fit: CrossFit, member: np.ndarray, owner: np.ndarray, found: ListTest, seed: int):
-        self.gap = fit.signals[member].mean(0) - fit.signals[~member].mean(0)
-        self.fit = CrossFit(standard(fit.signals - np.outer(member, self.gap)), owner, seed)
+    def __init__(self, signals: np.ndarray, member: np.ndarray, owner: np.ndarray, found: ListTest, seed: int):
+        self.gap = signals[member].mean(0) - signals[~member].mean(0)
+        self.fit = CrossFit(standard(signals - np.outer(member, self.gap)), owner, seed)
         generator = np.random.default_rng([seed, 2])
         self.labels = stats.relabellings(member, _PLANTED, generator, owner)
-        self.place = np.empty(self.labels.shape, np.float32)
+        self.place = np.empty(self.labels.shape, np.uint8)  # as finely as shares are told apart
         for row in self.place:
-            row[:] = generator.random(len(row))
+            row[:] = generator.random(len(row)) * 2**_STEPS
         self.found, self.critical = found, float(np.quantile(found.null, 1.0 - ALPHA, method="higher"))
 
     def statistics(self, shift: np.ndarray, share: float) -> np.ndarray:
         """(p,) with `shift` planted in about `share` of the members."""
-        return self.fit.planted(self.labels, self.labels & (self.place < share), shift)
+        return self.fit.planted(self.labels, self.labels & (self.place < share * 2**_STEPS), shift)
 
     def alike(self, auc: float) -> np.ndarray:
         """The shift by which each attack alone would tell a used record with this AUC."""
