@@ -108,9 +108,9 @@ def test_a_choice_without_a_text_is_one_line(student, tmp_path):
 
 
 def test_a_reference_that_gives_text_alone_is_refused(student, tmp_path):
+    how: dict[str, Any] = {**HOW, "attacks": ["ref_pretrained", "continuation"], "cache": tmp_path / "cache"}
     with completions_server(student, text_alone=True) as server, pytest.raises(KdleakError, match="echo"):
-        kdleak.audit(student, MEMBERS, NONMEMBERS, pretrained=student, endpoints={"pretrained": server.url},
-                     cache=tmp_path / "cache", **HOW | {"attacks": ["ref_pretrained", "continuation"]})  # fmt: skip
+        kdleak.audit(student, MEMBERS, NONMEMBERS, pretrained=student, endpoints={"pretrained": server.url}, **how)
 
 
 def test_what_was_written_is_found_again_by_prompt_and_length(tmp_path):

@@ -45,7 +45,8 @@ def heat_page(
         i = place[row["record_id"]]
         own = heat[statistics.offsets[i] : statistics.offsets[i + 1]]
         text, spans = frame["response"].iloc[i], student.encoded.spans[i][: len(own)]
-        prompt = student.encoder.prompt(*(frame[name].iloc[i] for name in ("instruction", "context")), _turns(frame, i))
+        instruction, context = frame["instruction"].iloc[i], frame["context"].iloc[i]
+        prompt = student.encoder.prompt(instruction, context, _turns(frame, i))
         blocks = [Paragraph(_lines(prompt)), Paragraph(Markup("").join(coloured(text, spans, own, words)))]
         sections.append(Section(f"{rank}. {row['place']}", blocks, Code(row["record_id"][:16])))
     summary = [

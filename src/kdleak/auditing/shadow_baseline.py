@@ -55,8 +55,8 @@ class Shadow:
 
     def tuning(self, runner: ModelRunner) -> Tuning:
         """What the two models say of the population."""
-        statistics = [runner.statistics(each, each.population, "population") for each in (self.subject, self.base)]
-        return Tuning(*statistics, self.is_member)
+        of, base = (runner.statistics(each, each.population, "population") for each in (self.subject, self.base))
+        return Tuning(of, base, self.is_member)
 
 
 def train_shadow(base: Subject | Answers | None, population: pd.DataFrame | None, settings: Settings) -> Shadow:
