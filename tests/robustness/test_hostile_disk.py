@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from kdleak.core.files import write_parquet
 from kdleak.data.canaries import write_canaries
 from tests.support.commands import refusal_in, run_commands
 from tests.support.distillation import params
@@ -35,7 +33,6 @@ def whole(tmp_path_factory) -> Path:
     """A small project with a student, and the lists of an audit beside it."""
     project = small_project(tmp_path_factory.mktemp("disk"))
     shutil.copytree(project.model("sft"), project.model("kd"))
-    write_parquet(pd.DataFrame({"response": []}), project.training_text("kd"))
     write_canaries(params().canaries, 0, project)
     for name, seed in (("m", 1), ("n", 2)):
         (project.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people(12, seed)))
