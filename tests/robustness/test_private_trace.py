@@ -8,50 +8,19 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
+from tests.support.private_marks import MARK, leaks, marked
 from tests.support.small_project import CommandLine, change, small_project
-from tests.support.standalone_models import people
 
-MARK = "Qzx~Vantry"
-PRIVATE = ("data", "models", ".kdleak")
 SIZES = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6}
-
-
-def marked(n: int, seed: int) -> list[dict]:
-    """Records with the mark in every field, tasks and facts too."""
-    rows = []
-    for number, row in enumerate(people(n, seed)):
-        response = f"{MARK} {row['response']}"
-        rows.append(
-            {
-                "instruction": f"{MARK} {row['instruction']}",
-                "context": f"{MARK} of case {seed} {number}",
-                "response": response,
-                "category": f"{MARK} kind",
-                "facts": [{"kind": f"{MARK} fact", "value": response}],
-            }
-        )
-    return rows
 
 
 def write(path: Path, rows: list[dict]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
-
-
-def leaks(root: Path) -> list[str]:
-    """Files outside the private folders, and names of any, that hold the mark."""
-    found = [str(p) for p in root.rglob("*") if MARK in p.name]
-    for path in root.rglob("*"):
-        if path.is_file() and path.relative_to(root).parts[0] not in PRIVATE:
-            held = pd.read_parquet(path).to_csv().encode() if path.suffix == ".parquet" else path.read_bytes()
-            if any(form in held for form in (MARK.encode(), MARK.encode("utf-16-le"))):
-                found.append(str(path))
-    return found
 
 
 @pytest.fixture(scope="module")
