@@ -68,7 +68,7 @@ def project(tmp_path_factory) -> Project:
 
 @pytest.fixture
 def read(tried, project, monkeypatch) -> Iterator[Callable[..., None]]:
-    """Every command, or each of `commands`, reads the project as it is."""
+    """Every command of a table reads the project as it is."""
     monkeypatch.chdir(project.root)
     monkeypatch.setattr("kdleak.tracking.mlflow.open_store", lambda _: contextlib.nullcontext(()))
     monkeypatch.setattr("kdleak.tracking.mlflow._Store", _Store)
@@ -77,9 +77,8 @@ def read(tried, project, monkeypatch) -> Iterator[Callable[..., None]]:
         monkeypatch.setattr(f"kdleak.render.{room}.drawing", lambda *_, **__: '<svg width="1pt"></svg>')
     inputs = itertools.count()
 
-    def with_commands(name: object, commands: list[list[str]] | None = None) -> None:
-        slow = TABLE["slow"] if next(inputs) % 3 == 0 else []
-        for command in [*(commands or TABLE["commands"]), *slow]:
+    def with_commands(name: object, table: dict[str, Any] = TABLE) -> None:
+        for command in [*table["commands"], *(table["slow"] if next(inputs) % 3 == 0 else [])]:
             tried(name, argv=["kdleak", *command])
 
     yield with_commands
@@ -103,7 +102,8 @@ def damaged(path: Path, write: Callable[[Path], object]) -> Iterator[None]:
 
 
 def test_sound_results_are_read_by_every_command(read, tried: Tried):
-    read("sound", [*TABLE["commands"], *TABLE["optional"]["commands"]])
+    every = {key: TABLE[key] + TABLE["optional"][key] for key in ("commands", "slow")}
+    read("sound", every)
     assert not tried.refused
 
 
@@ -142,7 +142,7 @@ def test_optional_stages(read, project):
     for name, what, value in chosen(changes):
         content = what if value is None else _changed(project.root / name, what, value[0])
         with damaged(project.root / name, lambda path, content=content: path.write_text(content)):
-            read((name, what[:60], value), table["commands"])
+            read((name, what[:60], value), table)
 
 
 def test_tables_and_locks(read, project):
