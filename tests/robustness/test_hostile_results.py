@@ -73,7 +73,7 @@ def read(tried, project, monkeypatch) -> Iterator[Callable[..., None]]:
     monkeypatch.setattr("kdleak.tracking.mlflow.open_store", lambda _: contextlib.nullcontext(()))
     monkeypatch.setattr("kdleak.tracking.mlflow._Store", _Store)
     monkeypatch.setattr("kdleak.tracking.mlflow.log_results", lambda *_, **__: None)
-    for room in ("charts", "roc"):  # the figures are made, and not drawn
+    for room in ("charts", "frontier", "roc"):  # the figures are made, and not drawn
         monkeypatch.setattr(f"kdleak.render.{room}.drawing", lambda *_, **__: '<svg width="1pt"></svg>')
     inputs = itertools.count()
 
