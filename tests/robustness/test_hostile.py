@@ -93,7 +93,7 @@ def test_families(tried, tmp_path):
 
 
 def test_records(tried, tmp_path):
-    table, good = TABLES["records"], "".join(json.dumps(row) + "\n" for row in marked(12, 1))
+    table, good = TABLES["records"], "".join(json.dumps(row | {"role": "private"}) + "\n" for row in marked(12, 1))
     lines = [json.dumps(row) for row in table["rows"]] + table["lines"] + [bomb(entry) for entry in table["built"]]
     contents = [("jsonl", f"{good}{line}\n".encode()) for line in lines]
     contents += [("csv", text.encode()) for text in table["csv"]]
