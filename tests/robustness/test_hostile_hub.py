@@ -49,6 +49,7 @@ def served(name: str, entry: Mapping[str, Any], sound: Mapping[str, Files]) -> S
     return Served(files, **{key: entry[key] for key in ("etag", "commit", "status", "body", "cut") if key in entry})
 
 
+@pytest.mark.faults  # half a minute, most of it imports of another process
 def test_hub(tried: Tried, tmp_path, sound):
     entries = [(f"o/m{i}", entry) for i, entry in chosen([*enumerate(TABLES["hub"]["models"])])]
     models = {"o/sound": Served(sound["model"]), "o/pickled": Served({"pytorch_model.bin": b"x", "config.json": b"{}"})}

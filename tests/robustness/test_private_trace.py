@@ -46,7 +46,8 @@ measure teacher, measure sft, measure seqkd, control, shadow, epsilon, judge tea
 report, sync, results, results --json, compare --csv"""
 
 
-@pytest.mark.parametrize("debug", [(), ("--debug",)])
+#: `make test` sends the records through the pipeline with `--debug`, which prints more than without.
+@pytest.mark.parametrize("debug", [pytest.param((), marks=pytest.mark.faults), ("--debug",)])
 def test_no_mark_leaves_the_pipeline(project, monkeypatch, capfd, debug):
     for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(variable, raising=False)
