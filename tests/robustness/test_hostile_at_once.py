@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from tests.robustness.test_faults import processes, results, smoke_project
+from tests.robustness.test_faults import processes, smoke_project
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc"),
 ]
-REPRO = ("repro", "base")  # the first stage that trains, and all before it
+REPRO = ("repro", "data")  # and what comes before it: the lock is the same for every stage
 
 
 def test_a_second_repro_beside_a_running_one_is_refused_and_harms_nothing(tmp_path):
@@ -26,8 +26,8 @@ def test_a_second_repro_beside_a_running_one_is_refused_and_harms_nothing(tmp_pa
         command = [sys.executable, "-m", "dvc", *REPRO]
         first = subprocess.Popen(command, cwd=project.folder, env=project.environment(), stdout=out, stderr=out)
     try:
-        held = training(project, first, log)
-        os.kill(held, signal.SIGSTOP)  # it trains for as long as the second one needs
+        held = working(project, first, log)
+        os.kill(held, signal.SIGSTOP)  # it works for as long as the second one needs
         second = project.dvc(*REPRO)
         os.kill(held, signal.SIGCONT)
         said = second.stdout + second.stderr
@@ -37,20 +37,21 @@ def test_a_second_repro_beside_a_running_one_is_refused_and_harms_nothing(tmp_pa
     finally:
         first.kill()
         first.wait()
-    before, locked = results(project), (project.folder / "dvc.lock").read_bytes()
+    kept = [project.folder / name for name in ("dvc.lock", "data/records.parquet", "data/splits.parquet")]
+    before = [path.read_bytes() for path in kept]
     third = project.dvc(*REPRO)
-    assert third.returncode == 0 and "Stage 'base' didn't change, skipping" in third.stdout, third.stdout
-    assert results(project) == before and (project.folder / "dvc.lock").read_bytes() == locked
+    assert third.returncode == 0 and "Stage 'data' didn't change, skipping" in third.stdout, third.stdout
+    assert [path.read_bytes() for path in kept] == before
     assert not processes(project)
     assert not [path for top in ("data", "models", "results") for path in (project.folder / top).rglob(".*.[0-9]*")]
 
 
-def training(project, first: subprocess.Popen, log) -> int:
-    """The process of the stage `base`, once it runs."""
+def working(project, first: subprocess.Popen, log) -> int:
+    """The process of the stage `data`, once it runs."""
     deadline = time.monotonic() + 600
     while first.poll() is None and time.monotonic() < deadline:
         for pid, words in processes(project).items():
-            if words[-2:-1] == ["base"] and any(word.endswith("/kdleak") for word in words):
+            if words[-2:-1] == ["data"] and any(word.endswith("/kdleak") for word in words):
                 return pid
         time.sleep(0.1)
     raise AssertionError(log.read_text())
