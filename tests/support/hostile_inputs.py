@@ -46,10 +46,11 @@ def one_clear_line(code: int, said: str) -> bool:
 
 
 def noting(line: Callable[[Exception], str], note: Callable[[str], object]) -> Callable[[Exception], str]:
-    """`line`, an error's one line for a user, that notes the traceback which `--debug` prints above it."""
+    """`line`, an error's one line for a user, that notes the traceback which `--debug` prints above it, without the
+    lines of source in it: constants of the code are called PRIVATE too."""
 
     def noted(error: Exception) -> str:
-        note(traceback_of(error))
+        note("".join(each for each in traceback_of(error).splitlines(keepends=True) if not each.startswith("    ")))
         return line(error)
 
     return noted
