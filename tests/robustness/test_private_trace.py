@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdleak.core.errors import KdleakError
 from tests.support.private_marks import MARK, leaks, marked
 from tests.support.small_project import CommandLine, change, small_project
 
@@ -83,3 +84,14 @@ def test_no_mark_leaves_an_audit(project, tmp_path, monkeypatch, capfd, debug):
     monkeypatch.delenv("KDLEAK_DEBUG", raising=False)
     assert (tmp_path / "kdleak-audit" / "audit.json").is_file() and not leaks(tmp_path)
     assert (tmp_path / ".kdleak").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_printed_and_what_debug_would_print_are_searched(tried):
+    def fail() -> None:
+        raise KdleakError("a clear line") from KdleakError(MARK)
+
+    tried("on standard output", lambda: print(MARK))
+    tried("in the traceback alone", fail)
+    tried("nowhere", lambda: print("nothing"))
+    assert ["on standard output" in tried.broken[0], "in the traceback alone" in tried.broken[1]] == [True, True]
+    assert len(tried.broken) == 2
