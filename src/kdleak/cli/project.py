@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from kdleak.core.distributed import size
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
-from kdleak.core.tasks import cores
 
 if TYPE_CHECKING:
     from kdleak.config.schema import Params
@@ -63,6 +62,8 @@ def shared_settings(measuring: bool = False) -> Params:
 
 def _measuring_processes(settings: Params) -> int:
     """`compute.measure_processes`; where that is 0, as many as train, but on the CPU one a core for small models."""
+    from kdleak.core.tasks import cores
+
     compute = settings.compute
     if compute.measure_processes:
         return compute.measure_processes

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kdleak.core.distributed import RENDEZVOUS, is_main
-from kdleak.core.tasks import cores
 
 #: Seconds that the others have to end by themselves when one has failed.
 _GRACE = 5.0
@@ -52,9 +51,10 @@ def say_error(text: str) -> None:
 
 
 def _start(rank: int, processes: int, folder: Path) -> subprocess.Popen:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     environment = {
-        "OMP_NUM_THREADS": str(max(1, cores() // processes)),
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
         # They find one another through a file; what they then tell each other stays in this machine.
         **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
         **os.environ,
