@@ -2,6 +2,7 @@
 one test's libraries do to logging, or its `--debug` to the environment, does not reach the next."""
 
 import faulthandler
+import gc
 import logging
 import os
 
@@ -10,6 +11,8 @@ import pytest
 # A child that runs out of its memory, as tests mean it to, is aborted: pytest would print where, as of a crash.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=faulthandler.disable)
+
+gc.set_threshold(100_000, 20, 20)
 
 LONGEST_FIRST = (
     "test_pipeline", "test_howto", "test_bad_input", "test_tracking", "test_engine", "test_audit_stage",
