@@ -31,7 +31,7 @@ SOURCE = Path(__file__).parents[1] / "support" / "failing_disk.c"
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """A small project with a student, and the lists of an audit beside it."""
-    project = small_project(tmp_path_factory.mktemp("disk"), marked)
+    project = small_project(tmp_path_factory.mktemp("disk"))
     shutil.copytree(project.model("sft"), project.model("kd"))
     write_canaries(params().canaries, 0, project)
     for name, seed in (("m", 1), ("n", 2)):
