@@ -34,7 +34,7 @@ real: setup
 	done
 
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 hostile: setup
 	KDLEAK_HOSTILE=all OMP_NUM_THREADS=1 python -m pytest -m 'faults or not faults' -p no:cacheprovider tests/robustness/test_hostile*.py \

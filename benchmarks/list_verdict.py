@@ -4,7 +4,9 @@
 
 PROJECT: a folder with the results of `dvc repro -P`. Null audits are lists that were parted by chance, groups whole:
 half of them the records of the no-KD student, half the non-members of a student that leaks, beside its baseline. Found:
-lists of true members, as a whole or in part, against as many non-members. No model is run; prints JSON.
+lists of true members, as a whole or in part, against as many non-members. Mild: lists of records that nobody used, of
+which the one has more of the records that any model finds easy: the student did not learn from it. No model is run;
+prints JSON.
 """
 
 from __future__ import annotations
@@ -12,16 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdleak.auditing.list_verdict import ALPHA, signals_of
+from kdleak.auditing.controls import PASSED
+from kdleak.auditing.judgement import NONE
+from kdleak.auditing.list_verdict import ALPHA, list_verdict, signals_of
 from kdleak.core.files import read_parquet
 from kdleak.core.paths import Project
-from kdleak.data.sides import MEMBER, as_sides
+from kdleak.data.sides import MEMBER, NONMEMBER, as_sides
 from kdleak.stats import clopper_pearson
 from kdleak.stats.list_test import CrossFit, list_test
 
@@ -35,6 +41,8 @@ PLANTED = (
     *(("kd", 100, 0.5), ("kd", 100, 0.25), ("kd", 100, 0.1), ("seqkd", 100, 0.25)),
 )
 PERMUTATIONS = 999
+#: Of lists that differ a little: the share of the easier half of the records that one of them gets.
+EASY = 0.65
 
 
 class Study:
@@ -105,6 +113,30 @@ def planted(study: Study, audits: int, say: Callable[[str], None]) -> list[dict]
     return rows
 
 
+def mild_differences(study: Study, audits: int) -> list[dict]:
+    """What the verdict says of lists that differ in themselves, by little, without and with the baseline beside.
+
+    Records are the no-KD student's, so that both lists were never used; a record that it finds easier than the median
+    (attack `loss`) comes into the list with a probability of EASY. The blind battery, which sees the texts alone, is
+    taken to have passed.
+    """
+    sft, kd = study.table("sft"), study.table("kd")
+    outside = kd[kd["role"] != MEMBER].reset_index(drop=True)
+    baseline = sft.set_index("record_id").loc[outside["record_id"]].reset_index()
+    easy = (baseline["loss"] > baseline["loss"].median()).to_numpy()
+    rows = []
+    for beside in ({}, {"no_kd": baseline}):
+        said: Counter[str] = Counter()
+        for seed in range(audits):
+            member = np.random.default_rng([seed, 9]).random(len(outside)) < np.where(easy, EASY, 1.0 - EASY)
+            lists = outside.assign(role=np.where(member, MEMBER, NONMEMBER))
+            judged = SimpleNamespace(kind=NONE)
+            report, _ = list_verdict(lists, beside, judged, PASSED, study.groups, seed)  # pyright: ignore[reportArgumentType]
+            said[report["kind"]] += 1
+        rows.append({"baseline": bool(beside), "audits": audits, "said": dict(said)})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("project", type=Path)
@@ -113,7 +145,8 @@ def main() -> None:
     study = Study(Project(given.project))
     null = null_audits(study, given.audits)
     found = planted(study, given.audits // 2, lambda line: print(line, file=sys.stderr))
-    print(json.dumps({"alpha": ALPHA, "null": null, "planted": found}, indent=1))
+    mild = mild_differences(study, min(20, given.audits))
+    print(json.dumps({"alpha": ALPHA, "null": null, "planted": found, "mild_differences": mild}, indent=1))
 
 
 if __name__ == "__main__":

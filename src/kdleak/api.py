@@ -37,9 +37,12 @@ def audit(
     logprobs: Mapping[str, str | Path] | None = None,
     endpoints: Mapping[str, str] | None = None,
     rate: float | None = None,
+    learned: bool = False,
+    show_text: bool = False,
     dtype: str = "fp32",
     device_map: str | None = None,
     bits: int | None = None,
+    identifiers: int = 0,
     out: str | Path | None = None,
 ) -> AuditResult:
     """How much of its teacher's private training data a student gives away.
@@ -48,7 +51,7 @@ def audit(
                 id; None where `logprobs` has it.
     members:    records of the private data; nonmembers: records like them that no model has seen. A file (JSONL,
                 Parquet, CSV), a DataFrame or dicts with instruction and response (and context), prompt and completion,
-                messages (a chat, whose last assistant turn is the response), or text.
+                messages (a chat, whose assistant turns are the responses), or text.
     teacher, baseline (the student without its teacher), reference (another architecture), pretrained (the student
                 before any fine-tuning), teacher_pretrained (the teacher
                 before its own), population (more records that no model has seen): each lets more be said.
@@ -61,7 +64,11 @@ def audit(
     logprobs:   log-prob files of models that are not here (`kdleak logprobs` writes one), by name: {"student": file}.
     endpoints:  addresses of completions endpoints, by name: {"student": "http://host:8000/v1"}; the model named beside
                 them is then the folder of its tokenizer. rate: requests a second, at most.
+    learned:    train a shadow of `pretrained` on half of `population`, for the attack `learned`; prints its cost first.
+    show_text:  make a page with the texts of the most exposed records too (exposed-texts.html; private).
     dtype, device_map, bits: precision (fp32, bf16, fp16, auto), auto to spread a model over GPUs, 8 or 4 bits.
+    identifiers: rank the hash, UUID or short link of each record among so many others of its format; 0: none is looked
+                for. It costs as many passes over the records that have one.
     out:        a folder for audit.json, scores.parquet and report.html (and overlap.csv, where lists overlap).
 
     Raises KdleakError, one line that names the remedy, for lists that overlap, models that are not safetensors, rows
@@ -87,6 +94,8 @@ def audit(
         cache=None if cache is None else Path(cache),
         loading=Loading(dtype, device_map, bits),
         rate=rate,
+        learned=learned,
+        show_text=show_text,
     )
     models = {
         "student": student,
@@ -99,7 +108,7 @@ def audit(
     if out is not None:
         check_out(Path(out))
     try:
-        result = run_audit(models, members, nonmembers, population, settings, logprobs, endpoints)
+        result = run_audit(models, members, nonmembers, population, settings, logprobs, endpoints, identifiers)
     except OverlapError as error:
         raise (error if out is None else error.save(Path(out))) from None
     if out is not None:

@@ -1,14 +1,16 @@
-"""Claims on lists in the chat format: `messages` with roles, the last assistant turn being the response."""
+"""Claims on lists in the chat format: `messages` with roles, each answer of the assistant being a response."""
 
 import json
+import re
 from copy import deepcopy
 
 import pandas as pd
 import pytest
 
 import kdleak
-from kdleak.auditing.conversations import transcript
+from kdleak.auditing.conversations import ChatEncoder, asking, read_messages, transcript
 from kdleak.auditing.lists import read_lists
+from kdleak.auditing.logprob_file import SCHEMA, read_logprobs
 from kdleak.core.errors import KdleakError
 from kdleak.data.encoding import Encoder
 from kdleak.data.templates import choose_template
@@ -49,9 +51,12 @@ def test_a_single_turn_is_the_record_that_instruction_and_response_are(tokenizer
         assert encoder.encode_frame(lists.frame) == encoder.encode_frame(plain.frame)
 
 
-def test_the_chat_template_gets_every_turn_and_the_response_is_the_last_assistant_turn(tokenizer):
+def test_the_chat_template_gets_every_turn_and_a_greeting_that_both_lists_have_is_no_overlap(tokenizer):
     earlier = [SYSTEM, {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
-    frame = read_lists(chats(MEMBERS, *earlier), chats(NONMEMBERS, *earlier)).frame
+    lists = read_lists(chats(MEMBERS, *earlier), chats(NONMEMBERS, *earlier))
+    assert lists.overlap == {"member": 1, "nonmember": 1} and lists.duplicates == {"member": 11, "nonmember": 11}
+    frame = lists.frame
+    assert len(frame) == 24 and frame["group_id"].nunique() == 24 and list(frame) == COLUMNS
     assert choose_template("auto", "messages", tokenizer) == "chat"
     record = Encoder(tokenizer, 2000, 2100, "chat").encode_frame(frame)[0]
     asked, said = frame["instruction"][0], frame["response"][0]
@@ -95,6 +100,14 @@ def test_chats_are_read_from_jsonl_parquet_and_csv_and_contents_in_parts(tmp_pat
         pd.testing.assert_frame_equal(found, expected)
 
 
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
+
+
+COLUMNS = [
+    *("record_id", "task", "instruction", "context", "response", "place", "role", "turns", "group_id"),
+]
+DEEP = nested(40)
 USER, ASSISTANT = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}
 
 
@@ -102,8 +115,10 @@ USER, ASSISTANT = {"role": "user", "content": "Who?"}, {"role": "assistant", "co
     ("messages", "words"),
     [
         ([USER], "no assistant turn"),
-        ([ASSISTANT], "no user turn stands right before"),
-        ([USER, ASSISTANT, SYSTEM, ASSISTANT], "no user turn stands right before"),
+        ([ASSISTANT], "no user or tool turn stands right before an assistant turn"),
+        ([SYSTEM, ASSISTANT], "no user or tool turn stands right before an assistant turn"),
+        ([USER, {"role": "assistant", "tool_calls": DEEP}], "message 2: a value in it is nested more than 32 deep"),
+        ([USER, {"role": "assistant", "tool_calls": [{1}]}], "message 2: it holds a set"),
         ([USER, {"role": "assistant", "content": " "}], "the last assistant turn is empty"),
         ([{"role": "human", "content": "Who?"}], "message 1: it has a role of another name; a message needs a role"),
         ([{"from": "human", "value": "Who?"}], "message 1: it has no role"),
@@ -117,6 +132,68 @@ def test_what_is_no_conversation_is_refused_in_one_line(messages, words):
     with pytest.raises(KdleakError) as caught:
         read_lists([{"messages": messages}, *chats(MEMBERS)], chats(NONMEMBERS))
     assert words in str(caught.value) and "row 1" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def conversation(row: dict[str, str], other: dict[str, str]) -> dict:
+    """Two answers: one behind a call of a tool, one that was reasoned."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look", "arguments": "{}"}}]}
+    found = {"role": "tool", "content": "found", "tool_call_id": "1"}
+    (asked, said), (again, last) = chat(row)["messages"], chat(other)["messages"]
+    return {"messages": [SYSTEM, asked, call, found, said, again, last | {"reasoning_content": "Hm."}]}
+
+
+def test_every_answer_is_a_record_behind_all_turns_before_it_and_a_conversation_is_one_group(tokenizer, tmp_path):
+    """Tools' calls and results and what was reasoned are context; neither is scored."""
+    more, others = people(12, 4), people(12, 5)
+    rows = [conversation(*pair) for pair in zip(MEMBERS, more, strict=True)]
+    outside = [conversation(*pair) for pair in zip(NONMEMBERS, others, strict=True)]
+    lists = read_lists(rows, outside)
+    frame = lists.frame
+    assert len(frame) == 48 and frame["group_id"].nunique() == 24 and set(frame.groupby("group_id").size()) == {2}
+    assert list(frame) == COLUMNS
+    first = frame[frame["place"] == "members, row 1 (message 5)"].iloc[0]
+    assert (first["instruction"], first["response"]) == ("found", MEMBERS[0]["response"])
+    assert first["context"].endswith(
+        f'User: {MEMBERS[0]["instruction"]}\nAssistant: [{{"function": {{"name": "look", "arguments": "{{}}"}}}}]'
+    )
+    second = frame[frame["place"] == "members, row 1 (message 7)"].iloc[0]
+    assert second["response"] == more[0]["response"] and f"Assistant: {MEMBERS[0]['response']}" in second["context"]
+    encoder = ChatEncoder(tokenizer, 2000, 2100, "chat")
+    record = encoder.encode_frame(frame[frame["place"] == second["place"]])[0]
+    prompt = tokenizer.decode(record.prompt)
+    assert prompt.endswith(f"<user> {more[0]['instruction']}\n<a>\n<think>\nHm.\n</think>\n\n")
+    assert "<tool> found\n" in prompt and tokenizer.decode(record.response[: record.n_scored]) == second["response"]
+    pd.DataFrame({"messages": [r["messages"] for r in rows]}).to_parquet(tmp_path / "m.parquet")
+    again = read_lists(tmp_path / "m.parquet", outside).frame
+    pd.testing.assert_frame_equal(again.drop(columns="place"), frame.drop(columns="place"))
+
+
+def test_a_conversation_of_the_other_list_is_an_overlap_wherever_it_ends():
+    rows = [conversation(*pair) for pair in zip(MEMBERS, people(12, 4), strict=True)]
+    outside = [conversation(*pair) for pair in zip(NONMEMBERS, people(12, 5), strict=True)]
+    begun = {"messages": rows[0]["messages"][:5]}
+    with pytest.raises(KdleakError, match="1 records stand in both"):
+        read_lists(rows, [*outside, begun])
+    kept = read_lists(rows, [*outside, begun], drop_overlap=True)
+    assert kept.overlap == {"member": 1, "nonmember": 1}
+
+
+def test_what_was_reasoned_is_read_wherever_it_stands():
+    thought, answer = "<think>\nHm.\n</think>\n\n", {"role": "assistant", "content": "Ada."}
+    for said in (
+        [answer | {"reasoning_content": "Hm."}],
+        [answer | {"thinking": "Hm."}],
+        [{"role": "reasoning", "content": "Hm."}, answer],
+        [{"role": "assistant", "content": f"{thought}Ada."}],
+    ):
+        (found,) = read_messages([USER, *said], "here")
+        assert found.turns == [USER, {"role": "assistant", "content": thought}] and found.response == "Ada."
+        assert list(asking(found.turns)) == [USER] == list(asking([USER]))
+
+
+def test_an_assistant_that_speaks_first_is_context():
+    (found,) = read_messages([ASSISTANT, USER, ASSISTANT, SYSTEM, ASSISTANT], "here")
+    assert found.turns == [ASSISTANT, USER] and found.message == 3
 
 
 def test_what_follows_the_last_assistant_turn_is_not_read():
@@ -143,3 +220,20 @@ def test_chats_are_audited(tokenizer, tmp_path):
     assert result.figures["inputs"]["records"]["shape"] == "messages"
     assert result.figures["inputs"]["models"]["student"]["template"] == "chat"
     assert SYSTEM["content"] not in result.report
+
+
+def test_a_log_prob_file_of_another_engine_names_an_answer_by_row_and_message(tmp_path):
+    rows = [conversation(*pair) for pair in zip(MEMBERS, people(12, 4), strict=True)]
+    outside = [conversation(*pair) for pair in zip(NONMEMBERS, people(12, 5), strict=True)]
+    frame = read_lists(rows, outside).frame
+    lines = [
+        {"side": side, "row": row, "message": message, "logprobs": [-float(row), -float(message)]}
+        for side in ("member", "nonmember")
+        for row in range(1, 13)
+        for message in (5, 7)
+    ]
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in [{"schema": SCHEMA}, *lines]))
+    answers = read_logprobs(path, "--logprobs", frame, None)
+    expected = [-float(n) for place in frame["place"] for n in re.findall(r"\d+", place)]
+    assert answers.statistics.log_prob.tolist() == expected

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from kdleak.auditing.gate import ABOVE, CANNOT_SAY, exit_code, read_limits
+from kdleak.auditing.list_verdict import NO_NULL
 from kdleak.core.errors import KdleakError
 
 FIGURES = {
@@ -17,7 +18,13 @@ FIGURES = {
         "power": {"noticeable_auc": 0.62},
         "excess": {"attacks": {"loss": {"at_least": -0.01}, "ez": {"at_least": 0.08}}},
     },
-    "list": {"kind": "no_evidence", "p_value": 0.02, "headline": "Nothing can be said.", "why": "Too few groups."},
+    "list": {
+        "kind": "no_evidence",
+        "p_value": 0.02,
+        "headline": "Nothing can be said.",
+        "why": "Too few groups.",
+        "placebo": {"baseline": 0.4},
+    },
     "membership": {"controls": {"permutation": {"best": {"p_value": 0.004}}}},
 }
 
@@ -57,6 +64,13 @@ def test_a_limit_on_the_list_cannot_be_judged_where_nothing_is_told_of_it():
         ["--fail-above: Nothing can be said. Too few groups."],
     )
     assert exit_code(untold, {"tpr": 0.02})[0] == ABOVE
+
+
+@pytest.mark.parametrize("placebo", [{}, {"baseline": None}])
+def test_no_limit_on_the_list_is_crossed_without_a_model_that_never_met_the_teacher(placebo):
+    alone = FIGURES | {"list": FIGURES["list"] | {"placebo": placebo}}
+    assert exit_code(alone, {"list_p": 0.05}) == (CANNOT_SAY, [f"--fail-above: Nothing can be said. {NO_NULL}"])
+    assert exit_code(alone, {"list_p": 0.01})[0] == 0
 
 
 @pytest.mark.parametrize("kind", ["lists_differ", "cannot_tell", "swapped"])

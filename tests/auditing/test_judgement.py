@@ -204,6 +204,7 @@ def test_an_attack_that_no_null_model_ran_says_what_cannot_be_known():
     found = judged(table(0, loss=0.0, ez=0.8), {"pretrained": table(1, loss=0.0)})
     assert found.best.attack == "ez" and not found.knows_a_null_model
     assert any("this audit cannot know" in sentence for sentence in words(found)["sentences"])
+    assert any("'ez', which costs passes of its own, ran on no model" in each for each in words(found)["sentences"])
 
 
 def test_prompts_that_were_cut_are_said():

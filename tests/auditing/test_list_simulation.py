@@ -8,6 +8,7 @@ import pytest
 from benchmarks import list_verdict as simulation
 
 from kdleak.core.paths import Project
+from kdleak.data.sides import as_roles
 
 
 @pytest.fixture
@@ -43,3 +44,16 @@ def test_what_was_used_is_found_and_what_was_not_is_seldom(study, monkeypatch):
     }  # fmt: skip
     null = simulation.null_audits(study, 20)
     assert null["audits"] == 20 == sum(null["deciles"]) and null["false_at_alpha"] <= 2 and len(said) == 1
+
+
+def test_without_a_model_that_never_met_the_teacher_no_mild_difference_is_said_to_be_learned(study, monkeypatch):
+    """20 lists that nobody used, of which one has more of the easy records: the test sees them, no words accuse."""
+    for name in ("sft", "kd"):  # what is easy is so for every model
+        table = study.table(name)
+        easy = np.random.default_rng(3).normal(size=len(table))
+        table[["loss", "zlib", "ez"]] += 2.0 * easy[:, None]
+        as_roles(table).to_parquet(study.project.scores(name))
+    monkeypatch.setattr(simulation, "EASY", 0.85)
+    alone, beside = simulation.mild_differences(study, 20)
+    assert alone["said"].get("learned", 0) == 0 and alone["said"]["cannot_tell"] >= 15 and alone["audits"] == 20
+    assert beside["said"].get("learned", 0) <= 1

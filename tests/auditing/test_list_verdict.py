@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdleak.auditing.list_verdict import ALPHA, CLEAR, FEWEST, LEARNED, NO_EVIDENCE, UNTOLD, list_verdict
+from kdleak.auditing.list_verdict import ALPHA, CLEAR, FEWEST, LEARNED, NO_EVIDENCE, NO_NULL, UNTOLD, list_verdict
 from kdleak.auditing.list_words import in_words, list_section
 from kdleak.stats import auc
 
@@ -45,10 +45,14 @@ def test_without_a_model_that_never_met_the_teacher_no_words_say_where_a_differe
     """Lists that differ a little, by less than the blind battery sees, look the same to this test."""
     others = {"no_kd": table(1)[["record_id", "role", "task"]]}  # no attack ran on it: as good as none
     for found in (judged(table(0, shift=1.0)), judged(table(0, shift=1.0), others)):
-        assert found["kind"] == LEARNED and "learned" not in found["headline"]
+        assert found["kind"] == UNTOLD and found["p_value"] <= ALPHA and "learned" not in found["headline"]
         assert found["headline"].startswith("Together, the records of this list stand out")
         assert found["sentences"][-1].startswith("Either the student learned from it, or the lists differ")
         assert "(--baseline, --pretrained), and this audit cannot tell which" in found["sentences"][-1]
+        assert (
+            found["why"] == NO_NULL and 0 < found["own_share"] < 1
+        )  # what would have been noticed stands all the same
+    assert judged(table(2))["kind"] == NO_EVIDENCE  # what does not stand out needs no other model
 
 
 def test_what_is_not_found_is_no_proof_and_the_words_say_what_would_have_been():
@@ -68,7 +72,7 @@ def test_what_is_said_to_be_noticeable_is_noticed():
     """Of 20 students that learned as much as is said to be noticed with 95 %, at least 16 are found."""
     stated = judged(table(5, 100))["noticeable_auc"]
     shift = 2.0 * 1.1 * _z(stated)  # a score's standard deviation is the square root of two
-    assert sum(judged(table(100 + seed, 100, shift))["kind"] == LEARNED for seed in range(20)) >= 16
+    assert sum(judged(table(100 + seed, 100, shift))["p_value"] <= ALPHA for seed in range(20)) >= 16
 
 
 def _z(area: float) -> float:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from kdleak.attacks import ATTACKS
+from kdleak.auditing.list_verdict import NO_NULL
 from kdleak.auditing.page import report_page
 from kdleak.auditing.result import AuditResult
 from kdleak.render.palette import STUDENT, STYLES
@@ -42,6 +43,7 @@ FIGURES = {
     },
     "list": {
         "kind": "learned",
+        "why": "",
         "headline": "The student learned from this list.",
         "sentences": ["All attacks together show it."],
         "p_value": 0.0005,
@@ -143,6 +145,7 @@ def test_the_first_screen_says_what_to_do_next(kind, step, scores):
         (False, "ez", "cannot_tell", "warn"),
         (True, "loss", "no_evidence", "warn"),
         (True, "ez", "learned", "bad"),
+        (True, "ez", NO_NULL, "warn"),
     ],
 )
 def test_no_leak_found_is_green_only_with_the_stated_power_and_a_strong_attack(
@@ -151,7 +154,8 @@ def test_no_leak_found_is_green_only_with_the_stated_power_and_a_strong_attack(
     membership = copy.deepcopy(FIGURES["membership"]) | {"attacks": {attack: LOSS}}
     verdict = FIGURES["verdict"] | {"strongest": {"attack": attack, "auc": 0.8, "nonmembers": N}}
     verdict |= {"power": {"noticeable_auc": 0.62, "probability": 0.95, "sufficient": sufficient}}
-    changes = {"membership": membership, "verdict": verdict, "list": FIGURES["list"] | {"kind": of_list}}
+    told = {"kind": "cannot_tell", "why": NO_NULL} if of_list == NO_NULL else {"kind": of_list}
+    changes = {"membership": membership, "verdict": verdict, "list": FIGURES["list"] | told}
     shown = first_screen(page_of(scores.assign(ez=scores["loss"]), "no_leak_found", **changes))
     assert re.search(r'class="[^"]*callout[^"]*"', shown)[0].split()[-1].strip('"') == tone
 

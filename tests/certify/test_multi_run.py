@@ -49,3 +49,23 @@ def test_the_second_half_of_the_pairs_chooses_nothing():
     values[16:] = -values[16:]
     turned = multi_run({"loss": values}, inside, 0.0)
     assert turned["statistic"] == "loss" and turned["epsilon_lower"] == 0 < found["epsilon_lower"]
+
+
+def test_one_pair_or_a_record_that_a_model_says_nothing_of_bounds_nothing():
+    values, inside = simulated(3, 16, 50.0)
+    assert multi_run({"loss": values[:2]}, inside[:2], 0.0) == {
+        "epsilon_lower": 0.0, "epsilon_if_all_right": 0.0, "pairs": 0, "true_positives": 0, "false_positives": 0,
+        "statistic": "loss",
+    }  # fmt: skip
+    undefined = np.where(np.arange(40) == 7, np.nan, values)
+    assert multi_run({"loss": undefined}, inside, 0.0) == multi_run({"loss": values}, inside, 0.0)
+
+
+def test_pairs_of_halves_replace_a_record_and_may_show_more_than_adding_one_costs():
+    """A count with Laplace noise is 1-private to adding a record. Of a record of +1 and one of −1 each
+    half has one: the other takes its place, which is 2-private, and a bound between 1 and 2 is right."""
+    rng, pairs = np.random.default_rng(0), 400
+    inside = np.tile([[True, False], [False, True]], (pairs, 1))
+    count = np.where(inside[:, 0], 1.0, -1.0) + rng.laplace(size=len(inside))
+    found = multi_run({"count": np.stack([count, -count], axis=1)}, inside, 0.0)
+    assert 1.0 < found["epsilon_lower"] < 2.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from kdleak.auditing.standalone import run_audit
 from kdleak.config.load import load_params, parse_params
 from kdleak.core.errors import KdleakError
 from kdleak.core.paths import Project
+from kdleak.core.yaml_file import read_yaml
 from kdleak.data.canaries import SPACE, canary_table
 from kdleak.data.encoding import EncodedRecord, Encoder
 from kdleak.data.sources import check_path, read_file
@@ -35,7 +37,7 @@ from kdleak.models.checkpoints import load_model, load_tokenizer, save_checkpoin
 from kdleak.models.compatibility import check_fit
 from kdleak.models.families import build_from_scratch, load_family
 from kdleak.models.hub import model_folder
-from kdleak.models.model_files import base_folder, weight_files
+from kdleak.models.model_files import base_folder, read_fields, weight_files
 from kdleak.pipeline.provenance import Provenance
 from kdleak.pipeline.validate import check_environment
 from kdleak.report.experiments import results_of
@@ -328,3 +330,12 @@ def test_what_the_system_refuses_is_one_line_with_the_file(folder, monkeypatch, 
     monkeypatch.setattr("kdleak.report.results_table.print_results", refuse)
     code, said = CommandLine(monkeypatch, capsys)(folder, "results")
     assert (code, said) == (1, "kdleak: error: secret/file: permission denied; mend that, then run it again\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file of /proc that opens and cannot be read")
+@pytest.mark.parametrize("read", [lambda p: read_yaml(p, ""), read_fields])
+def test_a_file_that_opens_and_fails_as_it_is_read_is_named(tmp_path, read):
+    (path := tmp_path / "config.json").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error") as refused:
+        read(path)
+    assert refused.value.filename == str(path)

@@ -123,7 +123,7 @@ def test_a_run_changes_the_lines_of_its_own_keys(tmp_path, setting):
 
 def test_no_speed_knob_stands_outside_compute_and_no_stage_declares_compute():
     assert set(DEFAULT["compute"]) == {
-        "device", "processes", "batch_tokens", "generation_batch", "micro_batch_tokens", "workers",
+        "device", "processes", "measure_processes", "batch_tokens", "generation_batch", "micro_batch_tokens", "workers",
     }  # fmt: skip
     for file in ("dvc.yaml", "study/dvc.yaml"):
         for stage in yaml.safe_load((ROOT / file).read_text())["stages"].values():

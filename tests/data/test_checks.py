@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from kdleak.config.load import load_params
+from kdleak.core.errors import KdleakError
 from kdleak.data.checks.validation import failure_message, run_checks
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import ROLES, record_id
@@ -242,3 +244,25 @@ def test_data_docs_hold_the_verdict_and_no_text(split, params, tmp_path):
         for text in split[column]:
             assert not text or " ".join(text.split()[:3]) not in everything
     assert split.loc[7, "role"].split()[0] + " " not in everything
+
+
+def test_a_page_of_data_docs_that_the_disk_refuses_is_an_error_and_the_earlier_ones_stay(
+    split, params, tmp_path, monkeypatch, capfd
+):
+    from great_expectations.data_context.store import tuple_store_backend as backend
+
+    write, refused = backend.TupleFilesystemStoreBackend._set, []
+
+    def first_refused(store, key, value, **options):
+        if not refused and "<html" in str(value):
+            refused.append(key)
+            raise OSError(errno.EIO, "input/output error")
+        return write(store, key, value, **options)
+
+    (docs := tmp_path / "docs").mkdir()
+    (docs / "index.html").write_text("of an earlier run")
+    monkeypatch.setattr(backend.TupleFilesystemStoreBackend, "_set", first_refused)
+    with pytest.raises(KdleakError, match="docs: the disk fails"):
+        run_checks(split, params, docs)
+    assert refused and "Traceback" not in "".join(capfd.readouterr())
+    assert (docs / "index.html").read_text() == "of an earlier run" and list(tmp_path.iterdir()) == [docs]

@@ -40,6 +40,7 @@ ASKED = {
     "defence.step": 0.1,
 }
 QUICK = {
+    "compute.measure_processes": 1,
     "base.epochs": 1,
     "teacher.epochs": 1,
     "canaries.references": 10,

@@ -1,6 +1,8 @@
 """Model folders: whole or absent, safetensors only, and never with code of their own."""
 
+import io
 import json
+import logging
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import replacing_folder
+from kdleak.inference.generation import Sampling, generate
 from kdleak.models.architecture import UNLIMITED
 from kdleak.models.checkpoints import load_model, load_tokenizer, position_limit, save_checkpoint
 from kdleak.models.families import Family, build_from_scratch, load_family
@@ -104,3 +107,29 @@ def test_the_limit_of_a_prompt_is_the_models_own(tmp_path):
     for architecture, limit in limits.items():
         model_of(architecture).save_pretrained(tmp_path / architecture)
         assert position_limit(tmp_path / architecture) == limit, architecture
+
+
+def test_texts_that_end_with_the_token_that_pads_need_no_mask_and_no_advice_to_pass_one(tmp_path, tokenizer):
+    eos = tokenizer.eos_token_id
+    save_checkpoint(small(tokenizer, pad_token_id=eos, eos_token_id=eos, initializer_range=0.5), tokenizer, tmp_path)
+    advice, log = io.StringIO(), logging.getLogger("transformers.modeling_utils")
+    log.addHandler(handler := logging.StreamHandler(advice))
+    prompts = [(eos, 5, 6, eos), (7, eos), (eos,), (9, 8, 7, 6, 5, 4)]
+    try:
+        model = load_model(tmp_path)
+        found = generate(model, prompts, Sampling(max_new_tokens=8, max_tokens=32, temperature=0.0), eos_id=-1)
+        for prompt, response in zip(prompts, found, strict=True):
+            masked = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=int)}
+            alone = model.generate(**masked, do_sample=False, max_new_tokens=8, eos_token_id=[])
+            assert alone[0, len(prompt) :].tolist() == list(response)
+        long, short = torch.tensor([9, 8, 7, 6]), torch.tensor([5, 6, eos, eos])
+        with torch.no_grad():
+            together = model(torch.stack((long, short))).logits[1, :2]
+            torch.testing.assert_close(together, model(short[None, :2], attention_mask=torch.ones(1, 2)).logits[0])
+        assert not advice.getvalue()
+        log.filters.clear()  # now it is given: of just these texts
+        log.warning_once.__func__.cache_clear()
+        model(short[None])
+        assert "attention_mask" in advice.getvalue()
+    finally:
+        log.removeHandler(handler)

@@ -61,7 +61,11 @@ def test_ones_own_teacher_is_taken_as_it_is_and_the_controls_is_its_base(folder)
 def test_teacher_epochs_0_is_refused_where_a_teacher_would_have_to_be_trained(folder):
     with pytest.raises(KdleakError, match=r"teacher.epochs: 0 trains no teacher, and families.yaml names none that is"):
         check_environment(params(**OWN), own_family(folder, fine_tuned=None))
-    for more, named in (({"shadow.models": 8}, "shadow.models"), ({"defence.name": "lora"}, "defence.name 'lora'")):
+    for more, named in (
+        ({"shadow.models": 8}, "shadow.models"),
+        ({"epsilon.canaries": 40}, "epsilon.canaries"),
+        ({"defence.name": "lora"}, "defence.name 'lora'"),
+    ):
         with pytest.raises(KdleakError, match=rf"teacher.epochs: 0 trains no teacher, and {named} needs one that is"):
             check_environment(params(**OWN, **more), own_family(folder))
 

@@ -152,6 +152,7 @@ def test_a_clean_split_of_ones_own_passes_the_gate(project, kdleak):
         assert kdleak(project.folder, stage)[0] == 0
 
 
+@pytest.mark.faults  # it is asked again and again before that is said
 def test_a_hub_that_cannot_be_reached_is_one_line(project):
     configure(project, None, {"data.source": "hub"})
     run = project.run("env", "HF_ENDPOINT=http://127.0.0.1:9", sys.executable, "-m", "kdleak", "data")

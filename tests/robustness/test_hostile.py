@@ -35,6 +35,7 @@ from kdleak.models.lora import with_lora
 from kdleak.models.model_files import content_hash
 from kdleak.pipeline.validate import check_environment
 from tests.support.hostile_inputs import TABLES, bomb, chosen
+from tests.support.private_marks import marked
 from tests.support.small_project import change, small_project
 from tests.support.standalone_models import people, tokenizer_of
 from tests.support.tiny_models import tiny_model
@@ -92,24 +93,24 @@ def test_families(tried, tmp_path):
 
 
 def test_records(tried, tmp_path):
-    table, good = TABLES["records"], "".join(json.dumps(row) + "\n" for row in people(12, 1))
+    table, good = TABLES["records"], "".join(json.dumps(row | {"role": "private"}) + "\n" for row in marked(12, 1))
     lines = [json.dumps(row) for row in table["rows"]] + table["lines"] + [bomb(entry) for entry in table["built"]]
     contents = [("jsonl", f"{good}{line}\n".encode()) for line in lines]
     contents += [("csv", text.encode()) for text in table["csv"]]
     contents += [(ending, bytes.fromhex(digits)) for ending, digits in table["bytes"]]
-    nonmembers = people(12, 2)
+    nonmembers = marked(12, 2)
     for ending, content in chosen(contents):
         path = tmp_path / f"rows.{ending}"
         path.write_bytes(content)
         tried(content[-200:], lambda path=path: read_lists(path, nonmembers))
         tried(content[-200:], lambda path=path: list(read_file(path, needs_role=True)))
-    tried.done()
+    tried.done(tmp_path, tuple(f"rows.{ending}" for ending, _ in contents))
 
 
 def test_audit(tried, tmp_path, model, monkeypatch):
     shutil.copytree(model, tmp_path / "model")
     for name, seed in (("m", 1), ("n", 2)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people(12, seed)))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked(12, seed)))
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "taken" / "scores.parquet").mkdir(parents=True)
     os.mkfifo(tmp_path / "pipe")
@@ -119,7 +120,7 @@ def test_audit(tried, tmp_path, model, monkeypatch):
         others = [part for key, name in sound.items() if key not in given for part in (key, str(tmp_path / name))]
         monkeypatch.chdir(tmp_path)
         tried(options, lambda: None, refused=True, argv=["kdleak", "audit", *others, *given])
-    tried.done()
+    tried.done(tmp_path, ("m.jsonl", "n.jsonl"))
     assert not (tmp_path / "out" / "audit.json").exists()
 
 
@@ -139,7 +140,7 @@ def test_model_folders(tried, tmp_path, model, monkeypatch):
 
 def _read(folder: Path) -> None:
     """All that an audit reads of a model folder, before its first pass."""
-    frame = pd.DataFrame(people(3, 1)).assign(context="", record_id=["a", "b", "c"])
+    frame = pd.DataFrame(marked(3, 1)).assign(record_id=["a", "b", "c"])
     load_model(folder)
     content_hash(folder)
     tokenizer = load_tokenizer(folder)

@@ -10,16 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from kdleak.core.files import write_parquet
 from kdleak.data.canaries import write_canaries
 from tests.support.commands import refusal_in, run_commands
 from tests.support.distillation import params
 from tests.support.hostile_inputs import TABLES, Tried, chosen
+from tests.support.private_marks import PRIVATE_FOLDERS, leaks, marked
 from tests.support.small_project import small_project
-from tests.support.standalone_models import people
 
 pytestmark = [
     pytest.mark.faults,
@@ -35,10 +33,9 @@ def whole(tmp_path_factory) -> Path:
     """A small project with a student, and the lists of an audit beside it."""
     project = small_project(tmp_path_factory.mktemp("disk"))
     shutil.copytree(project.model("sft"), project.model("kd"))
-    write_parquet(pd.DataFrame({"response": []}), project.training_text("kd"))
     write_canaries(params().canaries, 0, project)
     for name, seed in (("m", 1), ("n", 2)):
-        (project.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people(12, seed)))
+        (project.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked(12, seed)))
     return project.root
 
 
@@ -72,7 +69,9 @@ def test_disk(tried: Tried, tmp_path, whole):
         if not refused:
             assert failed["code"] == 0 and "Traceback" not in failed["err"], (entry, failed)
         said = refusal_in(failed["err"])
-        tried.ended(entry, failed["code"], said, refused)
+        beside = failed["out"] + failed["err"] + failed["trace"] + well["out"] + well["err"]
+        tried.ended(entry, failed["code"], said, refused, beside)
+        tried.broken += leaks(tmp_path / str(number), (*PRIVATE_FOLDERS, "m.jsonl", "n.jsonl"))
         if refused and entry["names"] not in said:
             tried.broken.append(f"{entry} does not name {entry['names']}: {said}")
         if well["code"]:

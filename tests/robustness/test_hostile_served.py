@@ -19,15 +19,16 @@ from kdleak.data.sides import MEMBER
 from kdleak.inference import http_client
 from kdleak.inference.completions import Endpoint, parse_address
 from tests.support.hostile_inputs import TABLES, Tried, bomb, chosen
-from tests.support.standalone_models import people
+from tests.support.private_marks import marked
 
 TABLE = TABLES["served"]
 TEXTS = [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def records() -> pd.DataFrame:
-    frame = pd.DataFrame(people(24, 1))
-    ids = [record_id(i, "", r) for i, r in zip(frame["instruction"], frame["response"], strict=True)]
+    frame = pd.DataFrame(marked(24, 1))
+    texts = frame[["instruction", "context", "response"]]
+    ids = [record_id(*each) for each in texts.itertuples(index=False)]
     places = [f"members, row {i}" for i in range(1, 25)]
     return frame.assign(record_id=ids, role=MEMBER, place=places)
 
@@ -44,7 +45,7 @@ def test_logprob_files(tried: Tried, tmp_path):
         first = str(entry.get("line", first)).replace("ID", table["record_id"][0])
         path.write_text("\n".join([entry.get("header", header), first, *rest]))
         tried(str(entry)[:200], lambda: read_logprobs(path, "--logprobs", table, None).statistics.log_prob.sum())
-    tried.done()
+    tried.done(tmp_path)
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ import pytest
 from tests.support.commands import refusal_in, run_commands
 from tests.support.hostile_inputs import TABLES, Tried, chosen
 from tests.support.pipeline_project import ROOT
+from tests.support.private_marks import leaks, marked
 from tests.support.small_project import small_project
-from tests.support.standalone_models import people
 
 NOBODY = 65534
 
@@ -46,7 +46,7 @@ def place() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="kdleak-user-"))
     top.chmod(0o755)
     (top / "project").mkdir()
-    project = small_project(top / "project")
+    project = small_project(top / "project", marked)
     for name in ("own", "closed", "open", "python", "site", "repository"):
         (top / name).mkdir()
     for name in ("open/model", "closed/model", "shut"):
@@ -55,7 +55,7 @@ def place() -> Iterator[Path]:
             path.chmod(0o644)
     (top / "shut" / "model.safetensors").chmod(0o600)
     for file, seed in (("own/m", 1), ("own/n", 2), ("closed/m", 3), ("secret", 4)):
-        (top / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in people(12, seed)))
+        (top / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked(12, seed)))
     for path in (top / "own", *(top / "own").iterdir()):
         os.chown(path, NOBODY, NOBODY)
     (top / "secret.jsonl").chmod(0o600)
@@ -93,13 +93,15 @@ def test_user(tried: Tried, place):
     before = {path: path.stat().st_mode for path in (place / "project").rglob("*")}
     for entry, ending in zip(entries, run_commands(cases, environment, prefix), strict=True):
         said = refusal_in(ending["err"]) if ending["code"] else ""
-        tried.ended(entry, ending["code"], said, refused="says" in entry)
+        beside = ending["out"] + ending["err"] + ending["trace"]
+        tried.ended(entry, ending["code"], said, "says" in entry, beside)
         if "says" not in entry and ending["code"]:
             tried.broken.append(f"{entry} -> {ending}")
         elif entry.get("says", "") not in said:
             tried.broken.append(f"{entry} says otherwise: {said}")
     assert before == {path: path.stat().st_mode for path in (place / "project").rglob("*")}
-    tried.done()
+    tried.broken += leaks(place / "project")
+    tried.done(place / "own", ("m.jsonl", "n.jsonl", "cache"))
     cache = place / "own" / "cache"
     assert cache.stat().st_mode & 0o777 == 0o700 and cache.stat().st_uid == NOBODY
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in cache.iterdir())

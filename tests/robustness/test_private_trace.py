@@ -8,50 +8,20 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
+from kdleak.core.errors import KdleakError
+from tests.support.private_marks import MARK, leaks, marked
 from tests.support.small_project import CommandLine, change, small_project
-from tests.support.standalone_models import people
 
-MARK = "Qzx~Vantry"
-PRIVATE = ("data", "models", ".kdleak")
 SIZES = {"private": 12, "public": 12, "heldout": 12, "auxiliary": 6, "population": 6}
-
-
-def marked(n: int, seed: int) -> list[dict]:
-    """Records with the mark in every field, tasks and facts too."""
-    rows = []
-    for number, row in enumerate(people(n, seed)):
-        response = f"{MARK} {row['response']}"
-        rows.append(
-            {
-                "instruction": f"{MARK} {row['instruction']}",
-                "context": f"{MARK} of case {seed} {number}",
-                "response": response,
-                "category": f"{MARK} kind",
-                "facts": [{"kind": f"{MARK} fact", "value": response}],
-            }
-        )
-    return rows
 
 
 def write(path: Path, rows: list[dict]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
-
-
-def leaks(root: Path) -> list[str]:
-    """Files outside the private folders, and names of any, that hold the mark."""
-    found = [str(p) for p in root.rglob("*") if MARK in p.name]
-    for path in root.rglob("*"):
-        if path.is_file() and path.relative_to(root).parts[0] not in PRIVATE:
-            held = pd.read_parquet(path).to_csv().encode() if path.suffix == ".parquet" else path.read_bytes()
-            if any(form in held for form in (MARK.encode(), MARK.encode("utf-16-le"))):
-                found.append(str(path))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +47,8 @@ measure teacher, measure sft, measure seqkd, control, shadow, epsilon, judge tea
 report, sync, results, results --json, compare --csv"""
 
 
-@pytest.mark.parametrize("debug", [(), ("--debug",)])
+#: `make test` sends the records through the pipeline with `--debug`, which prints more than without.
+@pytest.mark.parametrize("debug", [pytest.param((), marks=pytest.mark.faults), ("--debug",)])
 def test_no_mark_leaves_the_pipeline(project, monkeypatch, capfd, debug):
     for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(variable, raising=False)
@@ -113,3 +84,14 @@ def test_no_mark_leaves_an_audit(project, tmp_path, monkeypatch, capfd, debug):
     monkeypatch.delenv("KDLEAK_DEBUG", raising=False)
     assert (tmp_path / "kdleak-audit" / "audit.json").is_file() and not leaks(tmp_path)
     assert (tmp_path / ".kdleak").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_printed_and_what_debug_would_print_are_searched(tried):
+    def fail() -> None:
+        raise KdleakError("a clear line") from KdleakError(MARK)
+
+    tried("on standard output", lambda: print(MARK))
+    tried("in the traceback alone", fail)
+    tried("nowhere", lambda: print("nothing"))
+    assert ["on standard output" in tried.broken[0], "in the traceback alone" in tried.broken[1]] == [True, True]
+    assert len(tried.broken) == 2

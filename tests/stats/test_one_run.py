@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from kdleak.stats.epsilon import epsilon_bound
-from kdleak.stats.f_dp import f_dp_epsilon, gaussian_delta, gaussian_mu
+from kdleak.stats.f_dp import choice_epsilon, f_dp_epsilon, gaussian_delta, gaussian_mu, profile_refuted
 from kdleak.stats.one_run import one_run_epsilon, one_run_p_value
 from kdleak.stats.operating_points import clopper_pearson
 from tests.support.shared import shared
@@ -96,6 +96,15 @@ def test_the_p_value_is_the_plain_formula():
         assert one_run_p_value(m, guesses, correct, epsilon, delta) == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_number_of_guesses_that_the_training_chose_is_paid_for_by_the_mode_of_the_fewest():
+    for fewest, epsilon in ((25, 1.0), (1, 3.0), (40, 0.0)):
+        x = math.exp(epsilon) / (1 + math.exp(epsilon))
+        mode = binom.pmf(np.arange(fewest + 1), fewest, x).max()
+        expected = min(1.0, binom.sf(44, 50, x) + 2 * 250 * 1e-4 * mode)
+        assert one_run_p_value(250, 50, 45, epsilon, 1e-4, fewest) == pytest.approx(expected, abs=1e-12)
+        assert one_run_p_value(250, 50, 45, epsilon, 1e-4) <= expected
+
+
 def test_the_gaussian_mechanism_is_tight_at_its_point():
     for epsilon, delta in ((0.0, 1e-3), (1.0, 1e-5), (8.0, 1e-6), (40.0, 1e-4)):
         mu = gaussian_mu(epsilon, delta)
@@ -116,3 +125,38 @@ def test_of_randomised_response_the_bound_is_below_its_epsilon_as_often_as_state
     # As near as an exact binomial interval of 500 trials lets it come: in standard errors of the log odds.
     median = bounds[np.searchsorted(masses.cumsum(), 0.5)]
     assert median > epsilon + (norm.ppf(significance) - 0.4) / math.sqrt(coins * x * (1 - x))
+
+
+@pytest.mark.parametrize("alternatives", [1, 9, 99])
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 4.0])
+def test_of_secrets_of_many_values_the_bound_is_below_epsilon_as_often_as_stated_and_near_it(alternatives, epsilon):
+    """k-ary randomised response tells the value with probability e^ε / (e^ε + k): over all that can come out."""
+    x, secrets = math.exp(epsilon) / (math.exp(epsilon) + alternatives), 200
+    bounds = np.array([choice_epsilon(secrets, secrets, right, 0.0, alternatives) for right in range(secrets + 1)])
+    masses = binom.pmf(np.arange(secrets + 1), secrets, x)
+    assert 0.95 <= masses[bounds <= epsilon].sum() < 0.99
+    median = bounds[np.searchsorted(masses.cumsum(), 0.5)]
+    assert median >= max(0.0, epsilon + (norm.ppf(0.05) - 0.6) / math.sqrt(secrets * x * (1 - x)) - 0.05)
+
+
+def test_a_secret_of_two_values_is_a_coin():
+    """Two proofs of nearly one bound; the second is the sharper where δ is large."""
+    for guesses, correct, delta, slack in ((100, 90, 0.0, 0.0), (250, 190, 1e-5, 0.0), (40, 40, 1e-3, 1.0)):
+        coin, choice = one_run_epsilon(250, guesses, correct, delta), choice_epsilon(250, guesses, correct, delta, 1)
+        assert coin - 0.05 < choice < coin + slack
+    assert choice_epsilon(100, 100, 1, 0.0, 99) == 0.0 < choice_epsilon(100, 100, 100, 1e-5, 99)
+
+
+def test_of_a_mechanism_that_fails_with_probability_delta_95_of_100_bounds_hold():
+    """Each of 300 secrets of 10 values is told in full with probability 1e-3, else by randomised response of ε 1."""
+    rng, x, bounds = np.random.default_rng(0), math.e / (math.e + 9), []
+    for _ in range(100):
+        right = (rng.random(300) < np.where(rng.random(300) < 1e-3, 1.0, x)).sum()
+        bounds.append(choice_epsilon(300, 300, int(right), 1e-3, 9))
+    assert (np.array(bounds) <= 1.0).sum() >= 95 and np.median(bounds) > 0.4
+
+
+def test_more_points_of_a_curve_refute_more():
+    weak, strong = [(3.0, 1e-5)], [(3.0, 1e-5), (0.5, 0.01)]
+    assert profile_refuted(250, 100, 90, strong) and not profile_refuted(250, 100, 90, weak)
+    assert not profile_refuted(250, 100, 60, strong)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdleak.models.checkpoints import load_model
+from kdleak.models.checkpoints import load_model, load_tokenizer
 
 #: (number of the request for completions, from 1; its body; the answer that the model gives) -> (status, headers, body)
 Fault = Callable[[int, dict[str, Any], dict[str, Any]], tuple[int, dict[str, str], bytes] | None]
@@ -40,12 +40,34 @@ def answer(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     return {"object": "text_completion", "choices": choices[::-1], "usage": used}
 
 
+def text_answer(model: Any, tokenizer: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """What a server without `echo` says: the greedy continuation of each prompt, or of the messages, as text."""
+    if "messages" in body:
+        text = "".join(turn["content"] for turn in body["messages"]) + "\n"
+        written = _continued(model, tokenizer, tokenizer(text)["input_ids"], body["max_tokens"])
+        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": written}}]}
+    texts = [_continued(model, tokenizer, prompt, body["max_tokens"]) for prompt in body["prompt"]]
+    return {"choices": [{"index": i, "text": text, "logprobs": None} for i, text in enumerate(texts)][::-1]}
+
+
+def _continued(model: Any, tokenizer: Any, prompt: list[int], tokens: int) -> str:
+    with torch.no_grad():
+        made = model.generate(torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    return tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
+
+
 @contextmanager
 def completions_server(
-    folder: Path, fault: Fault | None = None, models: tuple[str, ...] = ("tiny",), port: int = 0
+    folder: Path,
+    fault: Fault | None = None,
+    models: tuple[str, ...] = ("tiny",),
+    port: int = 0,
+    text_alone: bool = False,
 ) -> Iterator[Served]:
-    """Serve the model of `folder`; fault: what the server does instead where it gives something. port: 0 for any."""
+    """Serve the model of `folder`; fault: what the server does instead where it gives something. port: 0 for any.
+    text_alone: it gives no log-probs, and takes chats too."""
     model = load_model(folder, "cpu")
+    tokenizer = load_tokenizer(folder)
     said: Served
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,11 +84,15 @@ def completions_server(
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             said.asked += 1
             said.headers = dict(self.headers)
-            assert self.path == "/v1/completions" and body["echo"] and body["logprobs"] == 1
-            found = answer(model, body)
+            if text_alone:
+                assert self.path == ("/v1/chat/completions" if "messages" in body else "/v1/completions")
+                found = text_answer(model, tokenizer, body)
+            else:
+                assert self.path == "/v1/completions" and body["echo"] and body["logprobs"] == 1
+                found = answer(model, body)
             instead = None if fault is None else fault(said.asked, body, found)
             if instead is None:
-                said.texts += len(body["prompt"])
+                said.texts += len(body.get("prompt", [0]))
             self.give(*(instead or (200, {}, json.dumps(found).encode())))
 
         def give(self, status: int, headers: dict[str, str], content: bytes) -> None:

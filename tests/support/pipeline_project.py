@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Parameters that make the whole pipeline a matter of seconds. Reached by `-S` alone.
 SMOKE = {
     "model.family": "gpt2-smoke",
+    "compute.measure_processes": 1,
     "data.rows": 420,
     "data.sizes.private": 60,
     "data.sizes.public": 60,

@@ -40,20 +40,23 @@ def change(content: dict, key: str, value: object) -> None:
     content[last] = value
 
 
-def small_project(folder: Path) -> Project:
-    """Records of every role, base models, teacher and no-KD student; results of the teacher that say nothing."""
+def small_project(folder: Path, records: Callable[[int, int], list[dict]] = people) -> Project:
+    """Records of every role, base models, teacher and no-KD student; results of the teacher that say nothing.
+
+    records: n rows drawn by a seed.
+    """
     made = Project(folder)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     for key, value in SETTINGS.items():
         change(settings, key, value)
     made.params.write_text(yaml.safe_dump(settings, sort_keys=False))
     shutil.copy(ROOT / "families.yaml", folder)
-    rows = pd.DataFrame(people(48, seed=4))
-    frame = rows.assign(context="", task="qa", role=np.repeat(ROLES, [12, 12, 12, 6, 6]))
-    frame["record_id"] = [record_id(i, "", r) for i, r in zip(frame["instruction"], frame["response"], strict=True)]
+    rows = pd.DataFrame([{"context": "", **row} for row in records(48, 4)])[["instruction", "context", "response"]]
+    frame = rows.assign(task="qa", role=np.repeat(ROLES, [12, 12, 12, 6, 6]))
+    frame["record_id"] = [record_id(*texts) for texts in rows.itertuples(index=False)]
     frame["group_id"], frame["facts"] = group_ids(frame), [[] for _ in range(48)]
     write_parquet(frame, made.records)
-    tokenizer = tokenizer_of(rows.to_dict("records"))
+    tokenizer = tokenizer_of(rows.drop(columns="context").to_dict("records"))
     for name, seed in MODELS.items():
         model = tiny_model(seed=seed, layers=1, vocabulary=len(tokenizer), positions=512)
         save_checkpoint(model, tokenizer, folder / "models" / name)

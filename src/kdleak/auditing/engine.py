@@ -83,17 +83,18 @@ def run(
     records: pd.DataFrame,
     settings: EngineSettings,
     ask: Ask | None = None,
+    tuning: Tuning | None = None,
 ) -> ModelAudit | None:
     """Audit `subjects["target"]`; None in a process that is not the main one, which shares the passes alone.
 
     records: record_id, role (member or nonmember), task, group_id and the text, in the order in which the subjects
-    encoded them. ask: who makes the passes; by default a `ModelRunner`, for which each subject is a `Subject`. Raises
-    KdleakError where no attack can run.
+    encoded them. ask: who makes the passes; by default a `ModelRunner`, for which each subject is a `Subject`. tuning:
+    as `judge` takes it. Raises KdleakError where no attack can run.
     """
     passes = make_passes(subjects, records, _attacked(subjects, settings), settings, ask)
     if not is_main():
         return None
-    return judge(passes, {name: subject.tokenizer for name, subject in subjects.items()}, records, settings)
+    return judge(passes, {name: subject.tokenizer for name, subject in subjects.items()}, records, settings, tuning)
 
 
 def judge(
@@ -220,7 +221,7 @@ def _attack_input(
 def _continued(results: PassResults, tokenizer: PreTrainedTokenizerBase | None) -> list[tuple[str, str]]:
     """The greedy continuation of each prompt beside the record's own words; none where these were not made."""
     return (
-        []
+        list(results.written)
         if results.continuations is None or tokenizer is None
         else list(zip(*results.continuations.texts(tokenizer), strict=True))
     )
@@ -273,7 +274,8 @@ def _controls(
     shares = dict(zip(records["record_id"], overlap, strict=True))
     seed = derive(settings.seed, "controls")
     cache = None if settings.cache is None else ArrayCache(settings.cache)  # of this process alone
-    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in passes}
+    scored = [name for name, results in passes.items() if not results.written]  # the others gave text alone
+    models = {name: mean_log_prob(passes[name].statistics) for name in BLIND_MODELS if name in scored}
     blind = blind_control(records, seed=seed, cache=cache, models=models)
     return blind, {
         "blind": blind.report,

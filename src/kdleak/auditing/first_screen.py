@@ -7,7 +7,7 @@ from typing import Any
 
 from kdleak.attacks import ATTACKS
 from kdleak.auditing.judgement import CANNOT_TELL, LEAK, LISTS_DIFFER, NONE, SWAPPED, reference_attacks
-from kdleak.auditing.list_verdict import LEARNED
+from kdleak.auditing.list_verdict import LEARNED, NO_NULL
 from kdleak.render.blocks import Block, Bullets, Callout, Code, Heading, Marked, Paragraph, Strong
 from kdleak.render.wording import listed
 
@@ -72,12 +72,13 @@ def first_screen(figures: Mapping[str, Any]) -> list[Block]:
 
 def _tone(figures: Mapping[str, Any]) -> str:
     """Green only where a leak would have been noticed: with the stated power, and if a strong attack ran; never where
-    the list as a whole was learned from."""
+    the list as a whole was learned from, or stands out for a reason that cannot be told."""
     verdict = figures["verdict"]
     if verdict["kind"] == NONE and figures["list"]["kind"] == LEARNED:
         return "bad"
+    stands_out = figures["list"]["why"] == NO_NULL
     noticed = verdict["power"]["sufficient"] and reference_attacks(list(figures["membership"]["attacks"]))
-    return _TONE.get(verdict["kind"], "good" if noticed else "warn")
+    return _TONE.get(verdict["kind"], "good" if noticed and not stands_out else "warn")
 
 
 def _meaning(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdleak.auditing.judgement import LEAK, NONE
-from kdleak.auditing.list_verdict import UNTOLD
+from kdleak.auditing.list_verdict import NO_NULL, UNTOLD, knows_a_null
 from kdleak.core.errors import KdleakError, nearest
 
 #: Exit codes beside 0 (nothing is shown to be above its limit) and those of errors: a limit is crossed; the audit can
@@ -45,8 +45,8 @@ def exit_code(figures: Mapping[str, Any], limits: Mapping[str, float]) -> tuple[
     verdict = figures["verdict"]
     if limits and verdict["kind"] not in (LEAK, NONE):
         return CANNOT_SAY, [f"--fail-above: {verdict['headline']}"]
-    if "list_p" in limits and (listed := figures["list"])["kind"] == UNTOLD:
-        return CANNOT_SAY, [f"--fail-above: {listed['headline']} {listed['why']}"]
+    if "list_p" in limits and (why := _untold(figures["list"], limits["list_p"])):
+        return CANNOT_SAY, [f"--fail-above: {figures['list']['headline']} {why}"]
     lines, crossed = [], False
     for name, limit in limits.items():
         value = _figure(figures, name)
@@ -60,6 +60,14 @@ def exit_code(figures: Mapping[str, Any], limits: Mapping[str, float]) -> tuple[
         if name == "excess_auc" and not beyond and limit < noticed:
             lines[-1] += f"; an excess below {noticed:.3g} may have gone unnoticed"
     return ABOVE if crossed else 0, lines
+
+
+def _untold(listed: Mapping[str, Any], limit: float) -> str:
+    """Why a limit on the list's p-value decides nothing; "" where it does. A p below the limit accuses the student only
+    where a model that never met the teacher took the test too."""
+    if listed["kind"] == UNTOLD:
+        return listed["why"]
+    return NO_NULL if listed["p_value"] < limit and not knows_a_null(listed) else ""
 
 
 def _figure(figures: Mapping[str, Any], name: str) -> float | None:

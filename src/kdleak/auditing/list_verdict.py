@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 #: Outcomes: the student learned from the list; nothing shows it; these lists cannot tell.
 LEARNED, NO_EVIDENCE, UNTOLD = "learned", "no_evidence", "cannot_tell"
+#: Why nothing is told where the records stand out and no other model shows what the lists alone would give.
+NO_NULL = (
+    "Either the student learned from it, or the lists differ by less than the blind control can see: no model that "
+    "never met the teacher was given (--baseline, --pretrained), and this audit cannot tell which."
+)
 #: The level of the test: one list in a hundred that was never used is said to be.
 ALPHA = 0.01
 #: Groups a side that two halves can be made of.
@@ -65,8 +70,7 @@ def list_verdict(
         return _untold(f"A list of fewer than {FEWEST} groups of records cannot be halved."), _none(table)
     if not names:
         return _untold("Every score is what a model that never met the teacher gives."), _none(table)
-    fit = CrossFit(signals, owner, seed)
-    found = list_test(fit, member, PERMUTATIONS, seed, owner)
+    found = list_test(CrossFit(signals, owner, seed), member, PERMUTATIONS, seed, owner)
     placebos = {NULLS[name]: _placebo(other, names, member, owner, seed) for name, other in nulls.items()}
     report = {
         "p_value": found.p_value,
@@ -79,9 +83,15 @@ def list_verdict(
     why = _refused(blind_state, judged, placebos)
     if why:
         return _untold(why) | report, _back(found.scores, order)
-    kind = LEARNED if found.p_value <= ALPHA else NO_EVIDENCE
-    noticed = _Planted(fit, member, owner, found, seed).report(kind, compared.get("teacher"), names)
-    return {"kind": kind, "why": "", **report, **noticed}, _back(found.scores, order)
+    kind = NO_EVIDENCE if found.p_value > ALPHA else LEARNED if knows_a_null(report) else UNTOLD
+    noticed = _Planted(signals, member, owner, found, seed).report(kind, compared.get("teacher"), names)
+    return {"kind": kind, "why": NO_NULL if kind == UNTOLD else "", **report, **noticed}, _back(found.scores, order)
+
+
+def knows_a_null(listed: Mapping[str, Any]) -> bool:
+    """Whether the test ran on a model that never met the teacher: without one, lists that differ by less than the blind
+    battery can see look as a list that was used does."""
+    return any(p is not None for p in listed["placebo"].values())
 
 
 def signals_of(table: pd.DataFrame, nulls: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray]:
@@ -149,17 +159,19 @@ class _Planted:
     """What the test says of lists of which a known share was used: these records' signals with the lists' own
     difference taken out, relabelled at random, and an effect planted in some of the members."""
 
-    def __init__(self, fit: CrossFit, member: np.ndarray, owner: np.ndarray, found: ListTest, seed: int):
-        self.gap = fit.signals[member].mean(0) - fit.signals[~member].mean(0)
-        self.fit = CrossFit(standard(fit.signals - np.outer(member, self.gap)), owner, seed)
+    def __init__(self, signals: np.ndarray, member: np.ndarray, owner: np.ndarray, found: ListTest, seed: int):
+        self.gap = signals[member].mean(0) - signals[~member].mean(0)
+        self.fit = CrossFit(standard(signals - np.outer(member, self.gap)), owner, seed)
         generator = np.random.default_rng([seed, 2])
         self.labels = stats.relabellings(member, _PLANTED, generator, owner)
-        self.place = generator.random(self.labels.shape)
+        self.place = np.empty(self.labels.shape, np.uint8)  # as finely as shares are told apart
+        for row in self.place:
+            row[:] = generator.random(len(row)) * 2**_STEPS
         self.found, self.critical = found, float(np.quantile(found.null, 1.0 - ALPHA, method="higher"))
 
     def statistics(self, shift: np.ndarray, share: float) -> np.ndarray:
         """(p,) with `shift` planted in about `share` of the members."""
-        return self.fit.planted(self.labels, self.labels & (self.place < share), shift)
+        return self.fit.planted(self.labels, self.labels & (self.place < share * 2**_STEPS), shift)
 
     def alike(self, auc: float) -> np.ndarray:
         """The shift by which each attack alone would tell a used record with this AUC."""
@@ -176,7 +188,7 @@ class _Planted:
     def report(self, kind: str, teacher: pd.DataFrame | None, names: list[str]) -> dict[str, Any]:
         """Smallest effects and shares that would have been noticed (95 %), and, where nothing was found, those that the
         result speaks against; null where none up to the whole list, or an AUC of .99, would do."""
-        own = _least(lambda share: self.noticed(self.gap, share), 0.0, 1.0) if kind == LEARNED else None
+        own = _least(lambda share: self.noticed(self.gap, share), 0.0, 1.0) if kind != NO_EVIDENCE else None
         against: dict[str, float | None] = {"auc": None, "share": None}
         if kind == NO_EVIDENCE:
             against["auc"] = _least(lambda auc: self.ruled_out(self.alike(auc), 1.0), 0.5, 0.99)

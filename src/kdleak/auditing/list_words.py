@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdleak.auditing.list_verdict import LEARNED, NO_EVIDENCE, UNTOLD
+from kdleak.auditing.list_verdict import LEARNED, NO_EVIDENCE, NO_NULL, UNTOLD
 from kdleak.render.blocks import Callout, Paragraph, Strong, Table
 from kdleak.render.page import Section
 from kdleak.render.wording import UNKNOWN, number, p_value, percent, with_interval
 
-#: What a list that stands out leaves open where no model that never met the teacher was given: this test notices lists
-#: that differ by less than the blind battery can see.
-_UNDECIDED = (
-    "Either the student learned from it, or the lists differ by less than the blind control can see: no model that "
-    "never met the teacher was given (--baseline, --pretrained), and this audit cannot tell which."
-)
 _TONE = {LEARNED: "bad", NO_EVIDENCE: "warn", UNTOLD: "warn"}
 
 
 def in_words(listed: Mapping[str, Any]) -> dict[str, Any]:
     """{headline, sentences} of a report of `list_verdict`."""
-    if listed["kind"] == UNTOLD:
+    if listed["kind"] == UNTOLD and listed["why"] != NO_NULL:
         return {"headline": "Of the list as a whole nothing can be said.", "sentences": [listed["why"]]}
     p, count = p_value(listed["p_value"]), len(listed["attacks"])
     how = (
         f"Weights of {count} attacks were learned on half of both lists and tested on the other half; "
         f"p is the share of {listed['permutations']:,} shuffled lists that do as well when all is learned anew."
     )
-    if listed["kind"] == LEARNED:
+    if listed["kind"] != NO_EVIDENCE:
         own = listed["own_share"]
         share = (
             f" Had {percent(own, 0)} of the list been used, as these records were, it would have been noticed too "
@@ -36,9 +30,9 @@ def in_words(listed: Mapping[str, Any]) -> dict[str, Any]:
             if own is not None
             else ""
         )
-        if all(p is None for p in listed["placebo"].values()):  # no model shows what the lists alone would give
+        if listed["kind"] == UNTOLD:
             headline = f"Together, the records of this list stand out from the non-members to this student ({p})."
-            return {"headline": headline, "sentences": [how + share, _UNDECIDED]}
+            return {"headline": headline, "sentences": [how + share, listed["why"]]}
         headline = f"The student learned from this list: together, its records stand out from the non-members ({p})."
         return {"headline": headline, "sentences": [how + share]}
     headline = f"Nothing shows that the student learned from this list ({p}); that is no proof that it did not."

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdleak.auditing.conversations import read_messages, transcript
+from kdleak.auditing.conversations import Answer, asking, read_messages, transcript
 from kdleak.core.errors import KdleakError
 from kdleak.core.files import write_csv
 from kdleak.data.overlap import group_ids
 from kdleak.data.records import Record
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.data.sources import field_names, is_blank, raw_rows, task_name, well_formed
-from kdleak.data.templates import Turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +37,8 @@ _SHAPES = {
 }
 _CONTEXT = ("context", "input")
 _TASK = ("category", "task")
+#: Columns of chats that only the lists are made with.
+_OF_CHAT = ["conversation", "end"]
 #: Pairs of overlapping records that an error names in its one line.
 _NAMED = 5
 
@@ -60,8 +61,9 @@ class OverlapError(KdleakError):
 class Lists:
     """frame: record_id, role (member or nonmember), task, instruction, context, response, place (file and line),
     group_id (records that share a context or are near-duplicates); one row a record, in order of record id. A
-    prompt stands in `instruction`, a text in `response`; of a chat, the last user turn stands in `instruction`, what
-    the turns before it in `context`, and the column `turns` holds all of it with its roles.
+    prompt stands in `instruction`, a text in `response`. Each answer of a chat is a record, and all of them are one
+    group: the turn that is answered stands in `instruction`, the turns before it in `context`, and the column `turns`
+    holds all of it with its roles.
 
     shape:      instruction, prompt, messages or text.
     duplicates: repeated rows that were left out, by role.
@@ -92,16 +94,37 @@ def read_lists(members: Records, nonmembers: Records, drop_overlap: bool = False
     frame = rows.drop_duplicates(["role", "record_id"], ignore_index=True)
     duplicates = _counts(rows) - _counts(frame)
     shared = overlapping(_compared(frame))
-    if len(shared) and not drop_overlap:
-        raise OverlapError(shared)
+    refused = shared[_with_an_end(shared, frame)] if "end" in frame else shared
+    if len(refused) and not drop_overlap:
+        raise OverlapError(refused)
     kept = frame[~frame["record_id"].isin({*shared["member"], *shared["nonmember"]})]
+    if "end" in frame:  # a conversation goes as a whole where its last answer goes
+        kept = kept[kept["conversation"].isin(kept.loc[kept["end"], "conversation"])]
     overlap = _counts(frame) - _counts(kept)
     for role, count in _counts(kept).items():
         if count < FEWEST:
             raise KdleakError(f"{count} distinct {role}s: an audit needs {FEWEST} at least, and tells more with 500")
     kept = kept.sort_values("record_id", ignore_index=True)
-    kept["group_id"] = group_ids(_compared(kept))
+    kept["group_id"] = _groups(kept)
+    kept = kept.drop(columns=_OF_CHAT, errors="ignore")
     return Lists(kept, shape, duplicates.to_dict(), overlap.to_dict())
+
+
+def _groups(frame: pd.DataFrame) -> np.ndarray:
+    """The group of each record; of a chat, that of its last answer: that two begin with a greeting joins them not."""
+    if "end" not in frame:
+        return group_ids(_compared(frame))
+    ends = frame[frame["end"]]
+    of_conversation = dict(zip(ends["conversation"], group_ids(_compared(ends)), strict=True))
+    return frame["conversation"].map(of_conversation).to_numpy()
+
+
+def _with_an_end(shared: pd.DataFrame, frame: pd.DataFrame) -> np.ndarray:
+    """Which pairs of `overlapping` have the last answer of a conversation on either side. Others are turns that both
+    lists may well have, as a greeting: they are left out, and refuse nothing."""
+    ends = {(row.role, row.record_id) for row in frame[frame["end"]].itertuples()}
+    pairs = zip(shared["member"], shared["nonmember"], strict=True)
+    return np.array([(MEMBER, m) in ends or (NONMEMBER, n) in ends for m, n in pairs], bool)
 
 
 def read_population(source: Records, lists: Lists) -> pd.DataFrame:
@@ -114,7 +137,7 @@ def read_population(source: Records, lists: Lists) -> pd.DataFrame:
     records = records[~records["record_id"].isin(lists.frame["record_id"])].drop_duplicates("record_id")
     if not len(records):
         raise KdleakError("--population holds no record that the lists do not; give records of their own")
-    return records.sort_values("record_id", ignore_index=True)
+    return records.drop(columns=_OF_CHAT, errors="ignore").sort_values("record_id", ignore_index=True)
 
 
 def overlapping(frame: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +169,7 @@ def _compared(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` without what says nothing of a record: system turns, and a context that all records share. They make no
     two records near-duplicates, nor one group."""
     if "turns" in frame:
-        frame = frame.assign(context=[transcript(turns[:-1], system=False) for turns in frame["turns"]])
+        frame = frame.assign(context=[transcript(asking(turns)[:-1], system=False) for turns in frame["turns"]])
     return frame.assign(context="") if frame["context"].nunique() == 1 else frame
 
 
@@ -174,16 +197,22 @@ def _read(source: Records, option: str, role: str) -> tuple[pd.DataFrame, str]:
     origin, rows = _rows(source, option)
     records, shapes = [], {}
     for place, row in rows:
-        shape, record, turns = _record(row, f"{origin}, {place}")
+        shape, made = _records(row, f"{origin}, {place}")
         shapes.setdefault(shape, place)
         if len(shapes) > 1:
             (first, here), (second, there) = shapes.items()
             raise KdleakError(f"{origin}: '{first}' at {here}, but '{second}' at {there}; write all rows the same way")
-        fields = {"record_id": record.record_id, **asdict(record), "place": f"{Path(origin).name}, {place}"}
-        records.append(fields | {"role": role} | ({"turns": turns} if turns else {}))
+        for record, of_chat in made:
+            fields = {"record_id": record.record_id, **asdict(record), "place": f"{Path(origin).name}, {place}"}
+            records.append(fields | {"role": role} | of_chat)
     if not records:
         raise KdleakError(f"--{option}: {origin} holds no record; it needs one a line")
-    return pd.DataFrame(records).drop(columns="facts"), next(iter(shapes))
+    table = pd.DataFrame(records).drop(columns="facts")
+    if "message" in table:
+        several = [f" (message {number})" if number else "" for number in table.pop("message")]
+        table["place"] += several
+        table["conversation"] = role + ", " + table["conversation"]
+    return table, next(iter(shapes))
 
 
 def _rows(source: Records, option: str) -> tuple[str, Iterable[tuple[str, Mapping[str, Any]]]]:
@@ -197,13 +226,12 @@ def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]]:
-    """The row's shape, what it says, and the turns before the response where it is a chat."""
+def _records(row: Mapping[str, Any], place: str) -> tuple[str, list[tuple[Record, dict[str, Any]]]]:
+    """The row's shape, and the records in it: of a chat one an answer, each with further columns."""
     task = task_name(_text(row, _TASK, place))
     if _given(row, ("messages",)):
-        turns, response = read_messages(row["messages"], place)
-        record = Record(task, turns[-1]["content"], transcript(turns[:-1]), response)
-        return "messages", _with_response(record, "last assistant turn", place), turns
+        answers = read_messages(row["messages"], place)
+        return "messages", [(_of_chat(task, each), _columns(answers, each, place)) for each in answers]
     shape = next((s for s, sides in _SHAPES.items() if all(_given(row, names) for names in sides if names)), None)
     if shape is None:
         raise KdleakError(
@@ -213,7 +241,19 @@ def _record(row: Mapping[str, Any], place: str) -> tuple[str, Record, list[Turn]
     prompts, responses = _SHAPES[shape]
     context = _text(row, _CONTEXT, place) if shape == "instruction" else ""
     record = Record(task, _text(row, prompts, place), context, _text(row, responses, place))
-    return shape, _with_response(record, responses[0], place), []
+    return shape, [(_with_response(record, responses[0], place), {})]
+
+
+def _of_chat(task: str, answer: Answer) -> Record:
+    asked = asking(answer.turns)
+    return Record(task, asked[-1]["content"], transcript(asked[:-1]), answer.response)
+
+
+def _columns(answers: Sequence[Answer], answer: Answer, place: str) -> dict[str, Any]:
+    """turns: before the answer. message: its number, 0 of the only answer. conversation: which it belongs to. end:
+    whether it is the last one there."""
+    message = answer.message if len(answers) > 1 else 0
+    return {"turns": answer.turns, "message": message, "conversation": place, "end": answer is answers[-1]}
 
 
 def _with_response(record: Record, name: str, place: str) -> Record:

@@ -103,9 +103,9 @@ class _Columns:
 
     def __init__(self, path: Path, table: pd.DataFrame):
         self.path, self.table = path, table
-        ids, places = list(table["record_id"]), [_row_number(place) for place in table["place"]]
+        ids, places = list(table["record_id"]), [_row_and_message(place) for place in table["place"]]
         self.by_id = {record_id: i for i, record_id in enumerate(ids)}
-        self.by_row = {key: i for i, key in enumerate(zip(table["role"], places, strict=True))}
+        self.by_row = {(side, *place): i for i, (side, place) in enumerate(zip(table["role"], places, strict=True))}
         self.lengths = table["response"].str.len().to_numpy()
         self.values: dict[str, list[np.ndarray | None]] = {}
         self.characters, self.shortened = self.lengths.tolist(), [False] * len(ids)
@@ -175,12 +175,13 @@ class _Columns:
             return self.by_id.get(row["id"])
         if row.get("side") is None or not isinstance(row.get("row"), int):
             raise KdleakError(f"{where}: names no record; it needs its id, or its side and row")
-        return self.by_row.get((row["side"], row["row"]))
+        return self.by_row.get((row["side"], row["row"], row.get("message", 0)))
 
 
-def _row_number(place: str) -> int:
-    """The number of a place such as "members.jsonl, line 3"."""
-    return int(place.rpartition(" ")[2])
+def _row_and_message(place: str) -> tuple[int, int]:
+    """The numbers of a place such as "members.jsonl, line 3 (message 4)"; 0 for the message where none is named."""
+    row, _, message = place.removesuffix(")").partition(" (message ")
+    return int(row.rpartition(" ")[2]), int(message or 0)
 
 
 def _numbers(values: Any, name: str, where: str, above: float = math.inf) -> np.ndarray:

@@ -22,8 +22,13 @@ LEVEL = 0.95
 
 
 def groups_of(table: pd.DataFrame, groups: Mapping[str, str] | None) -> np.ndarray | None:
-    """(n,) the group of each row of a table with record ids: what counts as one draw. None: every record is its own."""
-    return None if groups is None else np.array([groups[i] for i in table["record_id"]], dtype=str)
+    """(n,) int64 the group of each row of a table with record ids, numbered in order of their ids: what counts as one
+    draw. None: every record is its own."""
+    if groups is None:
+        return None
+    of_rows = [groups[i] for i in table["record_id"]]
+    number = {group: i for i, group in enumerate(sorted(set(of_rows)))}
+    return np.array([number[group] for group in of_rows], np.int64)
 
 
 def membership_report(

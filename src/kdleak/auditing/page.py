@@ -9,6 +9,7 @@ import numpy as np
 
 from kdleak.auditing.controls_page import controls_section
 from kdleak.auditing.first_screen import first_screen
+from kdleak.auditing.identifier_words import identifier_section
 from kdleak.auditing.judgement import SWAPPED
 from kdleak.auditing.list_words import list_section
 from kdleak.auditing.membership import KEYS
@@ -50,6 +51,7 @@ def report_page(figures: Mapping[str, Any], scores: pd.DataFrame, beside: Mappin
         _attacks(figures, scores, beside),
         _exposed(figures),
         _memorization(figures["memorization"]),
+        *([identifier_section(figures["identifiers"])] if "identifiers" in figures else []),
         controls_section(figures["membership"]["controls"], records),
         _inputs(figures),
     ]

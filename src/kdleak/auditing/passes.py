@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from kdleak.attacks.registry import ExtraPass, ModelPass, PassInput, TextPass
+from kdleak.auditing.conversations import ChatEncoder
 from kdleak.auditing.settings import EngineSettings
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import progress
@@ -103,13 +104,15 @@ class PassRequest:
 
 @dataclass(frozen=True)
 class PassResults:
-    """What the passes gave. variants, computed: by name of the extra pass. refused: name -> why it was not made."""
+    """What the passes gave. variants, computed: by name of the extra pass. refused: name -> why it was not made.
+    written: of a model that gives text alone, what it continues each prompt with, and as much of the record's own."""
 
     statistics: TokenStatistics
     variants: Mapping[str, TokenStatistics] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     continuations: Continuations | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    written: Sequence[tuple[str, str]] = ()
 
 
 class ModelRunner:
@@ -264,7 +267,7 @@ def make_encoders(
         if key not in made:
             tokenizer = load_tokenizer(folder)
             used = "alpaca" if template == "chat" and not tokenizer.chat_template else template
-            made[key] = Encoder(tokenizer, max_prompt_tokens, max_tokens, used)
+            made[key] = ChatEncoder(tokenizer, max_prompt_tokens, max_tokens, used)
         encoders[name] = made[key]
     return encoders
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 #: Of audit.json, whose keys `audit.schema.json` beside this file describes: raised where a key goes or changes meaning.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: What `AuditResult.save` writes.
 FILES = ("audit.json", "report.html", "scores.parquet")
+#: What it writes beside, on request: the one file with texts of records.
+TEXTS = "exposed-texts.html"
 
 
 def check_out(folder: Path) -> None:
@@ -41,25 +43,25 @@ def check_out(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of an audit. No text of a record stands in it.
+    """The result of an audit. No text of a record stands in it, but for `texts`.
 
     figures: the content of audit.json.
     table:   a row a record: record_id, role, task, place (file and line), one column an attack (higher = member), and
              the cross-fitted score of all of them (`ensemble`).
     report:  the HTML page.
+    texts:   of an audit with `show_text`, a page with the texts of the most exposed records; else "".
     """
 
     figures: dict[str, Any]
     table: pd.DataFrame
     report: str
+    texts: str = ""
 
     @property
     def verdict(self) -> str:
-        """The verdict in plain words: on single records, then on the list as a whole."""
-        verdict, listed = self.figures["verdict"], self.figures["list"]
-        return "\n".join(
-            [verdict["headline"], *verdict["sentences"], listed["headline"], *listed["sentences"]],
-        )
+        """The verdict in plain words: on single records, on the list as a whole, and on identifiers if asked for."""
+        parts = [self.figures[part] for part in ("verdict", "list", "identifiers") if part in self.figures]
+        return "\n".join(line for part in parts for line in (part["headline"], *part["sentences"]))
 
     @property
     def leaks(self) -> bool | None:
@@ -70,7 +72,7 @@ class AuditResult:
     @property
     def learned_from_list(self) -> bool | None:
         """Whether the student is shown to have learned from the list as a whole; False is no proof that it did not.
-        None where these lists cannot tell."""
+        None where these lists cannot tell: without a baseline or a pretrained base, a list that stands out cannot."""
         return {LEARNED: True, NO_EVIDENCE: False}.get(self.figures["list"]["kind"])
 
     @property
@@ -102,14 +104,21 @@ class AuditResult:
         return pd.DataFrame(rows).sort_values("auc", ascending=False, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Write audit.json, scores.parquet and report.html into `folder`, all or none; returns it."""
+        """Write audit.json, scores.parquet and report.html into `folder`, and exposed-texts.html (0600) where there are
+        texts, all or none; returns it. A page of texts that an earlier audit left there goes."""
         folder = Path(folder)
         check_out(folder)
         with ExitStack() as together:  # all three are whole before the first takes its place
             figures, report, table = (together.enter_context(replacing_file(folder / name)) for name in FILES)
+            if self.texts:
+                texts = together.enter_context(replacing_file(folder / TEXTS))
+                texts.touch(mode=0o600)
+                texts.write_text(self.texts, encoding="utf-8")
             figures.write_text(json_text(self.figures, digits=6), encoding="utf-8")
             report.write_text(self.report, encoding="utf-8")
             self.table.to_parquet(table, index=False)
+        if not self.texts:
+            (folder / TEXTS).unlink(missing_ok=True)
         return folder
 
     def __repr__(self) -> str:

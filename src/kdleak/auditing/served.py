@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdleak.attacks import ATTACKS
 from kdleak.attacks.registry import ModelPass, PassInput
+from kdleak.auditing.conversations import asking
 from kdleak.auditing.logprob_file import Answers
 from kdleak.auditing.passes import ModelRunner, PassRequest, PassResults, Subject
 from kdleak.core import distributed
 from kdleak.core.errors import KdleakError
 from kdleak.core.progress import Advance, progress
+from kdleak.data.encoding import decoded
 from kdleak.inference.answer_store import Answer, AnswerStore
-from kdleak.inference.completions import Endpoint
+from kdleak.inference.completions import Endpoint, NoLogProbs
 from kdleak.inference.partial_statistics import PartialStatistics
+from kdleak.memorization.tables import split_texts
 from kdleak.models.architecture import UNLIMITED
 from kdleak.models.checkpoints import load_tokenizer, position_limit
 from kdleak.models.device import resolve_device
@@ -27,12 +31,15 @@ from kdleak.models.loading import Loading, load_as
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     from transformers import PreTrainedModel
 
     from kdleak.data.encoding import EncodedRecord
+    from kdleak.data.templates import Turn
     from kdleak.inference.token_statistics import TokenStatistics
     from kdleak.memorization.tables import Continuations
 
+_TEXT = "an endpoint of text alone"
 #: Texts, and token ids, of one request.
 _TEXTS, _TOKENS = 16, 16_384
 
@@ -90,6 +97,22 @@ class AnyRunner(ModelRunner):
     def answer(self, model: Any, request: PassRequest) -> PassResults:
         return model.answer(request) if isinstance(model, Answers) else self.run(model, request)
 
+    def run(self, subject: Subject, request: PassRequest) -> PassResults:
+        """The passes of `request` over `subject`; of an endpoint without log-probs, what it writes, where an attack
+        reads that."""
+        try:
+            return super().run(subject, request)
+        except NoLogProbs:
+            wanted = any(ATTACKS[name].needs.continued for name in self.settings.attacks)
+            if not isinstance(subject, ServedSubject) or not request.continuations or not wanted:
+                raise
+        refused = dict.fromkeys((each.name for each in request.extra), f"needs log-probs, which {_TEXT} does not give")
+        ids = np.array([r.record_id for r in subject.records], dtype=str)
+        offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in subject.records], dtype=np.int64)])
+        statistics = PartialStatistics(ids, offsets, None, _TEXT)
+        written = written_by(subject, self.frame, request.continuations, request.text_only)
+        return PassResults(statistics, refused=refused, written=written)
+
     def statistics(
         self, subject: Subject, records: Sequence[EncodedRecord], label: str = "records", choices: bool = False
     ) -> TokenStatistics:
@@ -120,6 +143,37 @@ class AnyRunner(ModelRunner):
         if isinstance(subject, ServedSubject):
             raise KdleakError("needs the model's weights")
         return super()._compute(subject, extra, inputs)
+
+
+def written_by(subject: ServedSubject, frame: pd.DataFrame, tokens: int, text_only: bool) -> list[tuple[str, str]]:
+    """(n,) what the endpoint continues each record's prompt with, and as many tokens of the record's own response.
+    text_only: records have no prompt; their first tokens are continued. Every answer is kept before the next is asked
+    for."""
+    records = split_texts(subject.records) if text_only else subject.records
+    prompts: Sequence[Sequence[Any]] = [r.prompt for r in records]
+    if subject.endpoint.chat:
+        starts = decoded(subject.tokenizer, [r.prompt for r in records], True) if text_only else None
+        prompts = _messages(frame if starts is None else frame.assign(instruction=starts))
+    texts: list[str] = []
+    with progress(f"{subject.endpoint.model}: continuations", len(prompts)) as advance:
+        for start in range(0, len(prompts), _TEXTS):
+            group = prompts[start : start + _TEXTS]
+            kept = {i: subject.store.get_text(prompt, tokens) for i, prompt in enumerate(group)}
+            if missing := [prompt for i, prompt in enumerate(group) if kept[i] is None]:
+                fresh = subject.endpoint.written(missing, tokens)
+                subject.store.put_texts(missing, fresh, tokens)
+            texts += [str(subject.store.get_text(prompt, tokens)) for prompt in group]
+            advance(len(group))
+    own = decoded(subject.tokenizer, [r.response[: min(tokens, r.n_scored)] for r in records])
+    return list(zip(texts, own, strict=True))
+
+
+def _messages(frame: pd.DataFrame) -> list[list[Turn]]:
+    """What a chat endpoint is sent for each record: the turns of a chat, else the prompt as a user's."""
+    if "turns" in frame:
+        return [list(asking(turns)) for turns in frame["turns"]]
+    pairs = zip(frame["instruction"], frame["context"], strict=True)
+    return [[{"role": "user", "content": f"{asked}\n\n{context}" if context else asked}] for asked, context in pairs]
 
 
 def _answers(subject: ServedSubject, texts: Sequence[Sequence[int]], advance: Advance) -> Iterator[Answer]:

@@ -61,7 +61,9 @@ class EngineSettings:
 class Settings:
     """What `kdleak.api.audit` takes beside models and records, under the same names.
 
-    loading: how models are loaded; None: as in the pipeline. rate: requests a second to an endpoint, at most.
+    loading: how models are loaded; None: as in the pipeline. rate: requests a second to an endpoint, at most. learned:
+    whether a shadow is trained (`kdleak.auditing.shadow_baseline`). show_text: whether a page with the texts of the
+    most exposed records is made (`kdleak.auditing.heat`).
     """
 
     template: str = "auto"
@@ -77,6 +79,8 @@ class Settings:
     cache: Path | None = None
     loading: Loading | None = None
     rate: float | None = None
+    learned: bool = False
+    show_text: bool = False
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 0.0 < self.rate < float("inf"):
@@ -89,6 +93,8 @@ class Settings:
         if not self.running:
             named = ", ".join(self.chosen)
             raise KdleakError(f"--quick leaves out all that --attacks names ({named}); take back one of the two")
+        if self.learned and "learned" not in self.running:
+            raise KdleakError("--learned: --attacks leaves 'learned' out; take back one of the two")
         if self.batch_tokens < 1:
             raise KdleakError(f"--batch-tokens {self.batch_tokens}: a forward pass needs one token at least")
         prompt, total = self.limits.prompt, self.limits.total

@@ -13,6 +13,9 @@ from kdleak.attacks import ATTACKS
 from kdleak.auditing import engine
 from kdleak.auditing.comparisons import AREA, against_baseline, areas_beside, exposed_overlap, inherited
 from kdleak.auditing.engine import ModelAudit
+from kdleak.auditing.heat import heat_page
+from kdleak.auditing.identifier_words import identifier_words
+from kdleak.auditing.identifiers import audit_identifiers, check_alternatives
 from kdleak.auditing.judgement import judge
 from kdleak.auditing.list_verdict import list_verdict
 from kdleak.auditing.list_words import in_words
@@ -24,8 +27,10 @@ from kdleak.auditing.passes import Subject
 from kdleak.auditing.result import SCHEMA_VERSION, AuditResult
 from kdleak.auditing.served import AnyRunner
 from kdleak.auditing.settings import EngineSettings, Settings
+from kdleak.auditing.shadow_baseline import Shadow, train_shadow
 from kdleak.auditing.sources import described, find_sources, read_models
 from kdleak.auditing.verdict import verdict
+from kdleak.core.errors import KdleakError
 from kdleak.data.sides import MEMBER, NONMEMBER
 from kdleak.memorization.report import Memorization, memorization_report
 from kdleak.memorization.tables import record_table
@@ -52,7 +57,9 @@ _REMEDIES = {
     "reference 'pretrained'": "--pretrained, the student as it was before any fine-tuning",
     "reference 'teacher'": "--teacher",
     "reference 'no_kd'": "--baseline",
-    "records whose membership in the no-KD student is known": "records that the baseline was trained on (in the study)",
+    "records whose membership in the no-KD student is known": (
+        "--learned, which trains a shadow of --pretrained on half of --population"
+    ),
     "continuations of the prompts": "the memorization of this audit",
 }
 #: Tokens of a greedy continuation, and of the shortest response that counts as reproduced.
@@ -69,21 +76,29 @@ def run_audit(
     settings: Settings,
     logprobs: Mapping[str, str | Path] | None = None,
     endpoints: Mapping[str, str] | None = None,
+    identifiers: int = 0,
 ) -> AuditResult:
     """Audit the student; models: folder or hub id by option (`ROLES`), None where it is not given.
 
     logprobs: log-prob files of models that are not here, by option. endpoints: addresses of models whose tokenizer
-    alone is here. Raises KdleakError for a folder that is no safe model, for records that cannot be read and for lists
-    that overlap.
+    alone is here. identifiers: others that each natural identifier is ranked among; 0: none is looked for. Raises
+    KdleakError for a folder that is no safe model, for records that cannot be read and for lists that overlap.
     """
+    check_alternatives(identifiers)
     sources = find_sources(models, logprobs or {}, endpoints or {}, settings)
+    if settings.show_text and "student" in sources.files:
+        raise KdleakError("--show-text: a log-prob file does not say which characters a token has; name a folder")
     lists = read_lists(members, nonmembers, settings.drop_overlap)
     others = None if population is None else read_population(population, lists)
     of_all = read_models(sources, lists.frame, others, lists.shape, settings, CONTINUED)
     subjects, cut = of_all.subjects, of_all.cut
     how = _engine(settings, lists.shape)
-    ask = AnyRunner(lists.frame, how).answer
-    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, ask)
+    runner, tuning, trained = AnyRunner(lists.frame, how), None, None
+    if settings.learned:
+        trained = train_shadow(subjects.get("pretrained"), others, settings)
+        subjects = {**subjects, "baseline": subjects.get("baseline", trained.subject)}
+        tuning = trained.tuning(runner)
+    audit = engine.run({ROLES[option]: s for option, s in subjects.items()}, lists.frame, how, runner.answer, tuning)
     assert audit is not None  # one process runs it
 
     membership = audit.report | _compared(audit)
@@ -113,11 +128,20 @@ def run_audit(
         "left_out": left_out,
         "cut": cut,
         "exposed": most_exposed(lists.frame, audit.scores, best.attack, tables.get("student")),
-        "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits)),
+        "inputs": _described(subjects, lists, replace(settings, limits=of_all.limits), trained),
     }
+    if identifiers:
+        ranked = audit_identifiers(subjects, lists.frame, runner, identifiers, settings.seed)
+        figures["identifiers"] = ranked | identifier_words(ranked)
     scores = audit.scores.drop(columns=list(KEYS))
     table = audit.scores[list(KEYS)].assign(place=lists.frame["place"], **scores, ensemble=ensemble)
-    return AuditResult(figures, table, report_page(figures, table, audit.compared))
+    texts = _texts(figures["exposed"], lists.frame, subjects["student"], audit) if settings.show_text else ""
+    return AuditResult(figures, table, report_page(figures, table, audit.compared), texts)
+
+
+def _texts(exposed: list[dict[str, Any]], frame: pd.DataFrame, student: Subject | Answers, audit: ModelAudit) -> str:
+    assert isinstance(student, Subject)  # a log-prob file was refused
+    return heat_page(exposed, frame, student, audit.passes)
 
 
 def _sizes(frame: pd.DataFrame) -> dict[str, Any]:
@@ -220,11 +244,16 @@ def _agreeing(scores: pd.DataFrame) -> pd.Series:
     return above.where(table.notna()).astype(float).mean(axis=1)
 
 
-def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings) -> dict[str, Any]:
+def _described(
+    subjects: Mapping[str, Subject | Answers], lists: Lists, settings: Settings, trained: Shadow | None
+) -> dict[str, Any]:
     """What was audited: enough to know it again, and no text."""
     roles = lists.frame["role"].value_counts()
+    models = described(subjects)
+    if trained is not None and subjects["baseline"] is trained.subject:
+        models["baseline"] |= {"name": f"shadow of {trained.base.folder.name}", "source": "trained here"}
     return {
-        "models": described(subjects),
+        "models": models,
         "records": {
             "members": int(roles[MEMBER]),
             "nonmembers": int(roles[NONMEMBER]),
@@ -238,5 +267,6 @@ def _described(subjects: Mapping[str, Subject | Answers], lists: Lists, settings
             "max_prompt_tokens": settings.limits.prompt,
             "max_tokens": settings.limits.total,
             "seed": settings.seed,
+            "learned": settings.learned,
         },
     }

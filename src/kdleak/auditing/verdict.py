@@ -22,6 +22,7 @@ from kdleak.auditing.judgement import (
     NARROW,
     NO_BLIND,
     NONE,
+    NULLS,
     SWAPPED,
     BestAttack,
     Judgement,
@@ -109,9 +110,15 @@ def _excess(judged: Judgement) -> list[str]:
             f"{e.low:+.2f}, for all attacks and comparisons at once)."
         )
     if not judged.knows_a_null_model:
+        held = bool(set(judged.nulls) & set(NULLS.values()))
+        why = (
+            f"'{judged.best.attack}', which costs passes of its own, ran on no model that never met the teacher"
+            if held
+            else "No model that never met the teacher was given (--baseline, --pretrained)"
+        )
         sentences.append(
-            "No model that never met the teacher was given (--baseline, --pretrained): whether the student has this "
-            "from its teacher, from its own pretraining or from easier texts, this audit cannot know."
+            f"{why}: whether the student has this from its teacher, from its own pretraining or from easier texts, "
+            "this audit cannot know."
         )
     return sentences
 

@@ -29,9 +29,10 @@ SUFFIX_WORDS = 16
 def coin_canaries(auxiliary: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
     """`number` canaries made of as many records of `auxiliary`, by (seed, records) alone.
 
-    Columns of data/canaries.parquet, with repetitions the canary's coin (1: planted, 0: not), and `choosing`: whether
-    the canary is of the half by which attack and numbers of guesses are chosen. Which half it is, its text and its coin
-    are drawn apart. KdleakError where auxiliary has too few records.
+    Columns of data/canaries.parquet, with repetitions the canary's coin (1: planted, 0: not); `choosing`: whether the
+    canary is of the half by which attack and numbers of guesses are chosen; `ordinary`: the response of the record that
+    it was made of. Which half it is, its text and its coin are drawn apart. KdleakError where auxiliary has too few
+    records.
     """
     import pandas as pd
 
@@ -52,7 +53,16 @@ def coin_canaries(auxiliary: pd.DataFrame, number: int, seed: int) -> pd.DataFra
     table["repetitions"] = np.random.default_rng(derive(seed, "coins/flips")).integers(0, 2, number)
     order = np.random.default_rng(derive(seed, "coins/halves")).permutation(number)
     table["choosing"] = np.isin(np.arange(number), order[: number // 2])
+    table["ordinary"] = sample["response"].to_numpy()
     return table
+
+
+def ordinary_records(coins: pd.DataFrame) -> pd.DataFrame:
+    """The records that canaries were made of, with the canaries' coins: what a canary costs is measured against them.
+    The columns of data/canaries.parquet."""
+    columns = ["instruction", "context", "response"]
+    table = coins.assign(response=coins["ordinary"]).drop(columns=["choosing", "ordinary"])
+    return table.assign(record_id=[record_id(*row) for row in table[columns].itertuples(index=False)])
 
 
 def _response(response: str, words: list[str], rng: random.Random) -> str:

@@ -51,6 +51,15 @@ def audit(
         typer.Option(help="student=http://host:8000/v1, completions with echo; --student then names its tokenizer."),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second to an endpoint, at most.")] = None,
+    identifiers: Annotated[
+        int, typer.Option(help="Rank each record's hash, UUID or short link among so many others; 19, say.")
+    ] = 0,
+    learned: Annotated[
+        bool, typer.Option(help="Train a shadow of --pretrained on half of --population, for the attack 'learned'.")
+    ] = False,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="Write the most exposed records' texts too, into exposed-texts.html.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the controls and of MoPe's noise.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(readable=False, help="Folder that keeps forward passes for a second audit.")
@@ -68,6 +77,7 @@ def audit(
     """Audit any distilled model: how much of the private training data it gives away. Needs no project."""
     from kdleak import api
     from kdleak.auditing.gate import exit_code, read_limits
+    from kdleak.auditing.result import TEXTS
     from kdleak.auditing.sources import by_role
     from kdleak.auditing.standalone import ROLES
     from kdleak.core.files import replacing_file
@@ -83,10 +93,13 @@ def audit(
     limits = {"max_prompt_tokens": max_prompt_tokens, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
     options = {"template": template, "attacks": chosen, "fpr": fpr, "quick": quick, "drop_overlap": drop_overlap}
     options |= {"device": device, "seed": seed, "cache": cache, "out": out, **limits, **served}
+    options |= {"learned": learned, "show_text": show_text, "identifiers": identifiers}
     options |= {"dtype": dtype, "device_map": device_map, "bits": bits}
     result = api.audit(student, members, nonmembers, population=population, **models, **options)
     typer.echo(result.verdict)
     typer.echo(f"audit: {out / 'report.html'}, {out / 'audit.json'}, {out / 'scores.parquet'}")
+    if show_text:
+        typer.echo(f"audit: texts of private records are in {out / TEXTS}; it is no part of the report")
     if model_card is not None:
         with replacing_file(model_card) as place:
             place.write_text(result.model_card, encoding="utf-8")

@@ -9,6 +9,7 @@ kdleak params | data | checks | base | teacher | distill ...   the pipeline, run
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -75,6 +76,7 @@ def _end_with_pipeline() -> None:
 def main() -> None:
     """Entry point: a known failure is one line on standard error and exit code 1."""
     _end_with_pipeline()
+    gc.set_threshold(50_000)  # importing torch and transformers makes a million objects, and no garbage
     if not is_main():
         sys.stdout = io.StringIO()
     try:

@@ -114,7 +114,7 @@ def distill(method: Method) -> None:
 @stage
 def measure(name: Measured) -> None:
     """Make the forward passes and continuations of a model, that judge makes figures of."""
-    settings = shared_settings()
+    settings = shared_settings(measuring=True)
     with timed(PROJECT, "measure", _known(name, ["base", *_models()])):
         from kdleak.pipeline.measure import measure_model
 

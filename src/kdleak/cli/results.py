@@ -75,15 +75,17 @@ def advise(
 ) -> None:
     """Name the defences that no other one beats within a loss of utility, and what each does not protect."""
     enter_project()
+    from kdleak.pipeline.provenance import reading_results
     from kdleak.report.frontier import advise as advice
     from kdleak.report.frontier import print_advice, read_frontier
 
-    found = read_frontier(PROJECT)
-    kept = advice(found, max_utility_loss, method)
-    if json:
-        typer.echo(json_text([vars(each) for each in kept], sort_keys=False).rstrip("\n"))
-    else:
-        print_advice(found, kept, max_utility_loss)
+    with reading_results(PROJECT, PROJECT.frontier):
+        found = read_frontier(PROJECT)
+        kept = advice(found, max_utility_loss, method)
+        if json:
+            typer.echo(json_text([vars(each) for each in kept], sort_keys=False).rstrip("\n"))
+        else:
+            print_advice(found, kept, max_utility_loss)
 
 
 @command

@@ -21,6 +21,7 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
+    measure_processes: Annotated[int, Field(ge=0, le=MOST)]
     batch_tokens: Count
     generation_batch: Count
     micro_batch_tokens: Count | None

@@ -39,6 +39,17 @@ def private(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What the system refuses within the block is said of `path`: of a file that was opened well and fails as it is
+    read, it names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def place_of(error: BaseException) -> str:
     """Where in kdleak `error` came up: file and line, never its text."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 
-from kdleak.core.errors import KdleakError, brief
+from kdleak.core.errors import KdleakError, brief, naming
 
 #: Numbers that YAML 1.1 and 1.2 read differently: octal `010` and `0o10`, sexagesimal `1:30`.
 _AMBIGUOUS = re.compile(r"[-+]?(0o?[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
@@ -78,7 +78,8 @@ def read_yaml(path: Path, remedy: str) -> Any:
     try:
         if path.exists() and not path.is_file():
             raise KdleakError(f"{path}: no regular file; put one there")
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with naming(path):
+            return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise KdleakError(f"{path}: no such file; run kdleak in the project's root") from None
     except RecursionError:

@@ -31,6 +31,10 @@ _MEANS = {
 _PIECE = 2**16
 
 
+class Refused(KdleakError):
+    """The host answers that it takes no such request (400, 422)."""
+
+
 class Unanswered(KdleakError):
     """No answer after all tries."""
 
@@ -72,7 +76,8 @@ class HttpClient:
                 return self._parsed(answer, max_bytes)
             if status not in _PASSING:
                 means = _MEANS.get(status, "it takes no such request (token ids, echo, logprobs), or is none")
-                raise KdleakError(f"{self._where}: it answers {status}: {means}")
+                kind = Refused if status in (400, 422) else KdleakError
+                raise kind(f"{self._where}: it answers {status}: {means}")
             why = f"it answers {status}"
             wait = max(wait, asked_wait)
         raise Unanswered(f"{self._where}: no answer in {TRIES} tries ({why}); the same command goes on where it was")

@@ -95,16 +95,23 @@ def fact_table(frame: pd.DataFrame, encoded: Encoded, encoder: Encoder, statisti
     return table.assign(fact=table.groupby("record_id").cumcount().to_numpy(np.int64))
 
 
+def split_texts(records: Sequence[EncodedRecord]) -> list[EncodedRecord]:
+    """Texts without a prompt as a prompt, their first tokens, and the rest."""
+    moved = []
+    for r in records:
+        n = min(TEXT_PREFIX, r.n_scored // 2)
+        moved.append(EncodedRecord(r.record_id, r.prompt + r.response[:n], r.response[n:], r.n_scored - n))
+    return moved
+
+
 def continued_texts(
     records: Sequence[EncodedRecord], statistics: TokenStatistics
 ) -> tuple[list[EncodedRecord], TokenStatistics]:
     """Texts without a prompt as a prompt, their first tokens, and the rest; with the statistics of the rest, which are
     those of the same pass: a token's statistics depend on what stands before it alone."""
-    moved, keep = [], np.ones(int(statistics.offsets[-1]), bool)
-    for r, start in zip(records, statistics.offsets[:-1], strict=True):
-        n = min(TEXT_PREFIX, r.n_scored // 2)
-        moved.append(EncodedRecord(r.record_id, r.prompt + r.response[:n], r.response[n:], r.n_scored - n))
-        keep[start : start + n] = False
+    moved, keep = split_texts(records), np.ones(int(statistics.offsets[-1]), bool)
+    for record, rest, start in zip(records, moved, statistics.offsets[:-1], strict=True):
+        keep[start : start + record.n_scored - rest.n_scored] = False
     offsets = np.concatenate([[0], np.cumsum([r.n_scored for r in moved], dtype=np.int64)])
     columns = {name: getattr(statistics, name)[keep] for name in ("log_prob", "mean", "std", "missed")}
     return moved, TokenStatistics(statistics.record_ids, offsets, **columns)

@@ -65,20 +65,22 @@ def reproduced(prefix: np.ndarray, lengths: np.ndarray, k: int, shortest: int = 
 
 def edit_similarity(continuations: np.ndarray, records: Sequence[EncodedRecord]) -> np.ndarray:
     """(n,) 1 - Levenshtein distance / length of the longer, between the continuation's tokens and the first k of the
-    reference; 1: equal. All records share the k^2 steps of the dynamic programme."""
+    reference; 1: equal. All records share the k^2 steps of the dynamic programme, of which two rows are kept."""
     n, k = continuations.shape
     table, lengths = reference_tokens(records, k)
     own_lengths = (continuations != ENDED).sum(1)
-    # distance[i, :, j]: between the first i tokens of each continuation and the first j of its reference.
-    distance = np.empty((k + 1, n, k + 1), dtype=np.int64)
-    distance[0] = np.arange(k + 1)
-    distance[:, :, 0] = np.arange(k + 1)[:, None]
+    # row[:, j]: distance between the first i tokens of each continuation and the first j of its reference.
+    row = np.tile(np.arange(k + 1, dtype=np.int32), (n, 1))
+    distance = lengths.astype(np.int32)  # of a continuation without a token
     for i in range(1, k + 1):
-        substituted = distance[i - 1, :, :-1] + (continuations[:, i - 1, None] != table)
+        before, row = row, np.full_like(row, i)
+        substituted = before[:, :-1] + (continuations[:, i - 1, None] != table)
         for j in range(1, k + 1):
-            shifted = np.minimum(distance[i - 1, :, j], distance[i, :, j - 1]) + 1
-            distance[i, :, j] = np.minimum(substituted[:, j - 1], shifted)
-    return 1 - distance[own_lengths, np.arange(n), lengths] / np.maximum(np.maximum(own_lengths, lengths), 1)
+            shifted = np.minimum(before[:, j], row[:, j - 1]) + 1
+            row[:, j] = np.minimum(substituted[:, j - 1], shifted)
+        ended = own_lengths == i
+        distance[ended] = row[ended, lengths[ended]]
+    return 1 - distance / np.maximum(np.maximum(own_lengths, lengths), 1)
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:

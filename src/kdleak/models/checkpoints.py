@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from logging import CRITICAL
+from logging import CRITICAL, Filter, LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,23 @@ if TYPE_CHECKING:
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
+class _NoAdvice(Filter):
+    def filter(self, record: LogRecord) -> bool:
+        return "passing in an `attention_mask`" not in record.getMessage()
+
+
+_NO_ADVICE = _NoAdvice()
+
+
 def _quiet() -> None:
-    """A bar for the shards of every model that is read or written would drown the progress that matters."""
+    """Transformers without what would drown the progress that matters: a bar for the shards of every model that is read
+    or written; and advice to pass an attention mask, given of GPT-2 wherever a text begins or ends with the token that
+    pads. No mask is passed because none is needed: padding stands behind the text, where a causal model does not look
+    (`kdleak.data.batching`), and EOS often is that token."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.get_logger("transformers.modeling_utils").addFilter(_NO_ADVICE)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def load_as(folder: Path, device: str, loading: Loading) -> PreTrainedModel:
     if loading.is_plain:
         return checkpoints.load_model(folder, device)
     check_folder(folder)
+    checkpoints._quiet()
     model = _adapted(folder, device, loading) if is_adapter(folder) else _loaded(folder, device, loading)
     model.eval()
     for name, weight in model.named_parameters():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdleak.core.errors import KdleakError, brief, shown
+from kdleak.core.errors import KdleakError, brief, naming, shown
 from kdleak.models.hub import model_folder
 
 #: What to do about a model folder that holds something else than what was once written into it.
@@ -86,7 +86,8 @@ def _names_a_kernel(fields: dict[str, Any]) -> bool:
 def read_fields(path: Path) -> dict[str, Any]:
     """Content of a configuration file."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        with naming(path):
+            fields = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):  # not JSON, or not text
         fields = None
     if not isinstance(fields, dict):
@@ -135,7 +136,7 @@ def content_hash(folder: Path) -> str:
     it is read from, and the same of an adapter's base."""
     digest = hashlib.sha256()
     for path in _loaded_files(folder):
-        with path.open("rb") as stream:
+        with naming(path), path.open("rb") as stream:
             digest.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     if is_adapter(folder):
         digest.update(content_hash(base_folder(folder)).encode())

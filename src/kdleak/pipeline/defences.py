@@ -49,7 +49,9 @@ def make_grid(params: Params, project: Project) -> None:
     project.defended.mkdir(parents=True, exist_ok=True)
     points = grid_of(params)
     if not points:
-        if not project.frontier.is_file():
+        if project.frontier.is_file():
+            read_json(project.frontier)  # a damaged one is not taken for a result
+        else:
             write_nothing(project)
         return
     asked, refused = _students(points, params)

@@ -6,10 +6,12 @@ it; the chain of several defences stands there side by side.
 
 from __future__ import annotations
 
-import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kdleak.attacks import ATTACKS, AttackInput, attack_scores, is_auditors
 from kdleak.auditing.passes import ModelRunner
@@ -20,13 +22,14 @@ from kdleak.certify.contraction import contraction
 from kdleak.certify.multi_run import multi_run
 from kdleak.certify.names import defence_key
 from kdleak.certify.one_run import audit_coins
-from kdleak.core.files import make_private, read_json, read_parquet, write_json, write_parquet
+from kdleak.core.files import read_json, read_parquet, write_json
 from kdleak.core.paths import Project
 from kdleak.core.variants import BASELINE, TEACHER, Variant
 from kdleak.data.records import read_role
+from kdleak.defend.accountant import Budget
 from kdleak.defend.choice import acting
-from kdleak.defend.registry import Acts
-from kdleak.models.checkpoints import load_model
+from kdleak.defend.registry import Acts, shard_folder
+from kdleak.pipeline.canary_cost import canary_cost, furnish
 from kdleak.pipeline.distill import make_student
 from kdleak.pipeline.passes import audited_records, subject_of
 from kdleak.pipeline.teacher import fine_tune_teacher
@@ -34,14 +37,16 @@ from kdleak.pipeline.text import write_training_text
 from kdleak.shadow.halves import halves
 from kdleak.shadow.report import settings_of
 from kdleak.shadow.store import STATISTICS, ShadowStore
-from kdleak.training.finetune import evaluate
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from kdleak.config.schema import Params
     from kdleak.inference.token_statistics import TokenStatistics
+
+
+#: The δ at which a private training's curve is held to what was guessed.
+CURVE = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5)
 
 
 def certify(params: Params, project: Project) -> None:
@@ -55,17 +60,20 @@ def certify(params: Params, project: Project) -> None:
 def _audit(params: Params, project: Project) -> dict[str, Any]:
     place = project.root.resolve() / ".kdleak" / "epsilon"
     coins = coin_canaries(read_role(project.records, "auxiliary"), params.epsilon.canaries, params.seed)
-    own = _furnish(place, Project(project.root.resolve()), coins)
+    own = furnish(place, Project(project.root.resolve()), coins)
     fine_tune_teacher(params, own)
     for method in params.epsilon.methods:
         write_training_text(method, params, own)
         make_student(method, params, own)
     training = read_json(own.training(TEACHER))
     spent = training.get("defence", {})
-    delta = spent.get("delta", params.epsilon.delta)
+    proven = _proven(params, own)
+    delta = spent.get("delta", next((each["delta"] for each in proven.values()), params.epsilon.delta))
     planted, choosing = coins["repetitions"].to_numpy(bool), coins["choosing"].to_numpy(bool)
     scores = {name: _scores(name, coins, params, own) for name in (TEACHER, *params.epsilon.methods, BASELINE)}
     models = {name: audit_coins(each, planted, choosing, delta) for name, each in scores.items()}
+    for name, stated in proven.items():
+        models[name]["accountant"] = stated["epsilon"]
     found = settings_of(params) | {
         "canaries": len(coins),
         "planted": int(planted.sum()),
@@ -76,46 +84,44 @@ def _audit(params: Params, project: Project) -> dict[str, Any]:
         "accountant_covers": spent.get("covers"),
         "models": models,
         "contraction": {name: _contraction(name, params, own) for name in params.epsilon.methods},
-        "chain": chain(models, spent.get("epsilon")),
+        "chain": chain(models, spent.get("epsilon"), _curve(spent)),
         "multi_run": _multi_run(params, project, delta),
-        "perplexity": _perplexity(coins, params, own, project),
+        "perplexity": canary_cost(coins, params, own, place / "ordinary"),
     }
     shutil.rmtree(place)
     return found
 
 
-def _furnish(place: Path, origin: Project, coins: pd.DataFrame) -> Project:
-    """A project in the folder `place` with the records and bases of `origin`, and its canaries and the coins' beside
-    them; a coin that fell on the other side is a canary of no repetition."""
-    project = Project(place)
-    for folder in (place.parent, place):
-        make_private(folder)  # private records and models, until the audit is done
-    both = (origin, project)
-    links = [(each.records, each.families, each.base_model(""), each.model(BASELINE)) for each in both]
-    for target, link in zip(*links, strict=True):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        if target.exists():
-            link.symlink_to(target)
-    canaries = read_parquet(origin.canaries)
-    write_parquet(_beside(canaries, coins), project.canaries)
-    return project
+def _curve(spent: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """The (ε, δ) of a training that its accountant was asked for at one δ, at many; [] where it states no ε."""
+    if not spent.get("epsilon"):
+        return []
+    budget = Budget(spent["knobs"]["sigma"], spent["sample_rate"], spent["steps"])
+    return [(budget.epsilon(delta), delta) for delta in CURVE]
 
 
-def _beside(canaries: pd.DataFrame, coins: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([canaries, coins[list(canaries.columns)]], ignore_index=True)
+def _proven(params: Params, own: Project) -> dict[str, Any]:
+    """Student -> what its own making has spent of private's privacy, where that has an ε: tokens sampled from teachers
+    that are themselves not private."""
+    spent = {name: read_json(own.training(name)).get("defence", {}) for name in params.epsilon.methods}
+    return {name: each for name, each in spent.items() if each.get("epsilon") and each["covers"] == "private"}
 
 
 def _scores(name: str, coins: pd.DataFrame, params: Params, own: Project) -> dict[str, np.ndarray]:
+    """Attack -> (n,), the most that one of the model's shards scores; a model without shards is one."""
+    folders = [own.model(name), *sorted(shard_folder(own.model(name), 1).parent.glob("*"))]
+    each = [_scores_of(folder, name, coins, params, own) for folder in folders]
+    return {attack: np.fmax.reduce([scores[attack] for scores in each]) for attack in each[0]}
+
+
+def _scores_of(folder: Path, name: str, coins: pd.DataFrame, params: Params, own: Project) -> dict[str, np.ndarray]:
     """Attack -> (n,), of every attack that an outsider can make of the model, its base, the external model and the
     no-KD student, which know no coin. The teacher is no reference: a student's bound is of what it gives out itself."""
     base = own.base(Variant.of(name))
     references = {"pretrained": base, "external": own.base_external}
     if Variant.of(name).is_distilled:
         references["no_kd"] = own.model(BASELINE)
-    target, *others = (_statistics(folder, coins, params, own) for folder in (own.model(name), *references.values()))
+    target, *others = (_statistics(each, coins, params, own) for each in (folder, *references.values()))
     inputs = AttackInput(target, dict(zip(references, others, strict=True)), texts=list(coins["response"]))
     names = [each for each, made in ATTACKS.items() if not made.needs.missing(inputs) and not is_auditors(each)]
     return attack_scores(inputs, names)
@@ -132,16 +138,6 @@ def _contraction(method: str, params: Params, own: Project) -> dict[str, Any]:
     text = read_parquet(own.training_text(method))
     sampled = int(text["tokens"].map(len).sum()) if len(text) else None
     return contraction(defence.name, defence.model_dump(), sampled)
-
-
-def _perplexity(coins: pd.DataFrame, params: Params, own: Project, project: Project) -> dict[str, float]:
-    """Of the population, which no model was trained on: under the teacher with the canaries, and the one without."""
-    perplexities = []
-    for folder in (own.model(TEACHER), project.model(TEACHER)):
-        records = subject_of(folder, coins, params, own).population
-        perplexities.append(math.exp(evaluate(load_model(folder), records, params.compute.batch_tokens)))
-    with_, without = perplexities
-    return {"with_canaries": with_, "without": without, "cost": with_ / without - 1}
 
 
 def _multi_run(params: Params, project: Project, delta: float) -> dict[str, Any]:

@@ -95,12 +95,15 @@ class Provenance:
 
 
 @contextmanager
-def reading_results(project: Project) -> Iterator[None]:
-    """Figures are made of result files in the block: where one holds what no stage writes, KdleakError names it."""
+def reading_results(project: Project, only: Path | None = None) -> Iterator[None]:
+    """Figures are made of result files in the block: where one holds what no stage writes, KdleakError names it.
+
+    only: the one file that is read, where it is one.
+    """
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        named = ", ".join(Provenance(project).damaged()[:3]) or "a file below results/"
+        named = str(only) if only else ", ".join(Provenance(project).damaged()[:3]) or "a file below results/"
         raise KdleakError(
             f"{named}: damaged (not what its stage wrote: {type(error).__name__} at {place_of(error)}); bring it back "
             "with 'git checkout results' or 'dvc checkout', or delete it and run 'dvc repro'"

@@ -50,7 +50,9 @@ def make_shadows(params: Params, project: Project) -> None:
     Where it asks for none, what stands there stays: a run of hours is told of until another one replaces it.
     """
     if not params.shadow.models:
-        if not project.shadow_report.is_file():
+        if project.shadow_report.is_file():
+            read_json(project.shadow_report)  # a damaged one is not taken for a result
+        else:
             write_json({"models": 0}, project.shadow_report)
         return
     records = audited_records(project)

@@ -166,8 +166,12 @@ def check_fine_tuned(family: Family, params: Params) -> None:
             f"teacher.epochs: 0 trains no teacher, and families.yaml names none that is: {params.model.family}."
             "fine_tuned; add it, or raise teacher.epochs"
         )
-    if acting(params, Acts.TEACHER).acts_on is not None or params.shadow.models:
-        what = "shadow.models" if params.shadow.models else f"defence.name '{params.defence.name}'"
+    wants = {
+        "shadow.models": params.shadow.models > 0,
+        "epsilon.canaries": params.epsilon.canaries > 0,
+        f"defence.name '{params.defence.name}'": acting(params, Acts.TEACHER).acts_on is not None,
+    }
+    if what := next((each for each, wanted in wants.items() if wanted), None):
         raise KdleakError(f"teacher.epochs: 0 trains no teacher, and {what} needs one that is; leave one of them out")
 
 

@@ -24,7 +24,7 @@ from kdleak.stats.permutation import relabellings
 #: records the mean of all signals is hard to beat, with many the data decide.
 HALVINGS, PENALTY, PRIOR = 6, 1.0, 1.0
 #: Labels in memory at once.
-_AT_ONCE = 20_000_000
+_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,18 @@ class CrossFit:
 
     @cached_property
     def centred(self) -> np.ndarray:
-        """(2 h, n, k) the signals less their mean in each half, 0 outside it."""
+        """(n, 2 h, k) the signals less their mean in each half, 0 outside it."""
         means = self.inside.T @ self.signals / self.inside.sum(0)[:, None]
-        return (self.signals - means[:, None]) * self.inside.T[:, :, None]
-
-    @cached_property
-    def _flat(self) -> np.ndarray:
-        """(n, 2 h k) `centred` for one multiplication."""
-        return self.centred.swapaxes(0, 1).reshape(len(self.signals), -1)
+        centred = np.empty((len(self.signals), *means.shape))
+        for half, mean in enumerate(means):
+            np.multiply(self.signals - mean, self.inside[:, half, None], out=centred[:, half])
+        return centred
 
     @cached_property
     def gram(self) -> np.ndarray:
         """(2 h, k, k)."""
-        return self.centred.swapaxes(1, 2) @ self.centred
+        of_halves = self.centred.swapaxes(0, 1)
+        return of_halves.swapaxes(1, 2) @ of_halves
 
     def statistic(self, labels: np.ndarray) -> np.ndarray:
         """(p,) for labels (p, n) bool: the mean, over halvings and directions, of the held-out difference of members'
@@ -68,6 +67,10 @@ class CrossFit:
 
     def planted(self, labels: np.ndarray, used: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """`statistic` (p,) with `shift` (k,) added to the signals of the records `used` (p, n) bool."""
+        step = at_once(len(self.signals))
+        if len(labels) > step:
+            parts = (slice(start, start + step) for start in range(0, len(labels), step))
+            return np.concatenate([self.planted(labels[part], used[part], shift) for part in parts])
         y, q = labels.astype(np.float64), used.astype(np.float64)
         sizes, sums, members = self.inside.sum(0), q @ self.inside, y @ self.inside
         squares, shared = sums - sums**2 / sizes, (q * y) @ self.inside - sums * members / sizes
@@ -78,14 +81,15 @@ class CrossFit:
     def scores(self, is_member: np.ndarray) -> np.ndarray:
         """(n,) mean held-out score of each record, in standard deviations of its half: its own label is not in it."""
         weights = self._weights(self.gram, self._cross(is_member[None].astype(np.float64)))[0]
-        scores = np.einsum("hnk,hk->hn", _other(self.centred, 0), weights)
+        scores = np.stack([self.centred[:, half] @ of_other for half, of_other in enumerate(_other(weights, 0))])
+        scores = _other(scores, 0)
         width = np.sqrt((scores**2).sum(1) / _other(self.inside.sum(0), 0))
         return (scores / np.where(width > 0, width, 1.0)[:, None]).sum(0) / HALVINGS
 
     def _cross(self, y: np.ndarray) -> np.ndarray:
         """(p, 2 h, k) sums of each half's centred signals over the records that y (p, n) marks."""
-        halves, _, k = self.centred.shape
-        return (y @ self._flat).reshape(len(y), halves, k)
+        n, halves, k = self.centred.shape
+        return (y @ self.centred.reshape(n, -1)).reshape(len(y), halves, k)
 
     def _weights(self, gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """(p, 2 h, k) ridge weights: each half's linear discriminant, drawn to equal weights."""
@@ -157,9 +161,14 @@ def standard(columns: np.ndarray) -> np.ndarray:
 
 def _drawn(is_member: np.ndarray, permutations: int, seed: int, groups: np.ndarray | None) -> Iterator[np.ndarray]:
     """Relabellings, as many at once as memory is meant to hold."""
-    generator, step = np.random.default_rng([seed, 1]), max(1, _AT_ONCE // len(is_member))
+    generator, step = np.random.default_rng([seed, 1]), at_once(len(is_member))
     for start in range(0, permutations, step):
         yield relabellings(is_member, min(step, permutations - start), generator, groups)
+
+
+def at_once(n: int) -> int:
+    """Labellings of n records that memory is meant to hold."""
+    return max(1, _AT_ONCE // n)
 
 
 def _other(halves: np.ndarray, axis: int) -> np.ndarray:

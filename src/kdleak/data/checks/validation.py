@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,5 +145,35 @@ def _validate(
             assert asked_for is not None  # `claims` gave every one its index
             results[asked_for.meta["index"]] = result.to_json_dict()
     if docs is not None:
-        context.build_data_docs()
+        with _written_whole():
+            context.build_data_docs()
     return [results[i] for i in range(len(wanted))]
+
+
+@contextmanager
+def _written_whole() -> Iterator[None]:
+    """OSError of a page that could not be written: Great Expectations logs it in a page of lines and goes on."""
+    lost = _LostPages()
+    log = logging.getLogger("great_expectations.render.renderer.site_builder")
+    log.addFilter(lost)
+    try:
+        yield
+    finally:
+        log.removeFilter(lost)
+    if lost.errors:
+        raise lost.errors[0]
+
+
+class _LostPages(logging.Filter):
+    """Takes from a log the system's errors that it reports, and keeps them."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors: list[OSError] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return True
+        self.errors.append(error)
+        return False

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdleak.core.errors import KdleakError, nearest
+from kdleak.core.errors import KdleakError, naming, nearest
 
 #: Bytes of a line of JSONL: no record has more.
 _LONGEST_LINE = 2**28
@@ -42,7 +42,8 @@ def is_utf8(name: str) -> bool:
 def raw_rows(path: Path, option: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, fields) of each row of a JSONL, Parquet or CSV file; place says which line or row it is."""
     check_path(path, option)
-    return _READERS[path.suffix](path)
+    with naming(path):
+        yield from _READERS[path.suffix](path)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

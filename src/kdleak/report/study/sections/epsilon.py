@@ -60,7 +60,8 @@ def _rows(name: str, found: Mapping[str, Any]) -> list[list[str]]:
     for model in _ordered(found["models"]):
         each = found["models"][model]
         one, f_dp = each["one_run"], each["f_dp"]["epsilon_lower"]
-        stated = "" if model == BASELINE else "none" if found["accountant"] is None else f"{found['accountant']:.2f}"
+        accountant = each.get("accountant", found["accountant"])
+        stated = "" if model == BASELINE else "none" if accountant is None else f"{accountant:.2f}"
         rows.append([
             name, label(model), f"{one['epsilon_lower']:.2f}", "" if f_dp is None else f"{f_dp:.2f}",
             f"{many[model]['epsilon_lower']:.2f}" if model in many else "", stated,
@@ -81,7 +82,8 @@ def _remark(name: str, found: Mapping[str, Any]) -> str:
     said = (
         f"{name}: {found['planted']} of {found['canaries']} canaries planted among {found['records']} records, δ "
         f"{found['delta']:.2g}; of {one['canaries']} coins a bound counts, {one['guesses']} right guesses would "
-        f"certify {one['epsilon_if_all_right']:.2f}. They cost {percent(perplexity['cost'])} of perplexity. "
+        f"certify {one['epsilon_if_all_right']:.2f}. Beside a teacher of as many ordinary records they cost "
+        f"{percent(perplexity['cost'])} of perplexity. "
         f"Chain: {counted}."
     )
     many = found["multi_run"]
