@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdleak.cli import project
-from kdleak.core import launch, tasks
+from kdleak.core import launch
 from tests.support.distillation import params
 
 
@@ -28,7 +28,7 @@ def launched(monkeypatch, tmp_path):
         return started[0] if started else 1
 
     monkeypatch.setattr(project, "PROJECT", project.Project(tmp_path))
-    monkeypatch.setattr(tasks, "cores", lambda: 3)
+    monkeypatch.setattr(launch, "cores", lambda: 3)
     monkeypatch.setenv("KDLEAK_DEVICE", "cpu")  # set by the command, restored after the test
     return ask
 
@@ -40,7 +40,7 @@ def test_measuring_takes_a_process_a_core_where_models_are_small_and_on_the_cpu(
     assert launched(measuring=True, measure_processes=0, device="cuda") == 1
     assert launched(measuring=True, measure_processes=0, size=2**26 + 1) == 1
     assert launched(measuring=True, measure_processes=2, size=2**26 + 1) == 2
-    monkeypatch.setattr(tasks, "cores", lambda: 64)
+    monkeypatch.setattr(launch, "cores", lambda: 64)
     assert launched(measuring=True, measure_processes=0) == 4
 
 

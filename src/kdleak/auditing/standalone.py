@@ -109,18 +109,11 @@ def run_audit(
     listed, ensemble = list_verdict(audit.scores, audit.compared, judged, blind, audit.groups, settings.seed)
     left_out = {name: "left out by --quick" for name in settings.chosen if name not in settings.running}
     left_out |= audit.left_out
+    known: dict[str, Any] = {"beside": membership["beside"], "memorization": memorization, "left_out": left_out}
     figures = {
         "schema_version": SCHEMA_VERSION,
         "lists": _sizes(lists.frame),
-        "verdict": verdict(
-            judged,
-            membership["attacks"],
-            membership["controls"],
-            beside=membership["beside"],
-            memorization=memorization,
-            left_out=left_out,
-            cut=cut,
-        ),
+        "verdict": verdict(judged, membership["attacks"], membership["controls"], **known, cut=cut),
         "list": listed | in_words(listed),
         "controls": _states(membership["controls"]),
         "membership": membership,

@@ -62,7 +62,7 @@ def shared_settings(measuring: bool = False) -> Params:
 
 def _measuring_processes(settings: Params) -> int:
     """`compute.measure_processes`; where that is 0, as many as train, but on the CPU one a core for small models."""
-    from kdleak.core.tasks import cores
+    from kdleak.core.launch import cores
 
     compute = settings.compute
     if compute.measure_processes:

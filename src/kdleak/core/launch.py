@@ -41,6 +41,11 @@ def launch(processes: int) -> int:
         return code if code > 0 else 1
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def say_error(text: str) -> None:
     """On standard error; a process of `launch` leaves it to that, so that it is said once."""
     there = os.environ.get(RENDEZVOUS)
@@ -51,10 +56,9 @@ def say_error(text: str) -> None:
 
 
 def _start(rank: int, processes: int, folder: Path) -> subprocess.Popen:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     environment = {
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        "OMP_NUM_THREADS": str(max(1, cores() // processes)),
         # They find one another through a file; what they then tell each other stays in this machine.
         **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
         **os.environ,
